@@ -1,0 +1,38 @@
+"""AdaCache: adaptive caching of diffusion transformers (arXiv 2411.02397), without a host.
+
+What to reuse and when. Needs torch, numpy, einops; works on any module whose blocks sit in a
+ModuleList or ModuleDict.
+"""
+
+from .config import CacheConfig, Codebook, MotionConfig
+from .engine import AdaCache, Engine, simulate
+from .errors import AdaCacheError
+from .presets import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES
+from .report import RunReport, Schedule, StepRecord
+from .scaling import scale_codebook, scale_rates, scale_window
+from .schedule import ScheduleState
+from .stack import Grid, StackLayout
+
+__all__ = [
+    "FAST_30",
+    "FAST_100",
+    "PRESETS",
+    "SLOW_30",
+    "TABLES",
+    "AdaCache",
+    "AdaCacheError",
+    "CacheConfig",
+    "Codebook",
+    "Engine",
+    "Grid",
+    "MotionConfig",
+    "RunReport",
+    "Schedule",
+    "ScheduleState",
+    "StackLayout",
+    "StepRecord",
+    "scale_codebook",
+    "scale_rates",
+    "scale_window",
+    "simulate",
+]

@@ -1,0 +1,191 @@
+"""Settings of AdaCache: frozen, validated, and nothing that changes during a run.
+
+What a run remembers is in `schedule.py` and `cache.py`. Published numbers are in `presets.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .errors import AdaCacheError
+
+EXAMPLE = "0.08:6, 0.16:5, 0.24:4, 0.32:3, 0.40:2, 1.00:1"
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """From rate of change to rate of reuse: {threshold: rate} of the paper, section 3.2.
+
+    Attributes:
+        entries: (threshold, rate) pairs, at least one. Thresholds (change of the probe residual per
+            step, >= 0, dimensionless) rise strictly; a rate is the distance in sampler steps to the
+            next computed step, a whole number >= 1. The first threshold that lies above the metric
+            gives the rate. The last entry is "everything else": its threshold is never compared.
+        steps: number of sampler steps the table was made for.
+        name: what reports call it.
+
+    Raises:
+        AdaCacheError: names the entry that is wrong and shows a correct table.
+    """
+
+    entries: tuple[tuple[float, int], ...]
+    steps: int = 30
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        if not self.entries:
+            raise AdaCacheError(f"a codebook needs at least one entry, for example {EXAMPLE}")
+        for number, entry in enumerate(self.entries, 1):
+            _check_entry(number, *entry)
+        for number, (before, after) in enumerate(pairwise(self.entries), 2):
+            if not before[0] < after[0]:
+                raise AdaCacheError(
+                    f"codebook thresholds must rise: entry {number} has {after[0]:g} after {before[0]:g}; "
+                    f"a correct codebook is {EXAMPLE}"
+                )
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise AdaCacheError(f"a codebook is made for at least 1 sampler step, got {self.steps!r}")
+
+    @classmethod
+    def parse(cls, text: str, steps: int = 30, name: str = "custom") -> Codebook:
+        """Reads the paper's notation, `0.08:6, 0.16:5, ..., 1.00:1`, braces allowed.
+
+        Raises:
+            AdaCacheError: names the entry and its position (in characters, from 1).
+        """
+        body = text.strip().removeprefix("{").removesuffix("}").strip().rstrip(",")
+        if not body:
+            raise AdaCacheError(f"the codebook is empty; a correct one is {EXAMPLE}")
+        start = text.index(body[0])
+        entries = []
+        for number, part in enumerate(body.split(","), 1):
+            match = re.fullmatch(r"\s*([-+.\w]+)\s*:\s*([-+.\w]+)\s*", part)
+            try:
+                if match is None:
+                    raise ValueError
+                threshold, rate = (float(number_text) for number_text in match.groups())
+            except ValueError:
+                raise AdaCacheError(
+                    f"codebook entry {number} at position {start + 1}, {part.strip()!r}, is not "
+                    f"'threshold:rate'; a correct codebook is {EXAMPLE}"
+                ) from None
+            _check_entry(number, threshold, rate)
+            entries.append((threshold, int(rate)))
+            start += len(part) + 1
+        return cls(tuple(entries), steps, name)
+
+    def rate_for(self, metric) -> int:
+        """The rate for a change per step.
+
+        Args:
+            metric: number or 0-dim tensor; a tensor is compared in its own dtype, as the reference does.
+
+        Returns:
+            Steps to the next computed one. A metric that is not finite gives the smallest rate of
+            the table (the reference falls through to the last one).
+        """
+        if not math.isfinite(metric):
+            return min(rate for _, rate in self.entries)
+        for threshold, rate in self.entries[:-1]:
+            if metric < threshold:
+                return rate
+        return self.entries[-1][1]
+
+    @property
+    def never_skips(self) -> bool:
+        return all(rate == 1 for _, rate in self.entries)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{threshold:.6g}:{rate}" for threshold, rate in self.entries)
+
+
+def _check_entry(number: int, threshold: float, rate: float) -> None:
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < math.inf:
+        raise AdaCacheError(
+            f"codebook entry {number} has the threshold {threshold!r}; a threshold is a number >= 0. "
+            f"A correct codebook is {EXAMPLE}"
+        )
+    whole = isinstance(rate, (int, float)) and not isinstance(rate, bool) and math.isfinite(rate) and rate == int(rate)
+    if not whole or rate < 1:
+        raise AdaCacheError(
+            f"codebook entry {number} ({threshold:g}) has the rate {rate!r}; a rate is a whole number of "
+            f"steps >= 1. A correct codebook is {EXAMPLE}"
+        )
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """Motion regularisation (MoReg), paper section 3.3: more compute where there is more motion.
+
+    Attributes:
+        strength: exponent on the finished factor; 0 has no effect, 1 is as published.
+        window: (start, end) as fractions of the sampler steps in [0, 1], both ends included; None is
+            the published one (steps 4..26 of 30, 10..90 of 100).
+        strides: frame distances over which motion is measured, in latent frames >= 1.
+        pivot, power, divisor: factor = (motion / pivot) ** power / divisor.
+        gradient: weight of the motion gradient.
+        form: "reference" (the published code: 8th power, absolute gradient) or "paper"
+            (equation 9: motion + motion gradient; pivot, power, divisor and gradient are not used).
+    """
+
+    strength: float = 1.0
+    window: tuple[float, float] | None = None
+    strides: tuple[int, ...] = (1,)
+    pivot: float = 0.385
+    power: float = 8.0
+    divisor: float = 1.0
+    gradient: float = 10.0
+    form: str = "reference"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.strength) and self.strength >= 0):
+            raise AdaCacheError(f"MoReg strength must be >= 0, got {self.strength}; start from 1.0")
+        if self.window is not None and not 0 <= self.window[0] <= self.window[1] <= 1:
+            raise AdaCacheError(f"the MoReg window must be two rising fractions in [0, 1], got {self.window}")
+        if not self.strides or any(stride < 1 or stride != int(stride) for stride in self.strides):
+            raise AdaCacheError(f"MoReg strides must be whole numbers of frames >= 1, got {self.strides}; start from 1")
+        if not (self.pivot > 0 and self.divisor > 0):
+            raise AdaCacheError(f"MoReg pivot and divisor must be > 0, got {self.pivot} and {self.divisor}")
+        if self.form not in ("reference", "paper"):
+            raise AdaCacheError(f"MoReg form is 'reference' or 'paper', got {self.form!r}")
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Everything a run needs to know before it starts.
+
+    Attributes:
+        codebook: from change to rate.
+        moreg: motion regularisation, or None for the plain metric.
+        start, end: fractions of the sampler steps in [0, 1] between which steps may be reused;
+            equal values reuse nothing.
+        probe_position: which block is watched, as a fraction of the (first) block container's depth.
+        probe_stride: one token in so many is watched, the same positions in every frame;
+            1 watches all, as the reference does.
+        offload: keep residuals in main memory instead of on the device of the model.
+        enabled: False computes every step and touches nothing.
+    """
+
+    codebook: Codebook
+    moreg: MotionConfig | None = None
+    start: float = 0.0
+    end: float = 1.0
+    probe_position: float = 0.5
+    probe_stride: int = 4
+    offload: bool = False
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= 1 or not 0 <= self.end <= 1:
+            raise AdaCacheError(f"start and end are fractions in [0, 1], got {self.start} and {self.end}")
+        if not 0 <= self.probe_position <= 1:
+            raise AdaCacheError(f"probe_position is a fraction in [0, 1], got {self.probe_position}; start from 0.5")
+        if self.probe_stride < 1:
+            raise AdaCacheError(f"probe_stride is a whole number >= 1, got {self.probe_stride}; start from 4")
+
+    @property
+    def never_skips(self) -> bool:
+        return not self.enabled or self.start >= self.end or self.codebook.never_skips

@@ -1,0 +1,449 @@
+"""One sampling run: schedule, cache and block stacks meet here, and nowhere else.
+
+Everything in it is born with the run and dies with it. It knows keys, not conditionings, and
+modules, not models: `nodes/host` and `AdaCache` below tell it who is calling.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .cache import ResidualCache
+from .change import change_sums
+from .config import CacheConfig
+from .motion import motion_sums
+from .presets import FAST_30
+from .report import COMPUTED, PARTLY, REUSED, RunReport, StepRecord
+from .schedule import ScheduleState
+from .stack import BlockStack, Grid, StackLayout, Tape
+
+FEW_STEPS = 8  # runs shorter than this are distilled models' business: every step matters
+
+PROBE = "probe"  # the name of a run's one probe
+
+
+@dataclass
+class _Evaluation:
+    """One model evaluation under way."""
+
+    record: StepRecord
+    reuse: bool
+    wants_metric: bool
+    visits: Counter = field(default_factory=Counter)
+    change: Tensor | None = None  # (2,), summed over calls
+    motion: Tensor | None = None  # (strides, 3), summed over calls
+    motion_missing: str = ""
+
+
+class Engine:
+    """Decides, records and reuses for one run of a sampler.
+
+    Args:
+        config: settings.
+        steps: number of sampler steps.
+        layout: where modules keep their blocks; may be None if the run only counts evaluations.
+        ends_at_zero: see `ScheduleState`.
+        stand_down: a reason not to touch this run, for the report; "" to work.
+        report: to be filled, with what the caller knows already.
+    """
+
+    def __init__(
+        self,
+        config: CacheConfig,
+        steps: int,
+        layout: StackLayout | None,
+        *,
+        ends_at_zero: bool = True,
+        stand_down: str = "",
+        report: RunReport | None = None,
+    ) -> None:
+        self.config = config
+        self.report = report or RunReport()
+        self.report.sampler_steps = steps
+        self.schedule = ScheduleState(config, steps, ends_at_zero=ends_at_zero)
+        self.report.codebook = str(self.schedule.codebook)
+        self.layout = layout
+        self.idle_reason = stand_down or self._why_idle(steps)
+        if stand_down or (self.idle_reason and not config.never_skips):
+            self.note(self.idle_reason)
+        self.cache = ResidualCache(config.offload)
+        self._stacks: dict[nn.Module, BlockStack] = {}
+        self._evaluation: _Evaluation | None = None
+        self._clock: _Clock = _Clock()
+        self._lock = threading.Lock()
+
+    def _why_idle(self, steps: int) -> str:
+        if self.config.never_skips:
+            return "off"
+        if steps < FEW_STEPS:
+            return f"{steps} steps are too few to skip any; every step is computed"
+        if self.schedule.codebook.never_skips:
+            return f"scaled to {steps} steps the codebook skips nothing; every step is computed"
+        return ""
+
+    def note(self, text: str) -> None:
+        """Adds a sentence to the report, once."""
+        if text and text not in self.report.notes:
+            self.report.notes.append(text)
+
+    @contextmanager
+    def evaluation(
+        self, step: int, sigma: float | None = None, device: torch.device | None = None
+    ) -> Iterator[StepRecord]:
+        """One model evaluation: what is computed or reused is decided on entry, the metric closed on exit.
+
+        Args:
+            step: sampler step, 0..N-1; a step may have several evaluations.
+            sigma: for the report.
+            device: where the work is timed; None is the CPU.
+        """
+        record = StepRecord(index=len(self.report.evaluations), step=step, sigma=sigma)
+        if self.idle_reason:
+            record.reason = self.idle_reason
+            current = _Evaluation(record, reuse=False, wants_metric=False)
+        else:
+            decision = self.schedule.decide(step)
+            record.reason = decision.reason
+            current = _Evaluation(record, not decision.compute, decision.compute and self.schedule.wants_metric(step))
+        self.cache.begin()
+        self._evaluation = current
+        self._clock.start(device)
+        self.report.evaluations.append(record)
+        try:
+            yield record
+            self._close(current)
+        finally:
+            self._clock.stop()
+            self._evaluation = None
+
+    def _close(self, current: _Evaluation) -> None:
+        record = current.record
+        if self.idle_reason:
+            return
+        if record.calls_computed == 0 and record.calls:
+            record.state = REUSED
+        elif record.calls_computed < record.calls:
+            record.state = PARTLY
+        if current.reuse:
+            if record.calls_computed:
+                record.reason = "nothing to reuse"
+        else:
+            self._observe(current)
+            self.schedule.computed(record.step)
+        record.rate = self.schedule.rate
+        if record.calls_computed:
+            self.cache.evict_untouched()
+        self.report.cache_bytes_max = max(self.report.cache_bytes_max, self.cache.bytes_max)
+
+    def _observe(self, current: _Evaluation) -> None:
+        if current.change is None:
+            return
+        moreg = self.config.moreg is not None
+        if moreg and current.motion_missing:
+            self.note(f"MoReg off: {current.motion_missing}")
+        has_motion = moreg and not current.motion_missing and current.motion is not None
+        # The one transfer of a computed evaluation.
+        sums = torch.cat([current.change, current.motion.flatten()]) if has_motion else current.change
+        sums = sums.cpu()
+        motion = sums[2:].view(-1, 3) if has_motion else None
+        reading = self.schedule.observe(current.record.step, {PROBE: (sums[:2], motion)})[PROBE]
+        current.record.metric = float(reading.metric)
+        if reading.motion is not None:
+            current.record.motion = float(reading.motion)
+        if reading.moreg is not None:
+            current.record.moreg = float(reading.moreg.factor)
+
+    @contextmanager
+    def call(
+        self,
+        module: nn.Module,
+        keys: Sequence[Hashable],
+        *,
+        variant: Hashable = None,
+        signature: Hashable = None,
+        grid: Grid | None = None,
+    ) -> Iterator[Tape | None]:
+        """One call of the module within an evaluation.
+
+        Args:
+            module: whose blocks run or are skipped.
+            keys: who the chunks of the batch are, in order (conditionings, say); the batch is cut
+                into equal chunks.
+            variant: anything else that tells two calls for one key apart (other patches).
+            signature: what must be equal for a residual to fit (shapes, dtype).
+            grid: where the video is in the tokens, for MoReg and the probe.
+
+        Yields:
+            The tape of a recorded call, None if the call is skipped or left alone.
+        """
+        current = self._evaluation
+        assert current is not None, "call() belongs inside evaluation()"
+        with self._lock:
+            current.record.calls += 1
+            if self.idle_reason:
+                current.record.calls_computed += 1
+            else:
+                places, first_visit = self._count_visits(current, keys, variant)
+                residuals = [self.cache.get(place, signature) for place in places] if current.reuse else []
+                reuse = bool(residuals) and all(residual is not None for residual in residuals)
+                current.record.calls_computed += not reuse
+                stack = self._stack(module)
+        if self.idle_reason:
+            yield None
+        elif reuse:
+            for key in keys:
+                self.cache.keep_probe(("probe", key))
+            with stack.skipping(residuals):
+                yield None
+        else:
+            tape = Tape(
+                len(keys), first_visit and (current.wants_metric or current.reuse), grid, self.config.probe_stride
+            )
+            with stack.recording(tape):
+                yield tape
+            with self._lock:
+                self._store(current, tape, keys, places, signature)
+
+    def _stack(self, module: nn.Module) -> BlockStack:
+        if module not in self._stacks:
+            self._stacks[module] = BlockStack(module, self.layout, self.config.probe_position)
+        return self._stacks[module]
+
+    def _count_visits(
+        self, current: _Evaluation, keys: Sequence[Hashable], variant: Hashable
+    ) -> tuple[list[Hashable], bool]:
+        """Cache places of the chunks, and whether this is the first visit of each in this evaluation.
+
+        A second visit (skip-layer guidance, tiling) has a place of its own and never feeds the metric.
+        """
+        places: list[Hashable] = []
+        first = True
+        for key in keys:
+            first = first and current.visits[key] == 0
+            current.visits[key] += 1
+            occurrence = current.visits[(key, variant)] = current.visits[(key, variant)] + 1
+            places.append((key, variant, occurrence))
+        return places, first
+
+    def _store(
+        self, current: _Evaluation, tape: Tape, keys: Sequence[Hashable], places: list[Hashable], signature: Hashable
+    ) -> None:
+        if not tape.residual:  # the blocks did not run: somebody else answered this call
+            for place in places:
+                self.cache.drop(place)
+            return
+        for place, residual in zip(places, tape.residual, strict=True):
+            self.cache.put(place, signature, residual)
+        if tape.probe is None:
+            for key in keys:
+                self.cache.keep_probe(("probe", key))
+            return
+        for key, probe in zip(keys, tape.probe.chunk(len(keys)), strict=True):
+            probe = probe.clone() if len(keys) > 1 else probe
+            old = self.cache.probe(("probe", key))
+            if old is not None and old.shape == probe.shape and current.wants_metric:
+                self._measure(current, tape, probe, old)
+            if old is None or current.wants_metric:
+                self.cache.put_probe(("probe", key), probe)
+            else:
+                self.cache.keep_probe(("probe", key))
+
+    def _measure(self, current: _Evaluation, tape: Tape, probe: Tensor, old: Tensor) -> None:
+        change = change_sums(probe, old)
+        current.change = change if current.change is None else current.change + change.to(current.change.device)
+        moreg = self.config.moreg
+        if moreg is None:
+            return
+        current.motion_missing = current.motion_missing or motion_unusable(tape.grid, moreg.strides)
+        if not current.motion_missing:
+            motion = motion_sums(probe, tape.grid.frames, moreg.strides)
+            current.motion = motion if current.motion is None else current.motion + motion.to(current.motion.device)
+
+    def finish(self) -> RunReport:
+        """Ends the run: nothing is held afterwards, and the report has its times."""
+        self.cache.clear()
+        self._stacks.clear()
+        for record, seconds in zip(self.report.evaluations, self._clock.read(), strict=False):
+            record.seconds = seconds
+        return self.report
+
+
+def motion_unusable(grid: Grid | None, strides: Sequence[int]) -> str:
+    """Why motion cannot be measured on this grid, "" if it can."""
+    if grid is None:
+        return "the frames are not found in the tokens of this model"
+    if grid.frames <= max(strides):
+        return f"{grid.frames} latent frames are not enough for stride {max(strides)}"
+    return ""
+
+
+class _Clock:
+    """Times evaluations without waiting for the GPU: events there, read at the end of the run."""
+
+    def __init__(self) -> None:
+        self._spans: list[Callable[[], float]] = []
+        self._begin: Callable[[], float] | torch.cuda.Event = time.perf_counter
+
+    def start(self, device: torch.device | None) -> None:
+        self._cuda = device is not None and device.type == "cuda"
+        self._mark = self._now()
+
+    def stop(self) -> None:
+        begin, end = self._mark, self._now()
+        if self._cuda:
+            self._spans.append(lambda: begin.elapsed_time(end) / 1000)
+        else:
+            self._spans.append(lambda: end - begin)
+
+    def _now(self):
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def read(self) -> list[float]:
+        if self._spans and self._cuda:
+            torch.cuda.synchronize()
+        return [span() for span in self._spans]
+
+
+class AdaCache:
+    """AdaCache on any module whose blocks sit in ModuleLists, in a sampling loop of your own.
+
+    Example:
+        >>> with AdaCache(transformer, blocks="blocks", head="norm_out", steps=30) as run:
+        ...     for step, t in enumerate(timesteps):
+        ...         with run.evaluation(step):
+        ...             with run.call("prompt", frames=8):
+        ...                 noise = transformer(x, t, prompt)
+        ...         x = scheduler.step(noise, t, x)
+        >>> run.report.computed, run.report.total
+
+    Args:
+        module: holds the blocks. It is restored after every call and not kept after the run.
+        blocks: dotted path of the block container, or several in the order in which they run.
+        head: dotted path of the module whose first argument is the stack's output.
+        steps: number of sampler steps.
+        config: settings; the published fast table by default.
+        stream, output, head_takes: see `StackLayout`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        blocks: str | Sequence[str],
+        head: str,
+        steps: int,
+        config: CacheConfig | None = None,
+        stream: str = "hidden_states",
+        output: int = 0,
+        head_takes: str = "first",
+    ) -> None:
+        paths = (blocks,) if isinstance(blocks, str) else tuple(blocks)
+        self.module = module
+        self.layout = StackLayout(paths, head, stream, output, head_takes)
+        BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
+        report = RunReport(model=type(module).__name__)
+        self.engine = Engine(config or CacheConfig(FAST_30), steps, self.layout, report=report)
+
+    def __enter__(self) -> AdaCache:
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.engine.finish()
+
+    @property
+    def report(self) -> RunReport:
+        return self.engine.report
+
+    def evaluation(self, step: int, sigma: float | None = None):
+        """Context of one model evaluation of sampler step 0..N-1."""
+        device = next((parameter.device for parameter in self.module.parameters()), None)
+        return self.engine.evaluation(step, sigma, device)
+
+    def call(
+        self,
+        key: Hashable | Sequence[Hashable],
+        frames: int | None = None,
+        positions: int | None = None,
+        start: int = 0,
+        signature: Hashable = None,
+    ):
+        """Context of one call of the module.
+
+        Args:
+            key: who is calling: one hashable (but not a list), or a list with one for each equal
+                chunk of the batch, such as ["uncond", "cond"].
+            frames, positions, start: where the video is, see `Grid`. Without them MoReg is off.
+            signature: what must be equal for a residual to be reused, such as the input's shape.
+        """
+        keys = key if isinstance(key, list) else [key]
+        grid = Grid(frames, positions, start) if frames and positions else None
+        return self.engine.call(self.module, keys, signature=signature, grid=grid)
+
+
+def simulate(
+    probes: Tensor | Mapping[str, Tensor],
+    config: CacheConfig,
+    *,
+    frames: int | None = None,
+    state: ScheduleState | None = None,
+) -> RunReport:
+    """Replays recorded probe residuals: the schedule that a run with these residuals would have had.
+
+    Args:
+        probes: (N, batch, frames * positions, width), row k being the residual that step k would
+            produce if it were computed; several probes as a mapping, in network order. Rows of
+            reused steps are not read.
+        config: settings; `probe_stride` and the codebook's scaling to N steps apply as in a run.
+        frames: latent frames, for MoReg and for taking the same positions of every frame.
+        state: a controller to go on with, instead of a fresh one.
+
+    Returns:
+        A report with one evaluation per step; with several probes the numbers are the last one's.
+    """
+    named = probes if isinstance(probes, Mapping) else {PROBE: probes}
+    steps, _, tokens, _ = next(iter(named.values())).shape
+    state = state or ScheduleState(config, steps)
+    report = RunReport(model="simulate", sampler_steps=steps, codebook=str(state.codebook))
+    grid = Grid(frames, tokens // frames) if frames else None
+    strides = config.moreg.strides if config.moreg else ()
+    missing = motion_unusable(grid, strides) if config.moreg else ""
+    if missing:
+        report.notes.append(f"MoReg off: {missing}")
+    tape = Tape(grid=grid, stride=config.probe_stride)
+    cached: dict[str, Tensor] = {}
+    for step in range(steps):
+        decision = ScheduleState.decide(state, step) if config.enabled else None
+        compute = decision is None or decision.compute
+        record = StepRecord(step, step, None, COMPUTED if compute else REUSED, decision.reason if decision else "off")
+        if compute:
+            new = {name: tape.sample(rows[step]) for name, rows in named.items()}
+            if cached:
+                sums = {
+                    name: (
+                        change_sums(probe, cached[name]),
+                        motion_sums(probe, frames, strides) if strides and not missing else None,
+                    )
+                    for name, probe in new.items()
+                }
+                reading = list(state.observe(step, sums).values())[-1]
+                record.metric = float(reading.metric)
+                record.motion = None if reading.motion is None else float(reading.motion)
+                record.moreg = None if reading.moreg is None else float(reading.moreg.factor)
+            cached = new
+            state.computed(step)
+        record.rate = state.rate
+        record.calls, record.calls_computed = 1, int(compute)
+        report.evaluations.append(record)
+    return report

@@ -1,0 +1,26 @@
+"""Published tables as data, and the one we tuned ourselves. Each row says where its numbers come from."""
+
+from __future__ import annotations
+
+from .config import Codebook
+
+# AdaCache-DiT/AdaCache, commit 2c6d3ca: Open-Sora 1.2, 30 steps, "fast"; paper, supplement A.1.
+FAST_30 = Codebook(((0.08, 6), (0.16, 5), (0.24, 4), (0.32, 3), (0.40, 2), (1.00, 1)), 30, "fast")
+
+# The same source: Open-Sora 1.2, 30 steps, "slow".
+SLOW_30 = Codebook(((0.08, 3), (0.16, 2), (0.24, 1), (0.32, 1), (0.40, 1), (1.00, 1)), 30, "slow")
+
+# The same source: 100 steps.
+FAST_100 = Codebook(((0.03, 12), (0.05, 10), (0.07, 8), (0.09, 6), (0.11, 4), (1.00, 3)), 100, "fast")
+
+PRESETS = {"fast": FAST_30, "slow": SLOW_30}
+
+TABLES = {
+    "fast, 30 steps": FAST_30,
+    "slow, 30 steps": SLOW_30,
+    "fast, 100 steps": FAST_100,
+}
+
+# MoReg's first and last step, counted from 1, both included, for 30 and for 100 steps. Same source.
+MOREG_WINDOW_30 = (4, 26)
+MOREG_WINDOW_100 = (10, 90)

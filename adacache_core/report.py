@@ -1,0 +1,178 @@
+"""What a run did, as data: one record per model evaluation, JSON out and in. Draws and prints nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from statistics import median
+from typing import Any
+
+from .errors import AdaCacheError
+
+REPORT_FORMAT, SCHEDULE_FORMAT, VERSION = "adacache.report", "adacache.schedule", 1
+
+COMPUTED, REUSED, PARTLY = "computed", "reused", "partly"
+
+WARM_UP = 2  # computed evaluations left out of the median: allocations and compilation happen there
+
+
+@dataclass
+class StepRecord:
+    """One model evaluation (a sampler step has one, with heun and its like two or more).
+
+    Attributes:
+        index: evaluation, from 0.
+        step: sampler step, from 0.
+        sigma: noise level, or None where the caller has none.
+        state: "computed", "reused", or "partly" where some model calls of it had nothing to reuse.
+        reason: why, in a few words.
+        metric: change per step times the MoReg factor, None where nothing was compared.
+        motion: motion score in [0, 1]; moreg: the factor made of it.
+        rate: steps to the next computed one, as chosen here.
+        seconds: wall time (GPU time on CUDA), known once the run has ended.
+        calls, calls_computed: model calls, and those of them that ran the blocks.
+    """
+
+    index: int
+    step: int
+    sigma: float | None
+    state: str = COMPUTED
+    reason: str = ""
+    metric: float | None = None
+    motion: float | None = None
+    moreg: float | None = None
+    rate: int | None = None
+    seconds: float | None = None
+    calls: int = 0
+    calls_computed: int = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which steps computed, to be shown or replayed: `computed[k]` for sampler step k."""
+
+    computed: tuple[bool, ...]
+    source: str = ""
+
+    def to_json(self) -> str:
+        data = {"format": SCHEDULE_FORMAT, "version": VERSION, "source": self.source, "computed": list(self.computed)}
+        return json.dumps(data)
+
+
+@dataclass
+class RunReport:
+    """One sampling run. `to_json` and `from_json` keep everything but the derived numbers exact."""
+
+    model: str = ""
+    family: str = ""
+    sampler_steps: int = 0
+    preset: str = ""
+    codebook: str = ""
+    moreg: dict[str, Any] | None = None
+    evaluations: list[StepRecord] = field(default_factory=list)
+    cache_bytes_max: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Model evaluations."""
+        return len(self.evaluations)
+
+    @property
+    def computed(self) -> int:
+        """Evaluations in which at least one model call ran its blocks."""
+        return sum(record.state != REUSED for record in self.evaluations)
+
+    @property
+    def computed_fraction(self) -> float:
+        """Share of the work done: the mean over evaluations of calls computed / calls."""
+        if not self.evaluations:
+            return 1.0
+        return sum(_share(record) for record in self.evaluations) / self.total
+
+    @property
+    def counted_speedup(self) -> float:
+        return 1 / self.computed_fraction if self.computed_fraction else 1.0
+
+    @property
+    def measured_speedup(self) -> float | None:
+        """total x median computed evaluation / sum of all evaluations; None without enough timings."""
+        timed = [record for record in self.evaluations if record.seconds is not None]
+        full = [record.seconds for record in timed if record.state == COMPUTED]
+        if not timed or not full:
+            return None
+        return len(timed) * median(full[WARM_UP:] or full) / max(sum(record.seconds for record in timed), 1e-9)
+
+    def schedule(self) -> Schedule:
+        """Per sampler step, whether any of its evaluations computed. Steps without one count as computed."""
+        ran: dict[int, bool] = {}
+        for record in self.evaluations:
+            ran[record.step] = ran.get(record.step, False) or record.state != REUSED
+        computed = tuple(ran.get(step, True) for step in range(self.sampler_steps))
+        return Schedule(computed, f"{self.family} {self.preset}".strip())
+
+    def summary(self) -> str:
+        """One line that a person understands."""
+        measured = self.measured_speedup
+        speed = f", {measured:.2f}x faster" if measured is not None else ""
+        return (
+            f"{self.computed} of {self.total} evaluations computed ({self.counted_speedup:.2f}x counted{speed}), "
+            f"{self.cache_bytes_max / 2**20:.1f} MiB held, {self.preset or 'custom'}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        head = {"format": REPORT_FORMAT, "version": VERSION}
+        derived = {
+            "computed": self.computed,
+            "total": self.total,
+            "counted_speedup": self.counted_speedup,
+            "measured_speedup": self.measured_speedup,
+        }
+        return head | asdict(self) | derived
+
+    def to_json(self, indent: int | None = None) -> str:
+        """JSON with every number finite: a metric that is not is written as a string."""
+        return json.dumps(_finite(self.to_dict()), indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunReport:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            AdaCacheError: not JSON, another format, or a newer version.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise AdaCacheError(f"the report is not JSON: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != REPORT_FORMAT:
+            raise AdaCacheError(f"not a report: its 'format' must be {REPORT_FORMAT!r}")
+        if data.get("version") != VERSION:
+            raise AdaCacheError(f"report version {data.get('version')!r}; this AdaCache reads version {VERSION}")
+        known = {item.name for item in fields(StepRecord)}
+        records = [
+            StepRecord(**{key: _number(key, value) for key, value in record.items() if key in known})
+            for record in data.get("evaluations", [])
+        ]
+        own = {item.name for item in fields(cls)} - {"evaluations"}
+        return cls(evaluations=records, **{key: value for key, value in data.items() if key in own})
+
+
+def _share(record: StepRecord) -> float:
+    if record.calls:
+        return record.calls_computed / record.calls
+    return float(record.state != REUSED)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value
+
+
+def _number(key: str, value: Any) -> Any:
+    return float(value) if isinstance(value, str) and key in ("metric", "motion", "moreg") else value
