@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -170,6 +170,7 @@ class Engine:
         variant: Hashable = None,
         signature: Hashable = None,
         grid: Grid | None = None,
+        avoid: Collection[int] = (),
     ) -> Iterator[Tape | None]:
         """One call of the module within an evaluation.
 
@@ -180,6 +181,7 @@ class Engine:
             variant: anything else that tells two calls for one key apart (other patches).
             signature: what must be equal for a residual to fit (shapes, dtype).
             grid: where the video is in the tokens, for MoReg and the probe.
+            avoid: blocks that do not run in this call, because somebody replaced them.
 
         Yields:
             The tape of a recorded call, None if the call is skipped or left alone.
@@ -207,7 +209,7 @@ class Engine:
             tape = Tape(
                 len(keys), first_visit and (current.wants_metric or current.reuse), grid, self.config.probe_stride
             )
-            with stack.recording(tape):
+            with stack.recording(tape, avoid):
                 yield tape
             with self._lock:
                 self._store(current, tape, keys, places, signature)

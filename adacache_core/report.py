@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import median
 from typing import Any
 
@@ -110,6 +110,10 @@ class RunReport:
             ran[record.step] = ran.get(record.step, False) or record.state != REUSED
         computed = tuple(ran.get(step, True) for step in range(self.sampler_steps))
         return Schedule(computed, f"{self.family} {self.preset}".strip())
+
+    def with_note(self, note: str) -> RunReport:
+        """The same report with one more note, or itself if the note is empty."""
+        return replace(self, notes=[*self.notes, note]) if note else self
 
     def summary(self) -> str:
         """One line that a person understands."""

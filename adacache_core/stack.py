@@ -8,7 +8,7 @@ wrapped to record its input, or to receive `x + R`. Knows no schedule and no mod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -137,31 +137,36 @@ class BlockStack:
             raise AdaCacheError(f"{type(module).__name__} has no blocks under {', '.join(layout.blocks)}")
         self.depth = len(filled[0].child)
         self.probe_index = min(int(probe_position * self.depth), self.depth - 1)
-        self._recording: list[tuple[_Place, nn.Module]] = []
-        self._skipping: list[tuple[_Place, nn.Module]] = []
-        for place in containers:
-            blocks = dict(_named_blocks(place.child))
-            first = place is filled[0]
-            self._skipping.append((place, _look_alike(place.child, {})))
-            self._recording.append((place, _look_alike(place.child, self._recorders(blocks) if first else blocks)))
         head = _resolve(module, layout.head)
-        self._recording.append((head, _Head(head.child, self._record_head)))
+        self._first = filled[0]
+        self._recording_head = (head, _Head(head.child, self._record_head))
+        self._recordings: dict[int, list[_Exchange]] = {}
+        self._skipping = [(place, _look_alike(place.child, {})) for place in containers]
         self._skipping.append((head, _Head(head.child, self._add_residual)))
 
-    def _recorders(self, blocks: dict[str, nn.Module]) -> dict[str, nn.Module]:
-        return {
-            name: _Recorder(block, self, index == 0, index == self.probe_index)
-            if index in (0, self.probe_index)
-            else block
-            for index, (name, block) in enumerate(blocks.items())
-        }
+    def _recording(self, avoid: Collection[int]) -> list[_Exchange]:
+        """Look-alikes that record the first block and the probe: the nearest to its place that runs."""
+        by_distance = sorted(range(self.depth), key=lambda index: abs(index - self.probe_index))
+        probe = next((index for index in by_distance if index not in avoid), self.probe_index)
+        if probe not in self._recordings:
+            blocks = dict(self._first.child._modules)
+            for index, name in enumerate(blocks):
+                if index in (0, probe):
+                    blocks[name] = _Recorder(blocks[name], self, first=index == 0, probe=index == probe)
+            self._recordings[probe] = [(self._first, _look_alike(self._first.child, blocks)), self._recording_head]
+        return self._recordings[probe]
 
     @contextmanager
-    def recording(self, tape: Tape) -> Iterator[None]:
-        """For one call of the module: all blocks run, and `tape` receives what they added."""
+    def recording(self, tape: Tape, avoid: Collection[int] = ()) -> Iterator[None]:
+        """For one call of the module: all blocks run, and `tape` receives what they added.
+
+        Args:
+            tape: empty, filled by the call.
+            avoid: indices of blocks that somebody replaced for this call; they cannot be the probe.
+        """
         self._tape = tape
         try:
-            with _exchanged(self._recording):
+            with _exchanged(self._recording(avoid)):
                 yield
         finally:
             self._tape = Tape()
@@ -212,6 +217,9 @@ class _Place:
         return self.parent._modules[self.name]
 
 
+_Exchange = tuple[_Place, nn.Module]
+
+
 def _resolve(module: nn.Module, path: str) -> _Place:
     *parents, name = path.split(".")
     for part in parents:
@@ -222,7 +230,7 @@ def _resolve(module: nn.Module, path: str) -> _Place:
 
 
 @contextmanager
-def _exchanged(exchange: list[tuple[_Place, nn.Module]]) -> Iterator[None]:
+def _exchanged(exchange: list[_Exchange]) -> Iterator[None]:
     originals = [(place, place.child) for place, _ in exchange]
     try:
         for place, stand_in in exchange:
@@ -231,10 +239,6 @@ def _exchanged(exchange: list[tuple[_Place, nn.Module]]) -> Iterator[None]:
     finally:
         for place, original in originals:
             place.parent._modules[place.name] = original
-
-
-def _named_blocks(container: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return iter(container._modules.items())
 
 
 def _look_alike(container: nn.Module, yields: dict[str, nn.Module]) -> nn.Module:

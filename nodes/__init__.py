@@ -1,0 +1,24 @@
+"""The nodes, one (or one small family) per file. Schema and a few lines; the work is done elsewhere."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .apply import AdaCacheApply
+from .codebook import AdaCacheCodebook
+from .inspector import AdaCacheInspector
+from .moreg import AdaCacheMoReg
+
+
+class AdaCacheExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            AdaCacheApply,
+            AdaCacheCodebook,
+            AdaCacheMoReg,
+            AdaCacheInspector,
+        ]
+
+
+async def comfy_entrypoint() -> AdaCacheExtension:
+    return AdaCacheExtension()

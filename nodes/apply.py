@@ -1,0 +1,108 @@
+"""The AdaCache node: a MODEL in, the same MODEL with AdaCache on it out."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..adacache_core.config import CacheConfig, Codebook, MotionConfig
+from ..adacache_core.presets import FAST_30, PRESETS
+from .host.attach import attach
+from .schema import ADVANCED, CATEGORY, AdaCacheCodebookType, AdaCacheMoRegType
+
+OFF = "off"
+
+
+class AdaCacheApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AdaCacheApply",
+            display_name="AdaCache",
+            category=CATEGORY,
+            description="Skips the transformer at steps that hardly change this video, and reuses what it did before. "
+            "Put it right before the sampler.",
+            inputs=[
+                io.Model.Input("model", tooltip="The video model, after LoRAs and model sampling."),
+                io.Combo.Input(
+                    "preset",
+                    options=[*PRESETS, OFF],
+                    default="fast",
+                    tooltip="fast skips most, slow stays closer to the original, off changes nothing. Start from fast; "
+                    "take slow if details or motion suffer. A connected codebook replaces the preset.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Steps before this fraction of the run are never skipped. Start from 0; "
+                    "0.1 to 0.2 protects the composition.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Steps from this fraction of the run on are never skipped. Start from 1; "
+                    "0.9 protects fine detail. Equal to start_percent nothing is skipped.",
+                ),
+                AdaCacheCodebookType.Input(
+                    "codebook", optional=True, tooltip="Your own table of how fast a change allows how many steps."
+                ),
+                AdaCacheMoRegType.Input(
+                    "moreg", optional=True, tooltip="Spend more steps where there is more motion (MoReg)."
+                ),
+                io.Float.Input(
+                    "probe_position",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Which block is watched for change: 0 the first, 1 the last. Start from 0.5.",
+                    **ADVANCED,
+                ),
+                io.Combo.Input(
+                    "cache_device",
+                    options=["main", "offload"],
+                    default="main",
+                    tooltip="main keeps what is reused on the GPU (about the size of one latent in tokens per prompt); "
+                    "offload keeps it in main memory. Start from main; take offload if memory runs out.",
+                    **ADVANCED,
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, start_percent: float | None = None, end_percent: float | None = None, **kwargs: object
+    ) -> bool | str:
+        if start_percent is not None and end_percent is not None and start_percent > end_percent:
+            return f"start_percent {start_percent:g} lies behind end_percent {end_percent:g}; start from 0 and 1"
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: object,
+        preset: str,
+        start_percent: float,
+        end_percent: float,
+        probe_position: float,
+        cache_device: str,
+        codebook: Codebook | None = None,
+        moreg: MotionConfig | None = None,
+    ) -> io.NodeOutput:
+        config = CacheConfig(
+            codebook=codebook or PRESETS.get(preset, FAST_30),
+            moreg=moreg,
+            start=start_percent,
+            end=end_percent,
+            probe_position=probe_position,
+            offload=cache_device == "offload",
+            enabled=preset != OFF,
+        )
+        name = codebook.name if codebook is not None and preset != OFF else preset
+        return io.NodeOutput(attach(model, config, name))

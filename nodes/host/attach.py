@@ -1,0 +1,121 @@
+"""Puts AdaCache onto a cloned MODEL, once, and keeps the reports of its runs. Holds no tensor."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.model_patcher import create_model_options_clone
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...adacache_core.config import CacheConfig
+from ...adacache_core.report import RunReport
+from .families import family_of
+from .run import KEY, Run
+
+log = logging.getLogger(__name__)
+
+_REPORTS_KEPT = 16
+_FINGERPRINT_POINTS = 64
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A report, and a few numbers of the latent that the run made (None if it made none)."""
+
+    report: RunReport
+    fingerprint: tuple[float, ...] | None
+
+
+class Attachment:
+    """The OUTER_SAMPLE wrapper of one AdaCache node: settings, and what its last runs reported."""
+
+    def __init__(self, config: CacheConfig, preset: str) -> None:
+        self.config = config
+        self.preset = preset
+        self.finished: deque[FinishedRun] = deque(maxlen=_REPORTS_KEPT)
+
+    def __deepcopy__(self, memo: dict) -> Attachment:
+        # Hosts up to 0.13 deep-copy model options: the list of reports must stay one.
+        return self
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        guider, sigmas = executor.class_obj, args[3]
+        original = guider.model_options
+        guider.model_options = create_model_options_clone(original)
+        run = Run(guider, sigmas, self.config, self.preset)
+        run.register(guider.model_options)
+        made = None
+        try:
+            out = executor(*args, **kwargs)
+            made = fingerprint(out)
+            return out
+        except BaseException as error:
+            run.engine.note(f"stopped by {type(error).__name__} after {run.engine.report.total} evaluations")
+            raise
+        finally:
+            guider.model_options = original
+            report = run.engine.finish()
+            self.finished.append(FinishedRun(report, made))
+            self._log(report)
+
+    def _log(self, report: RunReport) -> None:
+        log.info("AdaCache: %s", report.summary())
+        for note in report.notes:
+            log.warning("AdaCache: %s", note)
+
+    def report_for(self, samples: Tensor | None) -> tuple[RunReport | None, str]:
+        """The report of the run that made these samples, else the newest; and which one it is.
+
+        Args:
+            samples: a latent, or None.
+
+        Returns:
+            (report or None, a sentence for the user, empty if the report fits the latent).
+        """
+        if not self.finished:
+            return None, "this AdaCache node has not sampled anything yet"
+        wanted = None if samples is None else fingerprint(samples)
+        for run in reversed(self.finished):
+            if wanted is not None and run.fingerprint is not None and _alike(wanted, run.fingerprint):
+                return run.report, ""
+        return self.finished[-1].report, "no run made this latent; this is the newest run of the AdaCache node"
+
+
+def attach(model: Any, config: CacheConfig, preset: str) -> Any:
+    """A clone of the MODEL with AdaCache on it; an AdaCache that was there is replaced.
+
+    Raises:
+        AdaCacheError: the model has no row in the table.
+    """
+    family_of(model.model.diffusion_model)
+    model = model.clone()
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Attachment(config, preset))
+    return model
+
+
+def attachment_of(model: Any) -> Attachment | None:
+    """The AdaCache on a MODEL, whatever was cloned or patched after it."""
+    wrappers = model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY)
+    return wrappers[-1] if wrappers else None
+
+
+def fingerprint(samples: Tensor) -> tuple[float, ...] | None:
+    """Evenly spread numbers of a latent, to know it again after a cast or a move."""
+    tensors = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
+    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+    if flat.numel() == 0:
+        return None
+    points = torch.linspace(0, flat.numel() - 1, _FINGERPRINT_POINTS).long()
+    return (*(float(size) for size in tensors[0].shape), *flat[points.to(flat.device)].float().cpu().tolist())
+
+
+def _alike(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    if len(one) != len(other):
+        return False
+    return torch.allclose(torch.tensor(one), torch.tensor(other), rtol=1e-2, atol=1e-3, equal_nan=True)

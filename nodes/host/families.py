@@ -1,0 +1,120 @@
+"""THE TABLE: what AdaCache has to know about a model of the host. A family is a row.
+
+A row says where the blocks and the head are, how a block is handed the hidden states, and where the
+video is in the tokens. Rows are found by the exact class of the diffusion model: a subclass may do
+something else between its blocks, and gets a row of its own once somebody has looked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...adacache_core.errors import AdaCacheError
+from ...adacache_core.stack import Grid, StackLayout
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row.
+
+    Attributes:
+        name: what users call these models.
+        classes: full names of the diffusion models' classes.
+        layout: where blocks and head are.
+        grid: (diffusion model, latent as the model gets it, keyword arguments of the call) -> where
+            the video is in the tokens, or None.
+        slot: how `patches_replace["dit"]` names the blocks of the first container, if the model
+            lets them be replaced.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    layout: StackLayout
+    grid: Callable[[nn.Module, Tensor, Mapping[str, Any]], Grid | None]
+    slot: str = "double_block"
+
+
+def _patches(module: nn.Module, latent: Tensor) -> tuple[int, int]:
+    """Frames and tokens per frame of a latent (batch, channels, [frames,] height, width)."""
+    sizes = [-(-size // patch) for size, patch in zip(latent.shape[2:], module.patch_size, strict=True)]
+    frames, height, width = [1, *sizes] if len(sizes) == 2 else sizes
+    return frames, height * width
+
+
+def _wan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    frames, positions = _patches(module, latent)
+    longer = arguments.get("time_dim_concat")
+    if longer is not None:
+        frames += _patches(module, longer)[0]
+    # A reference goes in front where the model embeds it by itself, and at the end otherwise.
+    in_front = getattr(module, "ref_conv", None) is not None and arguments.get("reference_latent") is not None
+    return Grid(frames, positions, start=positions if in_front else 0)
+
+
+def _hunyuan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    reference = arguments.get("ref_latent")
+    start = 0 if reference is None else _patches(module, reference)[0] * _patches(module, reference)[1]
+    return Grid(*_patches(module, latent), start=start)
+
+
+def _ltxv_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    # Keyframes that drop tokens leave fewer than this, and then there is no grid (Grid.fits).
+    frames, height, width = latent.shape[2:]
+    return Grid(frames, height * width)
+
+
+FAMILIES = (
+    Family(
+        name="Wan",
+        classes=(
+            "comfy.ldm.wan.model.WanModel",
+            "comfy.ldm.wan.model.CameraWanModel",
+            "comfy.ldm.wan.model.VaceWanModel",
+            "comfy.ldm.wan.model.WanModel_S2V",
+            "comfy.ldm.wan.model.HumoWanModel",
+            "comfy.ldm.wan.model_animate.AnimateWanModel",
+        ),
+        layout=StackLayout(("blocks",), "head", stream="x"),
+        grid=_wan_grid,
+    ),
+    Family(
+        name="HunyuanVideo",
+        classes=("comfy.ldm.hunyuan_video.model.HunyuanVideo",),
+        layout=StackLayout(("double_blocks", "single_blocks"), "final_layer", stream="img", head_takes="last"),
+        grid=_hunyuan_grid,
+    ),
+    Family(
+        name="LTXV",
+        classes=("comfy.ldm.lightricks.model.LTXVModel",),
+        layout=StackLayout(("transformer_blocks",), "norm_out", stream="x"),
+        grid=_ltxv_grid,
+    ),
+)
+
+_BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
+
+
+def class_name(module: nn.Module) -> str:
+    """The full name of a diffusion model's class; a compiled model is known by what is in it."""
+    kind = type(getattr(module, "_orig_mod", module))
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def family_of(module: nn.Module) -> Family:
+    """The row of a diffusion model.
+
+    Raises:
+        AdaCacheError: there is none; names the class and what is supported, and says what to do.
+    """
+    name = class_name(module)
+    if name not in _BY_CLASS:
+        known = ", ".join(family.name for family in FAMILIES)
+        raise AdaCacheError(
+            f"AdaCache has no row for {name.rsplit('.', 1)[-1]} ({name}). It supports: {known} and their variants. "
+            "Bypass the AdaCache node (select it, Ctrl+B) to render without it."
+        )
+    return _BY_CLASS[name]

@@ -1,0 +1,147 @@
+"""One sampling run of the host (one OUTER_SAMPLE call), seen by the core's engine.
+
+Translates: sigmas to steps, conditionings to keys, transformer options to variants. It decides
+nothing; `adacache_core.engine` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from ...adacache_core.config import CacheConfig
+from ...adacache_core.engine import Engine
+from ...adacache_core.report import RunReport
+from .families import Family, class_name, family_of
+
+KEY = "adacache"
+
+# BaseModel.apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+_OPTIONS_ARGUMENT = 5
+
+_SIGMA_TOLERANCE = 1e-4  # relative: SDE samplers move a sigma a little before they use it
+
+
+class Run:
+    """Lives from the start to the end of one OUTER_SAMPLE call.
+
+    Args:
+        guider: the host's CFGGuider; its `model_options` must already be this run's own copy.
+        sigmas: the run's noise levels, (steps + 1,).
+        config: settings of the node.
+        preset: its name, for the report.
+    """
+
+    def __init__(self, guider: Any, sigmas: Tensor, config: CacheConfig, preset: str) -> None:
+        module = guider.model_patcher.model.diffusion_model
+        self.family: Family = family_of(module)
+        self.sigmas = [float(sigma) for sigma in sigmas]
+        report = RunReport(
+            model=class_name(module).rsplit(".", 1)[-1],
+            family=self.family.name,
+            preset=preset,
+            moreg=None if config.moreg is None else vars(config.moreg).copy(),
+        )
+        self.engine = Engine(
+            config,
+            len(self.sigmas) - 1,
+            self.family.layout,
+            ends_at_zero=self.sigmas[-1] == 0,
+            stand_down=_other_cache(guider.model_options),
+            report=report,
+        )
+
+    def register(self, model_options: dict) -> None:
+        """Puts the run's wrappers into its model options, behind those of everybody else."""
+        add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self.predict_noise, model_options, is_model_options=True)
+        add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self.apply_model, model_options, is_model_options=True)
+
+    def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """One model evaluation of the sampler."""
+        sigma = float(timestep.max())
+        with self.engine.evaluation(step_of(sigma, self.sigmas), sigma, x.device):
+            return executor(x, timestep, *args, **kwargs)
+
+    def apply_model(self, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """One call of the model: some conditionings, side by side in the batch."""
+        arguments = [x, *args]
+        positional = len(arguments) > _OPTIONS_ARGUMENT
+        options = arguments[_OPTIONS_ARGUMENT] if positional else kwargs.get("transformer_options", {})
+        module = executor.class_obj.diffusion_model
+        module = getattr(module, "_orig_mod", module)
+        replaced = options.get("patches_replace", {}).get("dit", {})
+        with self.engine.call(
+            module,
+            keys_of(options),
+            variant=frozenset(replaced),
+            signature=_signature(x, kwargs),
+            grid=self.family.grid(module, x, kwargs),
+            avoid={slot[1] for slot in replaced if slot[0] == self.family.slot},
+        ) as tape:
+            if tape is not None and (self.family.slot, 0) in replaced:
+                options = _noting_stack_input(options, (self.family.slot, 0), tape.note_stack_input)
+                if positional:
+                    arguments[_OPTIONS_ARGUMENT] = options
+                else:
+                    kwargs["transformer_options"] = options
+            return executor(*arguments, **kwargs)
+
+
+def step_of(sigma: float, sigmas: list[float]) -> int:
+    """The sampler step that a noise level belongs to.
+
+    The largest j with sigma <= sigmas[j], with a tolerance of a quarter of the gap to the level above
+    (flow models with a large shift crowd their levels near 1), at most 1e-4.
+
+    Args:
+        sigma: noise level of an evaluation.
+        sigmas: levels of the run, falling, (steps + 1,).
+
+    Returns:
+        0..steps-1.
+    """
+    step = 0
+    for index in range(1, len(sigmas) - 1):
+        gap = (sigmas[index - 1] - sigmas[index]) / sigmas[index] if sigmas[index] > 0 else 0.0
+        if sigma <= sigmas[index] * (1 + min(_SIGMA_TOLERANCE, max(0.0, gap / 4))):
+            step = index
+    return step
+
+
+def keys_of(options: Mapping[str, Any]) -> list[Hashable]:
+    """Who the chunks of a call's batch are: (conditioning index, its uuid, context window)."""
+    window = options.get("context_window")
+    frames = None if window is None else tuple(window.index_list)
+    return [(index, uuid, frames) for index, uuid in zip(options["cond_or_uncond"], options["uuids"], strict=True)]
+
+
+def _signature(x: Tensor, arguments: Mapping[str, Any]) -> Hashable:
+    """What decides the number of tokens: the latent, and extra inputs that are latents themselves."""
+    extra = []
+    for name, value in sorted(arguments.items()):
+        for tensor in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(tensor, Tensor) and tensor.ndim > 2:
+                extra.append((name, tuple(tensor.shape[1:])))
+    return tuple(x.shape[1:]), x.dtype, tuple(extra)
+
+
+def _noting_stack_input(options: dict, slot: tuple[str, int], note: Any) -> dict:
+    """Options in which the patch that replaces the first block tells us what it was given."""
+    patch = options["patches_replace"]["dit"][slot]
+
+    def noting(args: dict, extra: dict) -> dict:
+        note(args["img"])
+        return patch(args, extra)
+
+    replaced = {**options["patches_replace"]["dit"], slot: noting}
+    return {**options, "patches_replace": {**options["patches_replace"], "dit": replaced}}
+
+
+def _other_cache(model_options: Mapping[str, Any]) -> str:
+    """Two caches on one model would feed each other leftovers; the first come stays."""
+    if "easycache" in model_options.get("transformer_options", {}):
+        return "EasyCache or LazyCache is on this model; AdaCache stands down for this run"
+    return ""

@@ -1,0 +1,71 @@
+"""The schedule inspector: what AdaCache did to the video that this latent is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+
+from ..adacache_core.picture import draw
+from ..adacache_core.report import RunReport
+from .host.attach import attachment_of
+from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType
+
+
+class AdaCacheInspector(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AdaCacheInspector",
+            display_name="AdaCache Schedule Inspector",
+            category=CATEGORY,
+            description="Shows which steps were computed and which reused, and why.",
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL from the AdaCache node (later patches do not matter)."),
+                io.Latent.Input("latent", tooltip="What the sampler made with it. It is passed on unchanged."),
+                AdaCacheReportType.Input(
+                    "reports",
+                    optional=True,
+                    tooltip="Reports of another inspector, to see several runs in one picture, "
+                    "such as the two stages of Wan 2.2.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent"),
+                io.Image.Output(display_name="image"),
+                AdaCacheScheduleType.Output(display_name="schedule"),
+                io.String.Output(display_name="report"),
+                io.Int.Output(display_name="computed"),
+                io.Int.Output(display_name="total"),
+                io.Float.Output(display_name="speedup"),
+                AdaCacheReportType.Output(display_name="adacache_report"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: object, latent: dict, reports: tuple[RunReport, ...] = ()) -> io.NodeOutput:
+        report = _report_of(model, latent)
+        everything = (*reports, report)
+        picture = torch.from_numpy(np.asarray(draw(everything), dtype=np.float32) / 255)[None]
+        return io.NodeOutput(
+            latent,
+            picture,
+            report.schedule(),
+            report.to_json(indent=1),
+            sum(each.computed for each in everything),
+            sum(each.total for each in everything),
+            report.measured_speedup or 1.0,
+            everything,
+            ui=ui.PreviewImage(picture, cls=cls),
+        )
+
+
+def _report_of(model: object, latent: dict) -> RunReport:
+    attachment = attachment_of(model)
+    if attachment is None:
+        return RunReport(notes=["there is no AdaCache on this MODEL; connect the output of the AdaCache node"])
+    report, which = attachment.report_for(latent.get("samples"))
+    if report is None:
+        return RunReport(preset=attachment.preset, notes=[which])
+    return report.with_note(which)
