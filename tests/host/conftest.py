@@ -1,0 +1,44 @@
+"""The real ComfyUI, imported once, and the pack, loaded as the host loads it: by path, under an odd name."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _load(name: str, path: Path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def host() -> Path:
+    """The folder of a ComfyUI whose modules can be imported from here on.
+
+    Without the attention flag the host's CPU path hides faults of torch.compile.
+    """
+    folder = _load("adacache_tools_host", ROOT / "tools" / "host.py").find_host()
+    if folder is None:
+        pytest.skip("no ComfyUI found (COMFYUI_PATH, or ~/comfy/ComfyUI): host tests are not run")
+    sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention", "--disable-xformers"]
+    sys.path.insert(0, str(folder))
+    os.chdir(folder)
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pack(host: Path):
+    """The pack as a package object; its classes are not those of a plain `import adacache_core`."""
+    return _load("odd folder_x_name", ROOT / "__init__.py")
