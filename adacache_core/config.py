@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
+from torch import Tensor
+
 from .errors import AdaCacheError
 
 EXAMPLE = "0.08:6, 0.16:5, 0.24:4, 0.32:3, 0.40:2, 1.00:1"
@@ -77,7 +79,7 @@ class Codebook:
             start += len(part) + 1
         return cls(tuple(entries), steps, name)
 
-    def rate_for(self, metric) -> int:
+    def rate_for(self, metric: Tensor | float) -> int:
         """The rate for a change per step.
 
         Args:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Engine:
     Args:
         config: settings.
         steps: number of sampler steps.
-        layout: where modules keep their blocks; may be None if the run only counts evaluations.
+        layout: where modules keep their blocks.
         ends_at_zero: see `ScheduleState`.
         stand_down: a reason not to touch this run, for the report; "" to work.
         report: to be filled, with what the caller knows already.
@@ -59,7 +60,7 @@ class Engine:
         self,
         config: CacheConfig,
         steps: int,
-        layout: StackLayout | None,
+        layout: StackLayout,
         *,
         ends_at_zero: bool = True,
         stand_down: str = "",
@@ -77,7 +78,7 @@ class Engine:
         self.cache = ResidualCache(config.offload)
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._evaluation: _Evaluation | None = None
-        self._clock: _Clock = _Clock()
+        self._clock = _Clock()
         self._lock = threading.Lock()
 
     def _why_idle(self, steps: int) -> str:
@@ -115,13 +116,12 @@ class Engine:
             current = _Evaluation(record, not decision.compute, decision.compute and self.schedule.wants_metric(step))
         self.cache.begin()
         self._evaluation = current
-        self._clock.start(device)
         self.report.evaluations.append(record)
         try:
-            yield record
-            self._close(current)
+            with self._clock.span(device):
+                yield record
+                self._close(current)
         finally:
-            self._clock.stop()
             self._evaluation = None
 
     def _close(self, current: _Evaluation) -> None:
@@ -146,14 +146,13 @@ class Engine:
     def _observe(self, current: _Evaluation) -> None:
         if current.change is None:
             return
-        moreg = self.config.moreg is not None
-        if moreg and current.motion_missing:
+        if current.motion_missing:
             self.note(f"MoReg off: {current.motion_missing}")
-        has_motion = moreg and not current.motion_missing and current.motion is not None
-        # The one transfer of a computed evaluation.
-        sums = torch.cat([current.change, current.motion.flatten()]) if has_motion else current.change
-        sums = sums.cpu()
-        motion = sums[2:].view(-1, 3) if has_motion else None
+        sums = current.change
+        if current.motion is not None and not current.motion_missing:
+            sums = torch.cat([sums, current.motion.flatten()])
+        sums = sums.cpu()  # the one transfer of a computed evaluation
+        motion = sums[2:].view(-1, 3) if sums.numel() > 2 else None
         reading = self.schedule.observe(current.record.step, {PROBE: (sums[:2], motion)})[PROBE]
         current.record.metric = float(reading.metric)
         if reading.motion is not None:
@@ -194,8 +193,9 @@ class Engine:
                 current.record.calls_computed += 1
             else:
                 places, first_visit = self._count_visits(current, keys, variant)
-                residuals = [self.cache.get(place, signature) for place in places] if current.reuse else []
-                reuse = bool(residuals) and all(residual is not None for residual in residuals)
+                held = [self.cache.get(place, signature) for place in places] if current.reuse else []
+                residuals = [residual for residual in held if residual is not None]
+                reuse = len(residuals) == len(places)
                 current.record.calls_computed += not reuse
                 stack = self._stack(module)
         if self.idle_reason:
@@ -265,7 +265,7 @@ class Engine:
         if moreg is None:
             return
         current.motion_missing = current.motion_missing or motion_unusable(tape.grid, moreg.strides)
-        if not current.motion_missing:
+        if tape.grid is not None and not current.motion_missing:
             motion = motion_sums(probe, tape.grid.frames, moreg.strides)
             current.motion = motion if current.motion is None else current.motion + motion.to(current.motion.device)
 
@@ -291,31 +291,33 @@ class _Clock:
     """Times evaluations without waiting for the GPU: events there, read at the end of the run."""
 
     def __init__(self) -> None:
-        self._spans: list[Callable[[], float]] = []
-        self._begin: Callable[[], float] | torch.cuda.Event = time.perf_counter
+        self._spans: list[tuple[Any, Any]] = []
 
-    def start(self, device: torch.device | None) -> None:
-        self._cuda = device is not None and device.type == "cuda"
-        self._mark = self._now()
-
-    def stop(self) -> None:
-        begin, end = self._mark, self._now()
-        if self._cuda:
-            self._spans.append(lambda: begin.elapsed_time(end) / 1000)
-        else:
-            self._spans.append(lambda: end - begin)
-
-    def _now(self):
-        if not self._cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+    @contextmanager
+    def span(self, device: torch.device | None) -> Iterator[None]:
+        now = _cuda_event if device is not None and device.type == "cuda" else time.perf_counter
+        begin = now()
+        try:
+            yield
+        finally:
+            self._spans.append((begin, now()))
 
     def read(self) -> list[float]:
-        if self._spans and self._cuda:
-            torch.cuda.synchronize()
-        return [span() for span in self._spans]
+        """Seconds per span; waits for the GPU, once."""
+        return [_seconds(begin, end) for begin, end in self._spans]
+
+
+def _cuda_event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _seconds(begin: Any, end: Any) -> float:
+    if isinstance(end, float):
+        return end - begin
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
 
 
 class AdaCache:
@@ -361,14 +363,14 @@ class AdaCache:
     def __enter__(self) -> AdaCache:
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.engine.finish()
 
     @property
     def report(self) -> RunReport:
         return self.engine.report
 
-    def evaluation(self, step: int, sigma: float | None = None):
+    def evaluation(self, step: int, sigma: float | None = None) -> AbstractContextManager[StepRecord]:
         """Context of one model evaluation of sampler step 0..N-1."""
         device = next((parameter.device for parameter in self.module.parameters()), None)
         return self.engine.evaluation(step, sigma, device)
@@ -380,7 +382,7 @@ class AdaCache:
         positions: int | None = None,
         start: int = 0,
         signature: Hashable = None,
-    ):
+    ) -> AbstractContextManager[Tape | None]:
         """Context of one call of the module.
 
         Args:
@@ -420,13 +422,13 @@ def simulate(
     report = RunReport(model="simulate", sampler_steps=steps, codebook=str(state.codebook))
     grid = Grid(frames, tokens // frames) if frames else None
     strides = config.moreg.strides if config.moreg else ()
-    missing = motion_unusable(grid, strides) if config.moreg else ""
-    if missing:
+    missing = motion_unusable(grid, strides) if config.moreg else "MoReg is not asked for"
+    if missing and config.moreg:
         report.notes.append(f"MoReg off: {missing}")
     tape = Tape(grid=grid, stride=config.probe_stride)
     cached: dict[str, Tensor] = {}
     for step in range(steps):
-        decision = ScheduleState.decide(state, step) if config.enabled else None
+        decision = state.decide(step) if config.enabled else None
         compute = decision is None or decision.compute
         record = StepRecord(step, step, None, COMPUTED if compute else REUSED, decision.reason if decision else "off")
         if compute:
@@ -435,7 +437,7 @@ def simulate(
                 sums = {
                     name: (
                         change_sums(probe, cached[name]),
-                        motion_sums(probe, frames, strides) if strides and not missing else None,
+                        motion_sums(probe, grid.frames, strides) if grid is not None and not missing else None,
                     )
                     for name, probe in new.items()
                 }

@@ -97,11 +97,11 @@ class RunReport:
     @property
     def measured_speedup(self) -> float | None:
         """total x median computed evaluation / sum of all evaluations; None without enough timings."""
-        timed = [record for record in self.evaluations if record.seconds is not None]
-        full = [record.seconds for record in timed if record.state == COMPUTED]
-        if not timed or not full:
+        timed = [(record.state, record.seconds) for record in self.evaluations if record.seconds is not None]
+        full = [seconds for state, seconds in timed if state == COMPUTED]
+        if not full:
             return None
-        return len(timed) * median(full[WARM_UP:] or full) / max(sum(record.seconds for record in timed), 1e-9)
+        return len(timed) * median(full[WARM_UP:] or full) / max(sum(seconds for _, seconds in timed), 1e-9)
 
     def schedule(self) -> Schedule:
         """Per sampler step, whether any of its evaluations computed. Steps without one count as computed."""

@@ -123,7 +123,7 @@ class ScheduleState:
         """Whether MoReg looks at this step; its bounds count steps from 1 and are both included."""
         assert self.config.moreg is not None
         if self.config.moreg.window is None:
-            first, last = scale_window(self.steps)
+            first, last = map(float, scale_window(self.steps))
         else:
             first, last = (bound * self.steps for bound in self.config.moreg.window)
         return first <= step + 1 <= last

@@ -8,9 +8,10 @@ wrapped to record its input, or to receive `x + R`. Knows no schedule and no mod
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, ItemsView, Iterator, KeysView, ValuesView
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -132,10 +133,10 @@ class BlockStack:
         self._tape = Tape()
         self._residual: list[Tensor] = []
         containers = [_resolve(module, path) for path in layout.blocks]
-        filled = [place for place in containers if len(place.child)]
+        filled = [place for place in containers if place.child._modules]
         if not filled:
             raise AdaCacheError(f"{type(module).__name__} has no blocks under {', '.join(layout.blocks)}")
-        self.depth = len(filled[0].child)
+        self.depth = len(filled[0].child._modules)
         self.probe_index = min(int(probe_position * self.depth), self.depth - 1)
         head = _resolve(module, layout.head)
         self._first = filled[0]
@@ -149,10 +150,10 @@ class BlockStack:
         by_distance = sorted(range(self.depth), key=lambda index: abs(index - self.probe_index))
         probe = next((index for index in by_distance if index not in avoid), self.probe_index)
         if probe not in self._recordings:
-            blocks = dict(self._first.child._modules)
-            for index, name in enumerate(blocks):
-                if index in (0, probe):
-                    blocks[name] = _Recorder(blocks[name], self, first=index == 0, probe=index == probe)
+            blocks = {
+                name: _Recorder(block, self, first=index == 0, probe=index == probe) if index in (0, probe) else block
+                for index, (name, block) in enumerate(cast(dict[str, nn.Module], self._first.child._modules).items())
+            }
             self._recordings[probe] = [(self._first, _look_alike(self._first.child, blocks)), self._recording_head]
         return self._recordings[probe]
 
@@ -214,7 +215,7 @@ class _Place:
 
     @property
     def child(self) -> nn.Module:
-        return self.parent._modules[self.name]
+        return cast(nn.Module, self.parent._modules[self.name])
 
 
 _Exchange = tuple[_Place, nn.Module]
@@ -248,31 +249,35 @@ def _look_alike(container: nn.Module, yields: dict[str, nn.Module]) -> nn.Module
 
 
 class _ListLookAlike(nn.ModuleList):
+    _yields: dict[str, nn.Module]
+
     def __init__(self, original: nn.Module, yields: dict[str, nn.Module]) -> None:
         super().__init__()
         self.__dict__["_modules"] = original._modules
         self.__dict__["_yields"] = yields
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[nn.Module]:
         return iter(self._yields.values())
 
 
 class _DictLookAlike(nn.ModuleDict):
+    _yields: dict[str, nn.Module]
+
     def __init__(self, original: nn.Module, yields: dict[str, nn.Module]) -> None:
         super().__init__()
         self.__dict__["_modules"] = original._modules
         self.__dict__["_yields"] = yields
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._yields)
 
-    def keys(self):
+    def keys(self) -> KeysView[str]:
         return self._yields.keys()
 
-    def values(self):
+    def values(self) -> ValuesView[nn.Module]:
         return self._yields.values()
 
-    def items(self):
+    def items(self) -> ItemsView[str, nn.Module]:
         return self._yields.items()
 
 
@@ -283,7 +288,7 @@ class _Wrapper(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -293,13 +298,13 @@ class _Wrapper(nn.Module):
 class _Recorder(_Wrapper):
     """A block that also notes its input (the first one) or what it adds (the probe)."""
 
-    def __init__(self, block: nn.Module, stack: BlockStack, first: bool, probe: bool) -> None:
+    def __init__(self, block: nn.Module, stack: BlockStack, *, first: bool, probe: bool) -> None:
         super().__init__(block)
         self.__dict__["stack"] = stack
         self.first = first
         self.probe = probe
 
-    def forward(self, *args, **kwargs):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         tape, layout = self.stack._tape, self.stack.layout
         x = args[0] if args else kwargs[layout.stream]
         if self.first:
@@ -309,17 +314,16 @@ class _Recorder(_Wrapper):
         out = self.inner(*args, **kwargs)
         if probing:
             # At once: what comes next may write into the block's output.
-            after = tape.sample(out if isinstance(out, Tensor) else out[layout.output])
-            tape.probe = after - before
+            tape.probe = tape.sample(out if isinstance(out, Tensor) else out[layout.output]) - before
         return out
 
 
 class _Head(_Wrapper):
     """The head, whose first argument is seen or changed on its way in."""
 
-    def __init__(self, head: nn.Module, on_input) -> None:
+    def __init__(self, head: nn.Module, on_input: Callable[[Tensor], Tensor]) -> None:
         super().__init__(head)
         self.__dict__["on_input"] = on_input
 
-    def forward(self, x, *args, **kwargs):
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         return self.inner(self.on_input(x), *args, **kwargs)
