@@ -6,8 +6,10 @@ from comfy_api.latest import ComfyExtension, io
 
 from .apply import AdaCacheApply
 from .codebook import AdaCacheCodebook
+from .demo import AdaCacheDemoModel, AdaCacheDemoPrompt
 from .inspector import AdaCacheInspector
 from .moreg import AdaCacheMoReg
+from .preview import AdaCacheLatentPreview
 
 
 class AdaCacheExtension(ComfyExtension):
@@ -17,6 +19,9 @@ class AdaCacheExtension(ComfyExtension):
             AdaCacheCodebook,
             AdaCacheMoReg,
             AdaCacheInspector,
+            AdaCacheDemoModel,
+            AdaCacheDemoPrompt,
+            AdaCacheLatentPreview,
         ]
 
 
