@@ -1,4 +1,4 @@
-"""How fast the probe residual changes: equation 3 of the paper, as the reference computes it."""
+"""How fast the probe residual changes: the rate of change of the paper, as the reference computes it."""
 
 from __future__ import annotations
 

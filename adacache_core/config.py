@@ -19,7 +19,7 @@ EXAMPLE = "0.08:6, 0.16:5, 0.24:4, 0.32:3, 0.40:2, 1.00:1"
 
 @dataclass(frozen=True)
 class Codebook:
-    """From rate of change to rate of reuse: {threshold: rate} of the paper, section 3.2.
+    """From rate of change to rate of reuse: the {threshold: rate} table of the paper.
 
     Attributes:
         entries: (threshold, rate) pairs, at least one. Thresholds (change of the probe residual per
@@ -120,7 +120,7 @@ def _check_entry(number: int, threshold: float, rate: float) -> None:
 
 @dataclass(frozen=True)
 class MotionConfig:
-    """Motion regularisation (MoReg), paper section 3.3: more compute where there is more motion.
+    """Motion regularisation (MoReg) of the paper: more compute where there is more motion.
 
     Attributes:
         strength: exponent on the finished factor; 0 has no effect, 1 is as published.

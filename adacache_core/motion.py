@@ -1,4 +1,4 @@
-"""Motion regularisation (MoReg): equations 6 to 9 of the paper, in both published forms."""
+"""Motion regularisation (MoReg), in both published forms: the reference code and equation 9 of the paper."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .config import Codebook
 
-# AdaCache-DiT/AdaCache, commit 2c6d3ca: Open-Sora 1.2, 30 steps, "fast"; paper, supplement A.1.
+# AdaCache-DiT/AdaCache, commit 2c6d3ca: Open-Sora 1.2, 30 steps, "fast".
 FAST_30 = Codebook(((0.08, 6), (0.16, 5), (0.24, 4), (0.32, 3), (0.40, 2), (1.00, 1)), 30, "fast")
 
 # The same source: Open-Sora 1.2, 30 steps, "slow".
