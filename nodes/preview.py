@@ -1,0 +1,84 @@
+"""A latent as pictures, without a VAE: by the colours that the model's own latent format has for previews."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io
+from einops import rearrange, repeat
+from torch import Tensor
+
+from ..adacache_core.errors import AdaCacheError
+from .schema import CATEGORY
+
+
+class AdaCacheLatentPreview(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AdaCacheLatentPreview",
+            display_name="AdaCache Latent Preview",
+            category=CATEGORY,
+            description="Shows a latent as the sampler's live preview does, but all of its frames. Needs no VAE.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that made the latent: its format has the colours."),
+                io.Latent.Input("latent", tooltip="What the sampler made. Videos of a batch follow one another."),
+                io.Int.Input(
+                    "scale",
+                    default=8,
+                    min=1,
+                    max=16,
+                    tooltip="Picture pixels per latent pixel, in each direction. Start from 8, the size of the "
+                    "decoded video for most models; 1 gives the plain numbers.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, latent: dict, scale: int) -> io.NodeOutput:
+        pictures = latent_to_rgb(model.model, latent["samples"])
+        return io.NodeOutput(repeat(pictures, "n h w c -> n (h dy) (w dx) c", dy=scale, dx=scale))
+
+
+def latent_to_rgb(model: Any, samples: Tensor) -> Tensor:
+    """Every frame of every batch item, in the colours of the host's own preview.
+
+    Args:
+        model: the host's BaseModel.
+        samples: what a LATENT holds, (batch, channels, [frames,] height, width); of a latent with
+            several streams (video and sound) the first is shown.
+
+    Returns:
+        (batch * frames, height, width, 3) in [0, 1].
+
+    Raises:
+        AdaCacheError: the model's format has no colours, or the latent is not of this format.
+    """
+    latent_format = model.latent_format
+    factors, bias = latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias
+    if factors is None:
+        raise AdaCacheError(
+            f"{type(model).__name__} (latent format {type(latent_format).__name__}) has no preview colours; "
+            "use VAE Decode to see its latents"
+        )
+    if samples.is_nested:
+        samples = samples.unbind()[0]
+    if samples.shape[1] not in (latent_format.latent_channels, len(factors)):
+        raise AdaCacheError(
+            f"a latent of {samples.shape[1]} channels does not come from {type(model).__name__}, which has "
+            f"{latent_format.latent_channels}; connect the model that made it"
+        )
+    if latent_format.latent_dimensions == 3 and samples.ndim == 4:
+        samples = samples.unsqueeze(2)  # a picture is a video of one frame, as in the host's samplers
+    samples = model.process_latent_in(samples.float())
+    if latent_format.latent_rgb_factors_reshape is not None:
+        samples = latent_format.latent_rgb_factors_reshape(samples)
+    if samples.ndim == 5:
+        samples = rearrange(samples, "b c t h w -> (b t) c h w")
+    weight = torch.tensor(factors, device=samples.device).T
+    offset = None if bias is None else torch.tensor(bias, device=samples.device)
+    rgb = F.linear(samples.movedim(1, -1), weight, offset)  # in [-1, 1], as the host's previews are
+    return ((rgb + 1) / 2).clamp(0, 1)
