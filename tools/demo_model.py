@@ -1,0 +1,217 @@
+"""The demo model without a host: through diffusers, in the host's own noise, noise levels and sampler.
+
+Knows the model that `nodes/demo_assets` ships and how the host would sample it. Measures and writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.utils import logging
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from adacache_core import FAST_30, AdaCache, CacheConfig, RunReport, ScheduleState
+from adacache_core.schedule import Decision
+
+ASSETS = Path(__file__).parents[1] / "nodes" / "demo_assets"
+
+# The architecture of demo_wan.safetensors, in diffusers' words.
+ARCHITECTURE = {
+    "_class_name": "WanTransformer3DModel",
+    "patch_size": [1, 2, 2],
+    "num_attention_heads": 2,
+    "attention_head_dim": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "ffn_dim": 1024,
+    "num_layers": 6,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "eps": 1e-6,
+    "image_dim": None,
+    "rope_max_seq_len": 1024,
+}
+
+# The rows of prompt_tokens.safetensors, slot by slot.
+WORDS = (
+    "circle square triangle",
+    "one few many",
+    "red green blue yellow white multi",
+    "static slow fast",
+    "right left down up mixed",
+    "dark light stripes checker",
+)
+
+LATENT = (1, 16, 8, 16, 16)  # batch, channels, frames, height, width: what the model was trained on
+PATCHED = (8, 64)  # frames, tokens per frame
+
+SHIFT = 8.0  # the host's for Wan 2.1
+
+# Wan 2.1's latent-to-RGB, as published with its latent format: (16 channels, 3 colours), and what is added.
+RGB_FACTORS = (
+    (-0.1299, -0.1692, 0.2932),
+    (0.0671, 0.0406, 0.0442),
+    (0.3568, 0.2548, 0.1747),
+    (0.0372, 0.2344, 0.1420),
+    (0.0313, 0.0189, -0.0328),
+    (0.0296, -0.0956, -0.0665),
+    (-0.3477, -0.4059, -0.2925),
+    (0.0166, 0.1902, 0.1975),
+    (-0.0412, 0.0267, -0.1364),
+    (-0.1293, 0.0740, 0.1636),
+    (0.0680, 0.3019, 0.1128),
+    (0.0032, 0.0581, 0.0639),
+    (-0.1251, 0.0927, 0.1699),
+    (0.0060, -0.0633, 0.0005),
+    (0.3477, 0.2275, 0.2950),
+    (0.1984, 0.0913, 0.1861),
+)
+RGB_BIAS = (-0.1835, -0.0868, -0.3360)
+
+
+def load(device: str | None = None) -> WanTransformer3DModel:
+    """The demo model in float32, on the GPU if there is one. Needs no network."""
+    logging.set_verbosity_error()  # it warns of a cast that does not happen: everything is float32
+    with TemporaryDirectory() as folder:
+        config = Path(folder) / "transformer" / "config.json"
+        config.parent.mkdir()
+        config.write_text(json.dumps(ARCHITECTURE))
+        model = WanTransformer3DModel.from_single_file(
+            str(ASSETS / "demo_wan.safetensors"),
+            config=folder,
+            subfolder="transformer",
+            torch_dtype=torch.float32,
+            local_files_only=True,
+        )
+    return model.eval().requires_grad_(False).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def prompt_context(prompt: str | Sequence[str]) -> Tensor:
+    """The text embedding of a prompt: one word per slot of WORDS, in order.
+
+    Returns:
+        (1, 6, 4096), float32.
+
+    Raises:
+        ValueError: not six words, or one that its slot does not have.
+    """
+    words = prompt.split() if isinstance(prompt, str) else list(prompt)
+    slots = [slot.split() for slot in WORDS]
+    if len(words) != len(slots) or any(word not in slot for word, slot in zip(words, slots, strict=True)):
+        raise ValueError(f"a demo prompt has one word of each of: {'; '.join(WORDS)}. Got: {' '.join(words)}")
+    rows = [word for slot in slots for word in slot]
+    tokens = load_file(ASSETS / "prompt_tokens.safetensors")["tokens"]
+    return tokens[[rows.index(word) for word in words]][None].float()
+
+
+def sigmas(steps: int, shift: float = SHIFT) -> Tensor:
+    """Noise levels of the host's `simple` scheduler for a flow model: every so many of its 1000, falling to 0.
+
+    Returns:
+        float32, (steps + 1,), the first is 1.
+    """
+    t = torch.tensor([1000 - index * 1000 // steps for index in range(steps)] + [0]) / 1000
+    return shift * t / (1 + (shift - 1) * t)
+
+
+class FixedSchedule(ScheduleState):
+    """Computes the steps it was told to and reuses all others: the baseline that looks at nothing."""
+
+    def __init__(self, compute: Iterable[int], steps: int) -> None:
+        super().__init__(CacheConfig(FAST_30), steps)
+        self.planned = frozenset(compute)
+
+    def decide(self, step: int) -> Decision:
+        return Decision(step in self.planned, "planned")
+
+    def wants_metric(self, step: int) -> bool:
+        return False
+
+
+@torch.inference_mode()
+def sample(
+    model: WanTransformer3DModel,
+    prompt: str | Sequence[str],
+    seed: int,
+    steps: int,
+    cfg: float,
+    config: CacheConfig | None = None,
+    schedule: Iterable[int] | None = None,
+    label: str | None = None,
+) -> tuple[Tensor, RunReport | None]:
+    """One video by Euler steps, as the host's KSampler makes it.
+
+    Args:
+        model: from `load`.
+        prompt: see `prompt_context`; the negative prompt is the empty one.
+        seed: of the noise, drawn on the CPU as the host does.
+        cfg: guidance; 1 leaves the empty prompt out.
+        config: AdaCache's settings; None and no schedule: the model is left alone.
+        schedule: the steps to compute, 0..steps-1, instead of AdaCache's choice; step 0 among them.
+        label: of the progress bar; None shows none.
+
+    Returns:
+        The latent as the model works in it, (1, 16, 8, 16, 16), float32 on the CPU, and what was reused.
+    """
+    context = prompt_context(prompt)
+    if cfg != 1:
+        context = torch.cat([context, torch.zeros_like(context)])
+    noise = torch.randn(LATENT, generator=torch.manual_seed(seed))
+
+    if config is None and schedule is None:
+        return _euler(model, noise, context, steps, cfg, label, lambda step, sigma: nullcontext()), None
+
+    with AdaCache(model, blocks="blocks", head="norm_out", steps=steps, config=config) as run:
+        if schedule is not None:
+            run.engine.schedule = FixedSchedule(schedule, steps)
+        chunks = ["positive", "negative"][: len(context)]
+
+        @contextmanager
+        def cached(step: int, sigma: float) -> Iterator[None]:
+            with run.evaluation(step, sigma), run.call(chunks, *PATCHED):
+                yield
+
+        latent = _euler(model, noise, context, steps, cfg, label, cached)
+    return latent, run.report
+
+
+def _euler(
+    model: WanTransformer3DModel,
+    noise: Tensor,
+    context: Tensor,
+    steps: int,
+    cfg: float,
+    label: str | None,
+    around: Callable[[int, float], AbstractContextManager],
+) -> Tensor:
+    """Euler steps from noise to video, each model call inside `around(step, sigma)`."""
+    levels = sigmas(steps).tolist()
+    x, context = noise.to(model.device), context.to(model.device)
+    for step in tqdm(range(steps), desc=label, disable=label is None, mininterval=1):
+        sigma, following = levels[step], levels[step + 1]
+        timestep = torch.full((len(context),), 1000 * sigma, device=x.device)
+        with around(step, sigma):
+            v = model(x.expand(len(context), -1, -1, -1, -1), timestep, context, return_dict=False)[0]
+        positive, negative = v[:1], v[-1:]
+        x = x + (following - sigma) * (negative + cfg * (positive - negative))
+    return x.cpu()
+
+
+def preview(latent: Tensor) -> Tensor:
+    """What the host's latent preview shows of a latent as `sample` returns it.
+
+    Returns:
+        (frames, height, width, 3), RGB in [0, 1].
+    """
+    rgb = torch.einsum("kthw,kc->thwc", latent[0], torch.tensor(RGB_FACTORS)) + torch.tensor(RGB_BIAS)
+    return ((rgb + 1) / 2).clamp(0, 1)
