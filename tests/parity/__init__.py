@@ -1,0 +1,1 @@
+"""Does the core do what the published code does? `replay.py` asks, the recorded traces in `golden` answer."""
