@@ -1,0 +1,206 @@
+"""A run as a picture, made to be read at the size of a node. Shows what the reports hold; measures nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import accumulate, count, cycle, groupby
+
+from PIL import Image
+
+from .canvas import GAP, LEFT, PALE, PANEL, RIGHT, SMALL, TITLE, Colour, Page, Scale, range_of
+from .config import Codebook
+from .report import COMPUTED, PARTLY, REUSED, RunReport, StepRecord
+
+INK, REST, LINE, ALARM = (242, 244, 248), (126, 134, 150), (74, 80, 94), (255, 110, 80)
+# Okabe and Ito's colours, told apart by colour-blind people too; the curves' marks differ in their corners as well.
+SERIES = (((86, 180, 233), 0), ((230, 159, 0), 4), ((20, 190, 145), 3), ((214, 135, 177), 5), ((240, 228, 66), 6))
+
+BIG = 36
+STRIP, METRIC, MOREG, RATE = 72, 216, 140, 88  # heights, in thousandths of the width
+HEIGHT_OF = {COMPUTED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip
+LABELS = 7  # about so many steps bear their number
+
+
+def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
+    """What AdaCache did: which evaluations were computed, and why.
+
+    From top to bottom: for each report a title and a strip of its evaluations (high: computed, low:
+    reused, striped: partly); the metric against the thresholds of the codebook; MoReg's factor and the
+    motion; the rate chosen; the notes. What no report has is left out; curves of several overlay.
+
+    Args:
+        reports: runs, in the order in which they are shown; any number, with or without evaluations.
+        width: of the picture, in pixels. Everything scales with it; the height follows the content.
+
+    Returns:
+        An RGB picture.
+    """
+    reports = list(reports) or [RunReport()]
+    records = [record for report in reports for record in report.evaluations]
+    rows: list[tuple[float, Callable[[Page, float], None]]] = [
+        (BIG + TITLE + 20 + STRIP, partial(_strip, reports=reports, number=number)) for number in range(len(reports))
+    ]
+    if any(record.metric is not None for record in records):
+        rows.append((TITLE + METRIC, partial(_metric, reports=reports)))
+    if any(record.moreg is not None for record in records):
+        rows.append((TITLE + MOREG, partial(_moreg, reports=reports)))
+    if any(record.rate is not None for record in records):
+        rows.append((TITLE + RATE, partial(_rate, reports=reports)))
+    if records:
+        rows.append((SMALL - GAP / 2, _steps))
+    for note in dict.fromkeys(note for report in reports for note in report.notes):
+        rows.append((SMALL, partial(_note, note=note)))
+
+    longest = max(reports, key=lambda report: report.total).evaluations
+    height = GAP + sum(height + GAP for height, _ in rows)
+    page = Page(width, height, max(1, len(longest)), _step_labels(longest))
+    top = float(GAP)
+    for height, paint in rows:
+        paint(page, top)
+        top += height + GAP
+    return page.finished()
+
+
+def _step_labels(records: Sequence[StepRecord]) -> dict[int, str]:
+    """The number of every so many steps, at its first evaluation."""
+    first_of = {record.step: record.index for record in reversed(records)}
+    round_numbers = (digit * 10**zeros for zeros in count() for digit in (1, 2, 5))
+    every = next(number for number in round_numbers if number * LABELS >= len(first_of))
+    return {index: str(step) for step, index in first_of.items() if step % every == 0}
+
+
+def _strip(page: Page, top: float, reports: Sequence[RunReport], number: int) -> None:
+    report, (colour, corners) = reports[number], SERIES[number % len(SERIES)]
+    name = ", ".join(filter(None, (report.model, report.preset))) or "AdaCache"
+    counted = f"{report.computed} of {report.total} computed" if report.total else "no evaluations"
+    edge = page.text(1000 - GAP, top, counted, BIG, INK, anchor="ra")
+    page.mark((GAP + 12, top + 0.6 * BIG), 12, colour, corners)
+    page.text(GAP + 36, top, name, BIG, INK, room=edge - GAP - 56)
+
+    top += BIG + 10
+    states = {record.state for each in reports for record in each.evaluations}
+    edge = _legend(page, top, states) if number == 0 else 1000
+    page.text(GAP + 36, top, _facts(report), SMALL, PALE, room=edge - GAP - 36)
+
+    top += TITLE + 10
+    page.box(LEFT, top, RIGHT, top + STRIP, PANEL)
+    gap = min(5.0, max(0.0, page.slot - 3) / 4)
+    for record in report.evaluations:
+        left, right = page.x(record.index), page.x(record.index + 1) - gap
+        _bar(page, left, right, top + STRIP, STRIP, record.state, colour)
+
+
+def _facts(report: RunReport) -> str:
+    if not report.total:
+        return ""
+    measured, held = report.measured_speedup, report.cache_bytes_max / 2**20
+    facts = [f"{report.counted_speedup:.2f}x counted"]
+    facts += [f"{measured:.2f}x measured"] if measured is not None else []
+    return ", ".join([*facts, f"{held:.1f} MiB held" if held < 1024 else f"{held / 1024:.1f} GiB held"])
+
+
+def _bar(page: Page, left: float, right: float, bottom: float, height: float, state: str, colour: Colour) -> None:
+    top = bottom - height * HEIGHT_OF[state]
+    page.box(left, top, right, bottom, REST if state == REUSED else colour)
+    if state == PARTLY:
+        for stripe in range(1, math.ceil((bottom - top) / 6), 2):
+            page.box(left, top + 6 * stripe, right, min(top + 6 * stripe + 6, bottom), PANEL)
+
+
+def _legend(page: Page, top: float, states: set[str]) -> float:
+    """What the bars mean, from the right; returns how far left it reaches."""
+    edge = 1000.0 - GAP
+    for state in (PARTLY, REUSED, COMPUTED):
+        if state in states:
+            edge = page.text(edge, top, state, SMALL, PALE, anchor="ra") - 24
+            _bar(page, edge, edge + 16, top + SMALL - 1, 0.8 * SMALL, state, INK)
+            edge -= 22
+    return edge
+
+
+def _metric(page: Page, top: float, reports: Sequence[RunReport]) -> None:
+    tables = [(report.codebook, colour) for report, (colour, _) in _paired(reports) if report.codebook]
+    text, colour = tables[0] if tables else ("", PALE)
+    entries = [entry for entry in Codebook.parse(text).entries if entry[0] > 0] if text else []
+    thresholds = [threshold for threshold, _ in entries[:-1]]
+    values = [record.metric for report in reports for record in report.evaluations]
+    scale = page.diagram(top, METRIC, "change per step", *range_of([*values, *thresholds]))
+    if entries:
+        _bands(page, scale, thresholds, [rate for _, rate in entries], PALE if len(dict(tables)) == 1 else colour)
+    _curves(page, scale, reports, lambda record: record.metric)
+
+
+def _bands(page: Page, scale: Scale, thresholds: list[float], rates: list[int], colour: Colour) -> None:
+    """Lines between the rates of a codebook, and each rate beside its band or as near as there is room.
+
+    Of a codebook too long to be read, every so many entries are shown.
+    """
+    page.text(1000 - GAP, scale.top - TITLE - 6, "rate", SMALL, colour, anchor="ra")
+    heights = [scale.y(value) for value in (scale.low, *thresholds, scale.high)]
+    shown = range(0, len(rates), math.ceil(len(rates) * SMALL / (scale.bottom - scale.top)))
+    middles = [(heights[index] + heights[index + 1]) / 2 for index in shown]
+    raised = accumulate(middles, lambda below, y: min(y, below - SMALL))
+    places = list(accumulate(reversed([*raised, scale.top - SMALL / 2]), lambda above, y: max(y, above + SMALL)))
+    for index, middle, place in zip(reversed(shown), reversed(middles), places[1:], strict=True):
+        if index < len(thresholds):
+            page.line([(LEFT, heights[index + 1]), (RIGHT, heights[index + 1])], REST, 2)
+        page.line([(RIGHT, middle), (RIGHT + 18, place)], LINE, 2)
+        page.text(RIGHT + 24, place, str(rates[index]), SMALL, colour, anchor="lm")
+
+
+def _moreg(page: Page, top: float, reports: Sequence[RunReport]) -> None:
+    records = [record for report in reports for record in report.evaluations]
+    values = [value for record in records for value in (record.moreg, record.motion)]
+    scale = page.diagram(top, MOREG, "MoReg factor; thin: motion", *range_of([*values, 1.0]))
+    page.line([(LEFT, scale.y(1)), (RIGHT, scale.y(1))], REST, 2)
+    _curves(page, scale, reports, lambda record: record.motion, thin=True)
+    _curves(page, scale, reports, lambda record: record.moreg)
+
+
+def _rate(page: Page, top: float, reports: Sequence[RunReport]) -> None:
+    highest = max(record.rate or 1 for report in reports for record in report.evaluations)
+    scale = Scale(top + TITLE + 6, top + TITLE + RATE, 0, 1.2 * highest, law=float)
+    page.frame(scale, "rate: steps to the next computed one", sorted({1, highest}))
+    for report, (colour, _) in _paired(reports):
+        chosen = [(record.index, record.rate) for record in report.evaluations if record.rate is not None]
+        page.line([(page.x(index + end), scale.y(rate)) for index, rate in chosen for end in (0, 1)], colour, 5)
+
+
+def _steps(page: Page, top: float) -> None:
+    page.text(LEFT - 14, top - GAP / 2, "step", SMALL, PALE, anchor="ra")
+    for slot, label in page.labels.items():
+        page.text(page.x(slot + 0.5), top - GAP / 2, label, SMALL, PALE, anchor="ma")
+
+
+def _note(page: Page, top: float, note: str) -> None:
+    page.text(GAP, top, note, SMALL, PALE, room=1000 - 2 * GAP)
+
+
+def _curves(
+    page: Page,
+    scale: Scale,
+    reports: Sequence[RunReport],
+    value_of: Callable[[StepRecord], float | None],
+    thin: bool = False,
+) -> None:
+    """One curve per report; where a value is not finite a cross at the top, and a hole in the curve."""
+    radius = min(9.0, max(2.0, 0.45 * page.slot))
+    for report, (colour, corners) in _paired(reports):
+        known = [(page.x(record.index + 0.5), value_of(record)) for record in report.evaluations]
+        points = [(x, value) for x, value in known if value is not None]
+        for finite, run in groupby(points, key=lambda point: math.isfinite(point[1])):
+            if finite:
+                places = [(x, scale.y(value)) for x, value in run]
+                page.line(places, colour, 3 if thin else 5)
+                for place in () if thin else places:
+                    page.mark(place, radius, colour, corners)
+            else:
+                page.text(RIGHT, scale.top - TITLE - 6, "x not finite", SMALL, ALARM, anchor="ra")
+                for x, _ in run:
+                    page.cross((x, scale.top + 14), 11, ALARM)
+
+
+def _paired(reports: Sequence[RunReport]) -> Iterable[tuple[RunReport, tuple[Colour, int]]]:
+    return zip(reports, cycle(SERIES), strict=False)
