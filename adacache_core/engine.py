@@ -197,6 +197,9 @@ class Engine:
                 residuals = [residual for residual in held if residual is not None]
                 reuse = len(residuals) == len(places)
                 current.record.calls_computed += not reuse
+                if not reuse:  # what is about to be replaced need not be held meanwhile
+                    for place in places:
+                        self.cache.drop(place)
                 stack = self._stack(module)
         if self.idle_reason:
             yield None
@@ -239,8 +242,6 @@ class Engine:
         self, current: _Evaluation, tape: Tape, keys: Sequence[Hashable], places: list[Hashable], signature: Hashable
     ) -> None:
         if not tape.residual:  # the blocks did not run: somebody else answered this call
-            for place in places:
-                self.cache.drop(place)
             return
         for place, residual in zip(places, tape.residual, strict=True):
             self.cache.put(place, signature, residual)

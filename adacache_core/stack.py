@@ -61,13 +61,16 @@ class Grid:
         return self.frames > 0 and self.positions > 0 and self.start + self.frames * self.positions <= tokens
 
 
-def probe_positions(tokens: int, grid: Grid | None, stride: int) -> Tensor | None:
+def probe_positions(
+    tokens: int, grid: Grid | None, stride: int, device: torch.device | None = None
+) -> Tensor | None:
     """Which tokens the probe looks at: one in `stride`, the same positions in every frame.
 
     Args:
         tokens: length of the stream.
         grid: where the video is, or None if unknown (then the whole stream counts as one frame).
         stride: 1 takes every token of the video.
+        device: where the indices are made; nothing is moved there.
 
     Returns:
         Token indices, int64, (n,), frame-major; None means the whole stream as it is.
@@ -77,9 +80,9 @@ def probe_positions(tokens: int, grid: Grid | None, stride: int) -> Tensor | Non
     if stride == 1 and grid.start == 0 and grid.frames * grid.positions == tokens:
         return None
     count = max(1, grid.positions // stride)
-    picks = torch.arange(count)
+    picks = torch.arange(count, device=device)
     picks = (picks * stride + (picks * _GOLDEN % 1 * stride).long()).clamp(max=grid.positions - 1)
-    frames = torch.arange(grid.frames) * grid.positions + grid.start
+    frames = torch.arange(grid.frames, device=device) * grid.positions + grid.start
     return (frames[:, None] + picks[None, :]).flatten()
 
 
@@ -112,8 +115,8 @@ class Tape:
         flat = x.flatten(1, -2)
         if self.grid is not None and not self.grid.fits(flat.shape[1]):
             self.grid = None
-        positions = probe_positions(flat.shape[1], self.grid, self.stride)
-        return flat.clone() if positions is None else flat[:, positions.to(flat.device)]
+        positions = probe_positions(flat.shape[1], self.grid, self.stride, flat.device)
+        return flat.clone() if positions is None else flat[:, positions]
 
 
 class BlockStack:

@@ -120,7 +120,7 @@ def sigmas(steps: int, shift: float = SHIFT) -> Tensor:
     Returns:
         float32, (steps + 1,), the first is 1.
     """
-    t = torch.tensor([1000 - index * 1000 // steps for index in range(steps)] + [0]) / 1000
+    t = torch.tensor([1000 - int(index * (1000 / steps)) for index in range(steps)] + [0]) / 1000
     return shift * t / (1 + (shift - 1) * t)
 
 
