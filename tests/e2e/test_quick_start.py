@@ -1,0 +1,284 @@
+"""The README's two commands: what they say, where they find a host, and the main job without and with one."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from adacache_core import RunReport
+from tools import demo, demo_model, host, host_tests, quality, video
+
+ROOT = Path(__file__).parents[2]
+
+FEW = 8  # steps: the fewest of which AdaCache skips any
+
+
+def quick_start() -> list[str]:
+    section = re.search(r"^## Quick start\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text(), re.M | re.S)[1]
+    (block,) = re.findall(r"^```\w*\n(.*?)^```", section, re.M | re.S)
+    return block.splitlines()
+
+
+def test_the_quick_start_is_one_block_of_two_lines_that_differ_in_the_session():
+    demo_line, test_line = quick_start()
+    assert demo_line.endswith("nox -s demo")
+    assert test_line == demo_line.removesuffix("demo") + "test"
+
+
+def test_ci_runs_the_test_line_of_the_readme():
+    assignment = re.search(r"^test_line=.*$", (ROOT / ".ci/run").read_text(), re.M)[0]
+    command = [shutil.which("bash"), "-c", f'{assignment}; echo "$test_line"']
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout.strip() == quick_start()[1]
+
+
+# Where a host is
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """A machine without any ComfyUI."""
+    for name in ("COMFYUI_PATH", "COMFYUI_PYTHON"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(host, "ROOT", tmp_path / "clone")
+    monkeypatch.setattr(host, "INSTALLED", tmp_path / "clone" / ".nox" / "ComfyUI")
+    return tmp_path
+
+
+def make_host(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "main.py").touch()
+    (folder / "comfyui_version.py").write_text('# made by hand\n__version__ = "1.2.3"\n')
+    return folder
+
+
+def make_python(venv: Path) -> Path:
+    python = venv / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    return python
+
+
+def test_no_host_is_found_where_there_is_none(nowhere):
+    assert host.find_host() is None
+
+
+def test_hosts_are_found_in_this_order(nowhere, monkeypatch):
+    installed = make_host(host.INSTALLED)
+    assert host.find_host() == installed
+    at_home = make_host(nowhere / "home/comfy/ComfyUI")
+    assert host.find_host() == at_home
+    around = make_host(nowhere / "around")
+    monkeypatch.setattr(host, "ROOT", around / "custom_nodes" / "any name")
+    assert host.find_host() == around
+    named = make_host(nowhere / "named")
+    monkeypatch.setenv("COMFYUI_PATH", str(named))
+    assert host.find_host() == named
+    assert host.version_of(named) == "1.2.3"
+
+
+def test_a_named_host_that_is_none_is_an_error_even_if_there_is_another(nowhere, monkeypatch, capsys):
+    make_host(nowhere / "home/comfy/ComfyUI")
+    monkeypatch.setenv("COMFYUI_PATH", str(nowhere / "elsewhere"))
+    with pytest.raises(host.HostError, match=r"COMFYUI_PATH=.*elsewhere"):
+        host.find_host()
+    assert demo.main(["--output", str(nowhere / "output")]) == 1
+    assert "COMFYUI_PATH" in capsys.readouterr().err
+
+
+def test_the_python_of_a_host_is_found_in_this_order(nowhere, monkeypatch):
+    folder = make_host(nowhere / "anywhere" / "ComfyUI")
+    with pytest.raises(host.HostError, match="set COMFYUI_PYTHON"):
+        host.find_python(folder)
+    for venv in (nowhere / "home/comfy/venv", folder.parent / "venv", folder / ".venv", folder / "venv"):
+        python = make_python(venv)
+        assert host.find_python(folder) == python
+    named = make_python(nowhere / "named")
+    monkeypatch.setenv("COMFYUI_PYTHON", str(named))
+    assert host.find_python(folder) == named
+    monkeypatch.setenv("COMFYUI_PYTHON", str(nowhere / "missing"))
+    with pytest.raises(host.HostError, match="COMFYUI_PYTHON"):
+        host.find_python(folder)
+
+
+# Counting host tests
+
+
+def test_without_a_host_its_tests_are_said_not_to_have_run(nowhere, capsys):
+    assert host_tests.main("pytest") == 0
+    assert "not run and not counted as passed" in capsys.readouterr().out
+
+
+def test_a_host_in_which_no_test_ran_is_a_failure(nowhere, monkeypatch, capsys):
+    folder = make_host(nowhere / "named")
+    make_python(folder / "venv")  # a Python that ends at once, and well
+    monkeypatch.setenv("COMFYUI_PATH", str(folder))
+    monkeypatch.setattr(host_tests, "_bring", lambda requirement, python: None)
+    monkeypatch.setattr(host_tests, "RESULTS", nowhere / "results.xml")
+    assert host_tests.main("pytest") == 1
+    assert "0 ran, 0 failed, 0 skipped on ComfyUI 1.2.3" in capsys.readouterr().out
+
+
+def test_a_skipped_test_is_not_counted_as_run(tmp_path):
+    results = tmp_path / "results.xml"
+    results.write_text('<testsuites><testsuite tests="7" failures="1" errors="2" skipped="3"/></testsuites>')
+    assert host_tests.count(results) == (4, 3, 3)
+
+
+# Quality
+
+
+def still(*levels: float) -> torch.Tensor:
+    """Frames of 16 x 16, each of one grey."""
+    return torch.tensor(levels).view(-1, 1, 1, 1).expand(-1, 16, 16, 3)
+
+
+def test_psnr_is_the_mean_over_frames_and_an_equal_frame_counts_a_hundred():
+    assert quality.compare(still(0.5, 0.5), still(0.6, 0.4)).psnr == pytest.approx(20, abs=1e-4)
+    assert quality.compare(still(0.5, 0.5), still(0.6, 0.5)).psnr == pytest.approx((20 + 100) / 2, abs=1e-4)
+
+
+def test_ssim_of_flat_frames_is_the_luminance_term():
+    flat = (2 * 0.5 * 0.6 + 0.01**2) / (0.5**2 + 0.6**2 + 0.01**2)
+    assert quality.compare(still(0.5, 0.5), still(0.6, 0.6)).ssim == pytest.approx(flat, abs=1e-6)
+
+
+def test_ssim_falls_where_structure_turns_round():
+    checker = (
+        (torch.arange(16)[:, None] + torch.arange(16)).remainder(2).float().view(1, 16, 16, 1).expand(2, -1, -1, 3)
+    )
+    assert quality.compare(checker, checker).ssim == pytest.approx(1)
+    assert quality.compare(checker, 1 - checker).ssim < -0.9
+
+
+def test_motion_kept_is_the_ratio_of_frame_differences():
+    assert quality.compare(still(0.0, 0.2, 0.4), still(0.0, 0.1, 0.0)).motion_kept == pytest.approx(0.5)
+    assert quality.compare(still(0.5, 0.5), still(0.5, 0.5)).motion_kept == 1
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(ValueError, match="cannot be compared"):
+        quality.compare(still(0.1, 0.2), still(0.1))
+    with pytest.raises(ValueError, match="smaller than SSIM's window"):
+        quality.compare(still(0.1, 0.2)[:, :8], still(0.1, 0.2)[:, :8])
+
+
+def test_a_video_is_read_back_as_it_was_with_frames_that_repeat(tmp_path):
+    frames = torch.randint(0, 256, (3, 16, 16, 3)) / 255
+    clip = frames[[0, 0, 1, 2, 2, 2]]
+    video.write_webp(clip, tmp_path / "clip.webp", fps=8, scale=8)
+    assert torch.equal(video.read_webp(tmp_path / "clip.webp", 16), clip)
+
+
+# The model without a host
+
+
+def test_noise_levels_are_the_hosts_simple_scheduler_at_shift_8():
+    levels = demo_model.sigmas(30)
+    assert len(levels) == 31
+    # Of the table's 1000 levels every 33.3th, rounded down: 1000, 967, ..., 34; then none.
+    expected = {0: 1.0, 1: 8 * 0.967 / (1 + 7 * 0.967), 29: 8 * 0.034 / (1 + 7 * 0.034), 30: 0.0}
+    for step, level in expected.items():
+        assert levels[step].item() == pytest.approx(level, rel=1e-6, abs=0)
+
+
+def test_prompts_have_the_words_of_the_demo_prompt_node():
+    body = ast.parse((ROOT / "nodes/demo.py").read_text()).body
+    slots = next(item.value for item in body if isinstance(item, ast.Assign) and item.targets[0].id == "SLOTS")
+    assert [words for words, _ in ast.literal_eval(slots).values()] == [
+        tuple(slot.split()) for slot in demo_model.WORDS
+    ]
+
+
+def test_a_prompt_the_model_does_not_know_is_refused_with_the_words_it_knows():
+    with pytest.raises(ValueError, match=r"circle square triangle.*Got: circle one red"):
+        demo_model.prompt_context("circle one red")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return demo_model.load("cpu")
+
+
+RUN = {"prompt": "square one blue slow right light", "seed": 5, "steps": FEW, "cfg": 4.0}
+
+
+def test_a_fixed_schedule_computes_the_steps_it_is_given(model):
+    _, report = demo_model.sample(model, **RUN, schedule=[0, 3, 7])
+    assert [step for step, computed in enumerate(report.schedule().computed) if computed] == [0, 3, 7]
+
+
+def test_a_fixed_schedule_of_all_steps_changes_nothing(model):
+    plain, none = demo_model.sample(model, **RUN)
+    watched, report = demo_model.sample(model, **RUN, schedule=range(FEW))
+    assert none is None
+    assert report.computed == FEW
+    assert torch.equal(plain, watched)
+
+
+# The main job
+
+
+@pytest.fixture
+def short_workflow(tmp_path, monkeypatch):
+    """The shipped workflow, at few steps."""
+    workflow = json.loads(demo.WORKFLOW.read_text())
+    for node in workflow["nodes"]:
+        if node["type"] == "KSampler":
+            node["widgets_values"][2] = FEW
+    path = tmp_path / "workflow.json"
+    path.write_text(json.dumps(workflow))
+    monkeypatch.setattr(demo, "WORKFLOW", path)
+
+
+def check_outputs(folder: Path, printed: str) -> RunReport:
+    for name in ("plain", "cached"):
+        with Image.open(folder / f"{name}.webp") as clip:
+            assert (clip.n_frames, clip.size) == (8, (128, 128))
+    plain, cached = (video.read_webp(folder / f"{name}.webp", 16) for name in ("plain", "cached"))
+    found = quality.compare(plain, cached)
+    with Image.open(folder / "schedule.png") as picture:
+        assert picture.width >= 500
+    report = RunReport.from_json((folder / "report.json").read_text())
+    assert report.computed < report.total == FEW
+    for shown in (
+        f"{report.computed} of {FEW}",
+        f"{found.psnr:.1f} dB",
+        f"{found.ssim:.4f}",
+        *map(str, folder.glob("*.*")),
+    ):
+        assert shown in printed
+    return report
+
+
+def test_the_main_job_without_a_host_writes_both_videos_the_picture_and_a_table(short_workflow, nowhere, capsys):
+    folder = nowhere / "output"
+    assert demo.main(["--output", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Through diffusers, because no ComfyUI was found")
+    check_outputs(folder, printed)
+
+
+def test_the_main_job_in_the_real_host_makes_the_same_videos(short_workflow, tmp_path, capsys):
+    if host.find_host() is None:
+        pytest.skip(f"no ComfyUI was found (looked at {host.PLACES})")
+    there, here = tmp_path / "comfyui", tmp_path / "diffusers"
+    assert demo.main(["--output", str(there)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"In ComfyUI {host.version_of(host.find_host())}")
+    report = check_outputs(there, printed)
+    assert demo.main(["--no-comfyui", "--output", str(here)]) == 0
+    assert check_outputs(here, capsys.readouterr().out).schedule().computed == report.schedule().computed
+    for name in ("plain.webp", "cached.webp"):
+        same = quality.compare(*(video.read_webp(folder / name, 16) for folder in (there, here)))
+        assert same.psnr > 50

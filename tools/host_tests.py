@@ -1,0 +1,73 @@
+"""Runs `tests/host` in the host's own Python, so in the host that people have, and counts what really ran.
+
+pytest comes from a folder of ours, behind the host's own packages; the host's environment is not written to.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tools.host import PLACES, ROOT, HostError, find_host, find_python, version_of
+
+PYTEST_FOLDER = ROOT / ".nox" / "host-pytest"
+RESULTS = PYTEST_FOLDER / "results.xml"
+
+# The root of the clone must not be on the path (`-c` puts it there): our `nodes` would hide the host's.
+RUN_PYTEST = (
+    f"import sys; sys.path[0:1] = []; sys.path.append({str(PYTEST_FOLDER)!r}); import pytest; pytest.console_main()"
+)
+
+
+def main(requirement: str) -> int:
+    """Prints, last, how many tests ran on which host, or that none did.
+
+    Args:
+        requirement: which pytest to bring, as package installers write it.
+
+    Returns:
+        Exit status; a host without a single test that ran is a failure.
+    """
+    try:
+        host = find_host()
+        if host is None:
+            print(f"host tests: not run and not counted as passed, no ComfyUI was found (looked at {PLACES})")
+            return 0
+        python = find_python(host)
+    except HostError as error:
+        print(f"host tests: {error}")
+        return 1
+    _bring(requirement, python)
+    RESULTS.unlink(missing_ok=True)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONPATH", None)
+    command = [python, "-c", RUN_PYTEST, "tests/host", f"--junitxml={RESULTS}", "-p", "no:cacheprovider"]
+    status = subprocess.run(command, cwd=ROOT, env=environment).returncode
+    ran, failed, skipped = count(RESULTS)
+    print(f"host tests: {ran} ran, {failed} failed, {skipped} skipped on ComfyUI {version_of(host)} ({host})")
+    return status or int(ran == 0)
+
+
+def count(results: Path) -> tuple[int, int, int]:
+    """How many tests ran, failed (or could not be set up), and were skipped, from a JUnit file; zeros without one."""
+    if not results.exists():
+        return 0, 0, 0
+    suites = ElementTree.parse(results).getroot().iter("testsuite")  # noqa: S314 (we wrote it)
+    sums = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+    for suite in suites:
+        for name in sums:
+            sums[name] += int(suite.get(name, 0))
+    return sums["tests"] - sums["skipped"], sums["failures"] + sums["errors"], sums["skipped"]
+
+
+def _bring(requirement: str, python: Path) -> None:
+    """Installs pytest into our folder, for this Python."""
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+    subprocess.run([*command, "--target", PYTEST_FOLDER, requirement], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
