@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -75,15 +76,23 @@ class Attachment:
             samples: a latent, or None.
 
         Returns:
-            (report or None, a sentence for the user, empty if the report fits the latent).
+            (report or None, a sentence for the user: which report this is if it does not fit the latent,
+            and what became of the run before if it was stopped; else empty).
         """
         if not self.finished:
             return None, "this AdaCache node has not sampled anything yet"
         wanted = None if samples is None else fingerprint(samples)
-        for run in reversed(self.finished):
+        for run, before in pairwise([*reversed(self.finished), None]):
             if wanted is not None and run.fingerprint is not None and _alike(wanted, run.fingerprint):
-                return run.report, ""
+                return run.report, _stopped(before)
         return self.finished[-1].report, "no run made this latent; this is the newest run of the AdaCache node"
+
+
+def _stopped(run: FinishedRun | None) -> str:
+    """What a run that was stopped before this one had done; no graph reached an inspector to show it."""
+    if run is None or run.fingerprint is not None:
+        return ""
+    return f"the run before was stopped: {run.report.summary()}"
 
 
 def attach(model: Any, config: CacheConfig, preset: str) -> Any:
