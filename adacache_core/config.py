@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from itertools import pairwise
 
 from torch import Tensor
 
@@ -40,14 +39,10 @@ class Codebook:
     def __post_init__(self) -> None:
         if not self.entries:
             raise AdaCacheError(f"a codebook needs at least one entry, for example {EXAMPLE}")
-        for number, entry in enumerate(self.entries, 1):
-            _check_entry(number, *entry)
-        for number, (before, after) in enumerate(pairwise(self.entries), 2):
-            if not before[0] < after[0]:
-                raise AdaCacheError(
-                    f"codebook thresholds must rise: entry {number} has {after[0]:g} after {before[0]:g}; "
-                    f"a correct codebook is {EXAMPLE}"
-                )
+        before = -math.inf
+        for number, (threshold, rate) in enumerate(self.entries, 1):
+            _check_entry(str(number), threshold, rate, before)
+            before = threshold
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise AdaCacheError(f"a codebook is made for at least 1 sampler step, got {self.steps!r}")
 
@@ -58,12 +53,13 @@ class Codebook:
         Raises:
             AdaCacheError: names the entry and its position (in characters, from 1).
         """
-        body = text.strip().removeprefix("{").removesuffix("}").strip().rstrip(",")
+        body = text.strip().removeprefix("{").removesuffix("}").strip().removesuffix(",")
         if not body:
             raise AdaCacheError(f"the codebook is empty; a correct one is {EXAMPLE}")
-        start = text.index(body[0])
-        entries = []
+        start = text.index(body)
+        entries: list[tuple[float, int]] = []
         for number, part in enumerate(body.split(","), 1):
+            where = f"{number} at position {start + len(part) - len(part.lstrip()) + 1}"
             match = re.fullmatch(r"\s*([-+.\w]+)\s*:\s*([-+.\w]+)\s*", part)
             try:
                 if match is None:
@@ -71,10 +67,11 @@ class Codebook:
                 threshold, rate = (float(number_text) for number_text in match.groups())
             except ValueError:
                 raise AdaCacheError(
-                    f"codebook entry {number} at position {start + 1}, {part.strip()!r}, is not "
-                    f"'threshold:rate'; a correct codebook is {EXAMPLE}"
+                    f"codebook entry {where}, {part.strip()!r}, is not 'threshold:rate'. "
+                    f"A correct codebook is {EXAMPLE}"
                 ) from None
-            _check_entry(number, threshold, rate)
+            rate = int(rate) if rate.is_integer() else rate
+            _check_entry(where, threshold, rate, entries[-1][0] if entries else -math.inf)
             entries.append((threshold, int(rate)))
             start += len(part) + 1
         return cls(tuple(entries), steps, name)
@@ -101,21 +98,31 @@ class Codebook:
         return all(rate == 1 for _, rate in self.entries)
 
     def __str__(self) -> str:
-        return ", ".join(f"{threshold:.6g}:{rate}" for threshold, rate in self.entries)
+        """The paper's notation, which `parse` reads back exactly."""
+        return ", ".join(f"{threshold}:{rate}" for threshold, rate in self.entries)
 
 
-def _check_entry(number: int, threshold: float, rate: float) -> None:
+def _check_entry(where: str, threshold: float, rate: float, before: float) -> None:
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < math.inf:
         raise AdaCacheError(
-            f"codebook entry {number} has the threshold {threshold!r}; a threshold is a number >= 0. "
+            f"codebook entry {where} has the threshold {threshold!r}; a threshold is a number >= 0. "
             f"A correct codebook is {EXAMPLE}"
         )
-    whole = isinstance(rate, (int, float)) and not isinstance(rate, bool) and math.isfinite(rate) and rate == int(rate)
-    if not whole or rate < 1:
+    if not before < threshold:
         raise AdaCacheError(
-            f"codebook entry {number} ({threshold:g}) has the rate {rate!r}; a rate is a whole number of "
+            f"codebook thresholds must rise: entry {where} has {threshold} after {before}. "
+            f"A correct codebook is {EXAMPLE}"
+        )
+    if not _whole(rate):
+        raise AdaCacheError(
+            f"codebook entry {where} ({threshold:g}) has the rate {rate!r}; a rate is a whole number of "
             f"steps >= 1. A correct codebook is {EXAMPLE}"
         )
+
+
+def _whole(value: float) -> bool:
+    """Whether this is one of 1, 2, 3, ..."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 @dataclass(frozen=True)
@@ -147,10 +154,12 @@ class MotionConfig:
             raise AdaCacheError(f"MoReg strength must be >= 0, got {self.strength}; start from 1.0")
         if self.window is not None and not 0 <= self.window[0] <= self.window[1] <= 1:
             raise AdaCacheError(f"the MoReg window must be two rising fractions in [0, 1], got {self.window}")
-        if not self.strides or any(stride < 1 or stride != int(stride) for stride in self.strides):
+        if not self.strides or not all(_whole(stride) for stride in self.strides):
             raise AdaCacheError(f"MoReg strides must be whole numbers of frames >= 1, got {self.strides}; start from 1")
         if not (self.pivot > 0 and self.divisor > 0):
             raise AdaCacheError(f"MoReg pivot and divisor must be > 0, got {self.pivot} and {self.divisor}")
+        if not (math.isfinite(self.power) and math.isfinite(self.gradient)):
+            raise AdaCacheError(f"MoReg power and gradient must be finite, got {self.power} and {self.gradient}")
         if self.form not in ("reference", "paper"):
             raise AdaCacheError(f"MoReg form is 'reference' or 'paper', got {self.form!r}")
 
@@ -185,7 +194,7 @@ class CacheConfig:
             raise AdaCacheError(f"start and end are fractions in [0, 1], got {self.start} and {self.end}")
         if not 0 <= self.probe_position <= 1:
             raise AdaCacheError(f"probe_position is a fraction in [0, 1], got {self.probe_position}; start from 0.5")
-        if self.probe_stride < 1:
+        if not _whole(self.probe_stride):
             raise AdaCacheError(f"probe_stride is a whole number >= 1, got {self.probe_stride}; start from 4")
 
     @property

@@ -143,7 +143,7 @@ class RunReport:
         """Reads what `to_json` wrote.
 
         Raises:
-            AdaCacheError: not JSON, another format, or a newer version.
+            AdaCacheError: not JSON, another format, a newer version, or evaluations that are none.
         """
         try:
             data = json.loads(text)
@@ -154,10 +154,13 @@ class RunReport:
         if data.get("version") != VERSION:
             raise AdaCacheError(f"report version {data.get('version')!r}; this AdaCache reads version {VERSION}")
         known = {item.name for item in fields(StepRecord)}
-        records = [
-            StepRecord(**{key: _number(key, value) for key, value in record.items() if key in known})
-            for record in data.get("evaluations", [])
-        ]
+        try:
+            records = [
+                StepRecord(**{key: _number(key, value) for key, value in record.items() if key in known})
+                for record in data.get("evaluations", [])
+            ]
+        except (AttributeError, TypeError, ValueError) as error:
+            raise AdaCacheError(f"the report's evaluations cannot be read: {error}") from None
         own = {item.name for item in fields(cls)} - {"evaluations"}
         return cls(evaluations=records, **{key: value for key, value in data.items() if key in own})
 
@@ -171,7 +174,7 @@ def _share(record: StepRecord) -> float:
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
@@ -179,4 +182,5 @@ def _finite(value: Any) -> Any:
 
 
 def _number(key: str, value: Any) -> Any:
-    return float(value) if isinstance(value, str) and key in ("metric", "motion", "moreg") else value
+    """Back from what `_finite` made of it."""
+    return float(value) if isinstance(value, str) and key not in ("state", "reason") else value

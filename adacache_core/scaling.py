@@ -13,12 +13,15 @@ import numpy as np
 from .config import Codebook
 from .presets import FAST_30, FAST_100, MOREG_WINDOW_30, MOREG_WINDOW_100
 
+TINY = 1e-9  # a threshold of zero has no logarithm
+
 
 def scale_codebook(codebook: Codebook, steps: int) -> Codebook:
     """The table for a run of `steps` sampler steps.
 
-    A threshold moves as the published thresholds nearest to it do. Rates double from 30 to 100 steps,
-    the last one triples; they are rounded, at least 1, and never rise from one entry to the next.
+    A threshold moves as the published thresholds nearest to it do; one that runs into its neighbour can
+    never be reached and is dropped. Rates double from 30 to 100 steps, the last one triples; they are
+    rounded, at least 1, and do not rise from one entry to the next where the table's own do not.
 
     Args:
         codebook: made for `codebook.steps` steps.
@@ -26,12 +29,12 @@ def scale_codebook(codebook: Codebook, steps: int) -> Codebook:
     """
     if steps == codebook.steps:
         return codebook
-    here, there = _law(codebook.steps), _law(steps)
+    here, there = np.log(_law(codebook.steps)), np.log(_law(steps))
     thresholds = np.array([threshold for threshold, _ in codebook.entries])
-    log_ratio = np.interp(thresholds, here, np.log(there) - np.log(here))
+    log_ratio = np.interp(np.log(np.maximum(thresholds, TINY)), here, there - here)
     scaled = [float(f"{value:.6g}") for value in thresholds * np.exp(log_ratio)]
     # The last threshold is never compared; it only has to stay above the others.
-    scaled[-1] = codebook.entries[-1][0] if len(scaled) == 1 else max(codebook.entries[-1][0], 1.25 * scaled[-2])
+    scaled[-1] = max([codebook.entries[-1][0], *(1.25 * threshold for threshold in scaled[:-1])])
 
     times = _position(steps) - _position(codebook.steps)
     entries: list[tuple[float, int]] = []
@@ -40,7 +43,8 @@ def scale_codebook(codebook: Codebook, steps: int) -> Codebook:
         new_rate = max(1, round(rate * (published[1] / published[0]) ** times))
         if entries and rate <= codebook.entries[index - 1][1]:
             new_rate = min(new_rate, entries[-1][1])
-        entries.append((threshold, new_rate))
+        if not entries or threshold > entries[-1][0]:
+            entries.append((threshold, new_rate))
     return Codebook(tuple(entries), steps, codebook.name)
 
 

@@ -123,10 +123,10 @@ class ScheduleState:
         """Whether MoReg looks at this step; its bounds count steps from 1 and are both included."""
         assert self.config.moreg is not None
         if self.config.moreg.window is None:
-            first, last = map(float, scale_window(self.steps))
-        else:
-            first, last = (bound * self.steps for bound in self.config.moreg.window)
-        return first <= step + 1 <= last
+            first, last = scale_window(self.steps)
+            return first <= step + 1 <= last
+        start, end = self.config.moreg.window
+        return start <= (step + 1) / self.steps <= end
 
     def _regularise(
         self, name: str, step: int, motion: Tensor | None, planned: int
