@@ -73,7 +73,7 @@ def _step_labels(records: Sequence[StepRecord]) -> dict[int, str]:
 
 def _strip(page: Page, top: float, reports: Sequence[RunReport], number: int) -> None:
     report, (colour, corners) = reports[number], SERIES[number % len(SERIES)]
-    name = ", ".join(filter(None, (report.model, report.preset))) or "AdaCache"
+    name = ", ".join(filter(None, (report.model, report.preset, report.moreg and "MoReg"))) or "AdaCache"
     counted = f"{report.computed} of {report.total} computed" if report.total else "no evaluations"
     edge = page.text(1000 - GAP, top, counted, BIG, INK, anchor="ra")
     page.mark((GAP + 12, top + 0.6 * BIG), 12, colour, corners)
@@ -123,7 +123,7 @@ def _legend(page: Page, top: float, states: set[str]) -> float:
 def _metric(page: Page, top: float, reports: Sequence[RunReport]) -> None:
     tables = [(report.codebook, colour) for report, (colour, _) in _paired(reports) if report.codebook]
     text, colour = tables[0] if tables else ("", PALE)
-    entries = [entry for entry in Codebook.parse(text).entries if entry[0] > 0] if text else []
+    entries = Codebook.parse(text).entries if text else ()
     thresholds = [threshold for threshold, _ in entries[:-1]]
     values = [record.metric for report in reports for record in report.evaluations]
     scale = page.diagram(top, METRIC, "change per step", *range_of([*values, *thresholds]))

@@ -1,0 +1,127 @@
+"""The schedule picture: what a reader must be able to see in it."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from adacache_core import FAST_30, SLOW_30, Codebook, RunReport, StepRecord
+from adacache_core.canvas import PANEL
+from adacache_core.picture import draw
+
+WIDTH = 1000
+STRIP_LEFT, STRIP_RIGHT, STRIP_TOP, STRIP_BOTTOM = 92, 920, 103, 175  # of the first report, at this width
+
+
+def report_of(states: str, metric=0.2, codebook: Codebook = FAST_30, **extra) -> RunReport:
+    """One evaluation per letter: c computed, r reused, p partly."""
+    names = {"c": "computed", "r": "reused", "p": "partly"}
+    records = [
+        StepRecord(index, index, None, names[letter], metric=metric if letter == "c" and index else None, rate=4)
+        for index, letter in enumerate(states)
+    ]
+    return RunReport(model="WAN21", preset="fast", codebook=str(codebook), evaluations=records, **extra)
+
+
+def bars(picture, count: int) -> list[tuple[float, int]]:
+    """Of each evaluation's bar the height, as a share of the strip, and the number of colour changes up it."""
+    zoom = picture.width / WIDTH
+    found = []
+    for index in range(count):
+        x = STRIP_LEFT + (index + 0.4) * (STRIP_RIGHT - STRIP_LEFT) / count
+        rows = range(STRIP_TOP + 1, STRIP_BOTTOM - 1)
+        filled = [math.dist(picture.getpixel((int(x * zoom), int(y * zoom))), PANEL) > 40 for y in rows]
+        changes = sum(above != below for above, below in pairwise(filled[filled.index(True) :]))
+        found.append((1 - filled.index(True) / len(filled), changes))
+    return found
+
+
+def colours(picture) -> set[tuple[int, int, int]]:
+    return {colour for _, colour in picture.getcolors(picture.width * picture.height)}
+
+
+def test_the_strip_shows_each_evaluation_by_height_and_a_partly_computed_one_by_stripes():
+    states = "ccrrpcrcrrpc"
+    shown = bars(draw([report_of(states)]), len(states))
+    for letter, (height, changes) in zip(states, shown, strict=True):
+        assert height == pytest.approx({"c": 1.0, "r": 0.2, "p": 0.62}[letter], abs=0.08)
+        assert (changes > 2) == (letter == "p")
+
+
+@pytest.mark.parametrize("width", [250, 450, 1000, 1733])
+def test_the_picture_has_the_width_asked_for_and_keeps_its_shape(width):
+    picture = draw([report_of("ccrrcrcc")], width)
+    full = draw([report_of("ccrrcrcc")])
+    assert picture.mode == "RGB"
+    assert picture.width == width
+    assert picture.height == pytest.approx(full.height * width / full.width, abs=1)
+
+
+def test_panels_that_no_report_has_numbers_for_are_left_out():
+    plain, off = report_of("ccrrcc"), report_of("cccccc", metric=None)
+    with_moreg = report_of("ccrrcc")
+    for record in with_moreg.evaluations:
+        record.moreg = record.motion = 0.5
+    for record in off.evaluations:
+        record.rate = None
+    assert draw([off]).height < draw([plain]).height < draw([with_moreg]).height
+
+
+def test_without_evaluations_the_picture_says_so_and_shows_the_notes():
+    silent, told = draw([RunReport()]), draw([RunReport(notes=["there is no AdaCache on this MODEL"])])
+    assert len(colours(silent)) > 10  # smooth letters
+    assert told.height > silent.height
+    assert draw([]).tobytes() == silent.tobytes()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_not_finite_is_marked(value):
+    def alarmed(report: RunReport) -> int:
+        picture = draw([report])
+        return sum(number for number, (r, g, b) in picture.getcolors(10**7) if r > 220 and g < 140 and b < 110)
+
+    fine, once, twice = (report_of("cccccccc") for _ in range(3))
+    once.evaluations[3].metric = twice.evaluations[3].metric = twice.evaluations[5].metric = value
+    assert alarmed(fine) == 0 < alarmed(once) < alarmed(twice)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e30])
+def test_any_finite_metric_can_be_drawn(value):
+    assert len(colours(draw([report_of("cccc", metric=value)]))) > 10
+
+
+@pytest.mark.parametrize("states", ["c", "cr", "crr" * 333 + "c"], ids=len)
+def test_any_number_of_evaluations_can_be_told_apart(states):
+    heights = [height for height, _ in bars(draw([report_of(states)], max(WIDTH, 4 * len(states))), len(states))]
+    assert [height > 0.5 for height in heights] == [letter == "c" for letter in states]
+
+
+def test_a_codebook_of_ten_thousand_entries_can_be_drawn():
+    codebook = Codebook(tuple((0.001 * (index + 1), 10_000 - index) for index in range(10_000)))
+    assert draw([report_of("ccrrcc", codebook=codebook)]).size == draw([report_of("ccrrcc")]).size
+
+
+def test_a_codebook_of_one_entry_and_one_that_starts_at_zero_can_be_drawn():
+    for text in ("1.00:3", "0:9, 0.2:4, 1:1"):
+        assert len(colours(draw([report_of("ccrrcc", codebook=Codebook.parse(text))]))) > 10
+
+
+def test_several_reports_have_a_strip_and_curves_in_a_colour_each():
+    one, two = draw([report_of("ccrrcc")]), draw([report_of("ccrrcc"), report_of("cccrcc", 0.1, SLOW_30)])
+    strip = two.height - one.height
+    first, second = (86, 180, 233), (230, 159, 0)
+    assert strip > STRIP_BOTTOM - STRIP_TOP
+    assert second in colours(two.crop((0, strip, WIDTH, STRIP_BOTTOM + strip)))
+    curves = colours(two.crop((0, STRIP_BOTTOM + strip, WIDTH, two.height)))
+    assert {first, second} <= curves
+    assert second not in colours(one)
+    assert draw([report_of("ccrrcc")] * 12).size[0] == WIDTH
+
+
+def test_long_names_and_notes_are_cut_at_the_edge():
+    long = report_of("ccrrcc", notes=["word\n" * 5000])
+    long.model = "W" * 5000
+    picture = draw([long])
+    assert all(picture.getpixel((x, y)) == picture.getpixel((0, 0)) for x in (2, 997) for y in range(picture.height))
