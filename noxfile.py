@@ -31,7 +31,7 @@ def demo(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """All tests: ours here, those of the host in the host's own Python."""
     session.install(*TOOLS, PYTEST)
-    session.run("pytest", "tests", "--ignore=tests/host", *session.posargs)
+    session.run("pytest", "tests", "--ignore=tests/host", "-rs", *session.posargs)
     session.run("python", "-m", "tools.host_tests", PYTEST)
 
 
