@@ -61,9 +61,7 @@ class Grid:
         return self.frames > 0 and self.positions > 0 and self.start + self.frames * self.positions <= tokens
 
 
-def probe_positions(
-    tokens: int, grid: Grid | None, stride: int, device: torch.device | None = None
-) -> Tensor | None:
+def probe_positions(tokens: int, grid: Grid | None, stride: int, device: torch.device | None = None) -> Tensor | None:
     """Which tokens the probe looks at: one in `stride`, the same positions in every frame.
 
     Args:
@@ -227,10 +225,15 @@ _Exchange = tuple[_Place, nn.Module]
 def _resolve(module: nn.Module, path: str) -> _Place:
     *parents, name = path.split(".")
     for part in parents:
-        module = getattr(module, part)
-    if name not in module._modules:
-        raise AdaCacheError(f"{type(module).__name__} has no submodule {name!r}")
+        module = _child(module, part, getattr(module, part, None))
+    _child(module, name, module._modules.get(name))
     return _Place(module, name)
+
+
+def _child(parent: nn.Module, name: str, child: Any) -> nn.Module:
+    if not isinstance(child, nn.Module):
+        raise AdaCacheError(f"{type(parent).__name__} has no submodule {name!r}")
+    return child
 
 
 @contextmanager
@@ -261,6 +264,11 @@ class _ListLookAlike(nn.ModuleList):
 
     def __iter__(self) -> Iterator[nn.Module]:
         return iter(self._yields.values())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):  # somebody iterates over a part
+            return list(self)[index]
+        return super().__getitem__(index)
 
 
 class _DictLookAlike(nn.ModuleDict):
@@ -303,16 +311,16 @@ class _Recorder(_Wrapper):
 
     def __init__(self, block: nn.Module, stack: BlockStack, *, first: bool, probe: bool) -> None:
         super().__init__(block)
-        self.__dict__["stack"] = stack
-        self.first = first
-        self.probe = probe
+        self.__dict__["_stack"] = stack
+        self._first = first
+        self._probe = probe
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        tape, layout = self.stack._tape, self.stack.layout
+        tape, layout = self._stack._tape, self._stack.layout
         x = args[0] if args else kwargs[layout.stream]
-        if self.first:
+        if self._first:
             tape.note_stack_input(x)
-        probing = self.probe and tape.want_probe
+        probing = self._probe and tape.want_probe
         before = tape.sample(x) if probing else None
         out = self.inner(*args, **kwargs)
         if probing:

@@ -1,0 +1,98 @@
+"""Models so small that what they do can be worked out in the head. They know nothing of caching."""
+
+import torch
+from torch import nn
+
+HEAD = 10  # the head multiplies by ten, so that a head that ran shows
+
+
+class Double(nn.Module):
+    """Doubles its input. `ran` counts the calls, as it does in all blocks here."""
+
+    def __init__(self):
+        super().__init__()
+        self.ran = 0
+
+    def forward(self, hidden_states):
+        self.ran += 1
+        return hidden_states * 2
+
+
+class DoubleInPlace(Double):
+    def forward(self, hidden_states):
+        self.ran += 1
+        return hidden_states.mul_(2)
+
+
+class DoubleInTuple(Double):
+    """Gives back (something else, the hidden states)."""
+
+    def forward(self, hidden_states):
+        return "other stream", super().forward(hidden_states)
+
+
+class Head(nn.Module):
+    def forward(self, x):
+        return x * HEAD
+
+
+class Stack(nn.Module):
+    """Blocks in a ModuleList, then the head.
+
+    Args:
+        blocks: to be run one after another.
+        keep: how many tokens go on to the head, from which end ("first" or "last"); None is all.
+    """
+
+    def __init__(self, *blocks, keep=None):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.head = Head()
+        self.keep = keep
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        if self.keep is not None:
+            count, end = self.keep
+            x = x[:, :count] if end == "first" else x[:, -count:]
+        return self.head(x)
+
+
+def tokens(*values, width=2):
+    """(1, tokens, width) with one value per token."""
+    return torch.tensor(values, dtype=torch.float32)[None, :, None].expand(-1, -1, width).clone()
+
+
+class DriftingBlock(nn.Module):
+    """Adds a bounded function of stream, time and prompt, so that residuals change slowly over the steps."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.mix = nn.Linear(width, width)
+        self.ran = 0
+
+    def forward(self, hidden_states, t, prompt):
+        self.ran += 1
+        return hidden_states + torch.tanh(self.mix(hidden_states) + t * prompt)
+
+
+class Drifting(nn.Module):
+    """A toy video model with a time and a prompt: (batch, tokens, width), (), (batch, 1, width)."""
+
+    def __init__(self, depth=4, width=8, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.blocks = nn.ModuleList(DriftingBlock(width) for _ in range(depth))
+        self.head = nn.Linear(width, width)
+
+    def forward(self, x, t, prompt):
+        for block in self.blocks:
+            x = block(x, t, prompt)
+        return self.head(x)
+
+    @property
+    def ran(self):
+        """How often each block ran, if they all ran equally often."""
+        (count,) = {block.ran for block in self.blocks}
+        return count

@@ -1,0 +1,414 @@
+"""The container trick on blocks that double: three of them make 8 of 1, and add 7. The head multiplies by ten."""
+
+import pytest
+import torch
+from torch import nn
+from toys import Double, DoubleInPlace, DoubleInTuple, Head, Stack, tokens
+
+from adacache_core import AdaCacheError, Grid, StackLayout
+from adacache_core.stack import BlockStack, Tape, probe_positions
+
+LAYOUT = StackLayout(("blocks",), "head")
+
+
+class ByName(Stack):
+    """Blocks in a ModuleDict."""
+
+    def __init__(self, *blocks):
+        super().__init__()
+        self.blocks = nn.ModuleDict({f"block{index}": block for index, block in enumerate(blocks)})
+
+    def forward(self, x):
+        for _, block in self.blocks.items():
+            x = block(x)
+        return self.head(x)
+
+
+class ByKey(ByName):
+    def forward(self, x):
+        for block in self.blocks.values():
+            x = block(x)
+        return self.head(x)
+
+
+class Enumerated(Stack):
+    def forward(self, x):
+        for _, block in enumerate(self.blocks):
+            x = block(hidden_states=x)
+        return self.head(x)
+
+
+class InSlices(Stack):
+    def forward(self, x):
+        for block in self.blocks[:1]:
+            x = block(x)
+        for block in self.blocks[1:]:
+            x = block(x)
+        return self.head(x)
+
+
+class TakesTheSecond(Stack):
+    def forward(self, x):
+        for block in self.blocks:
+            _, x = block(x)
+        return self.head(x)
+
+
+class Nested(nn.Module):
+    """Blocks and head below other modules."""
+
+    def __init__(self, *blocks):
+        super().__init__()
+        self.inner = Stack(*blocks)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+class TwoContainers(Stack):
+    def __init__(self, *blocks):
+        super().__init__(*blocks[:1])
+        self.more = nn.ModuleList(blocks[1:])
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        for block in self.more:
+            x = block(x)
+        return self.head(x)
+
+
+class Interleaved(TwoContainers):
+    """As many blocks in one container as in the other, in turn; the last is left out."""
+
+    def forward(self, x):
+        for one, other in zip(self.blocks, self.more, strict=False):
+            x = other(one(x))
+        return self.head(x)
+
+
+class NothingInTheFirst(TwoContainers):
+    def __init__(self, *blocks):
+        super().__init__(*blocks)
+        self.more = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList()
+
+
+TWO = StackLayout(("blocks", "more"), "head")
+
+KINDS = [
+    (Stack, Double, LAYOUT),
+    (Stack, DoubleInPlace, LAYOUT),
+    (ByName, Double, LAYOUT),
+    (ByKey, Double, LAYOUT),
+    (Enumerated, Double, LAYOUT),
+    (InSlices, Double, LAYOUT),
+    (TakesTheSecond, DoubleInTuple, StackLayout(("blocks",), "head", output=1)),
+    (Nested, Double, StackLayout(("inner.blocks",), "inner.head")),
+    (TwoContainers, Double, TWO),
+    (TwoContainers, DoubleInPlace, TWO),
+    (NothingInTheFirst, Double, TWO),
+]
+
+
+def record(stack, model, x, tape=None):
+    tape = tape or Tape(want_probe=True)
+    with stack.recording(tape):
+        out = model(x.clone())
+    return tape, out
+
+
+def reuse(stack, model, x, tape):
+    with stack.skipping(tape.residual):
+        return model(x.clone())
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0].__name__}-{kind[1].__name__}")
+def stacked(request):
+    """A model of three doubling blocks, its blocks, and its stack."""
+    model_class, block_class, layout = request.param
+    blocks = [block_class() for _ in range(3)]
+    model = model_class(*blocks)
+    return model, blocks, BlockStack(model, layout)
+
+
+def test_a_recorded_call_gives_what_the_plain_call_gives(stacked):
+    model, _, stack = stacked
+    x = tokens(1, -3)
+    assert torch.equal(record(stack, model, x)[1], model(x.clone()))
+
+
+def test_a_recorded_call_leaves_what_the_blocks_added(stacked):
+    model, _, stack = stacked
+    tape, _ = record(stack, model, tokens(1, -3))
+    (residual,) = tape.residual
+    assert torch.equal(residual, tokens(7, -21))
+
+
+def test_a_reused_call_runs_no_block_and_gives_the_head_its_input_plus_the_residual(stacked):
+    model, blocks, stack = stacked
+    tape, _ = record(stack, model, tokens(1, -3))
+    ran = [block.ran for block in blocks]
+    assert torch.equal(reuse(stack, model, tokens(2, 5), tape), tokens(90, -160))
+    assert [block.ran for block in blocks] == ran == [1, 1, 1]
+
+
+def test_afterwards_the_model_is_what_it_was(stacked):
+    model, blocks, stack = stacked
+    before = [(name, id(module)) for name, module in model.named_modules()]
+    tape, _ = record(stack, model, tokens(1))
+    reuse(stack, model, tokens(1), tape)
+    assert [(name, id(module)) for name, module in model.named_modules()] == before
+    assert torch.equal(model(tokens(1)), tokens(80))
+    assert [block.ran for block in blocks] == [2, 2, 2]
+
+
+def test_an_exception_in_a_block_passes_and_leaves_the_model_what_it_was(stacked):
+    model, blocks, stack = stacked
+    before = [(name, id(module)) for name, module in model.named_modules()]
+    hook = blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        record(stack, model, tokens(1))
+    hook.remove()
+    assert [(name, id(module)) for name, module in model.named_modules()] == before
+    assert torch.equal(record(stack, model, tokens(1))[1], tokens(80))
+
+
+def test_an_exception_in_the_head_of_a_reused_call_leaves_the_model_what_it_was(stacked):
+    model, _, stack = stacked
+    before = [(name, id(module)) for name, module in model.named_modules()]
+    tape, _ = record(stack, model, tokens(1))
+    (head,) = (module for module in model.modules() if isinstance(module, Head))
+    hook = head.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reuse(stack, model, tokens(1), tape)
+    hook.remove()
+    assert [(name, id(module)) for name, module in model.named_modules()] == before
+    assert torch.equal(model(tokens(1)), tokens(80))
+
+
+def test_two_containers_run_in_turn_are_skipped_together():
+    model = Interleaved(Double(), Double())
+    stack = BlockStack(model, TWO)
+    tape, out = record(stack, model, tokens(1))
+    assert torch.equal(out, tokens(40))
+    assert torch.equal(reuse(stack, model, tokens(2), tape), tokens(50))
+
+
+@pytest.mark.parametrize("block_class", [Double, DoubleInPlace])
+def test_neither_the_models_input_nor_a_residual_is_written_to(block_class):
+    model = Stack(block_class(), block_class())
+    stack = BlockStack(model, LAYOUT)
+    tape, out = record(stack, model, tokens(1))
+    out.zero_()
+    x = tokens(2)
+    with stack.skipping(tape.residual):
+        out = model(x)
+    out.zero_()
+    assert torch.equal(x, tokens(2))
+    assert torch.equal(tape.residual[0], tokens(3))
+    assert torch.equal(reuse(stack, model, x, tape), tokens(50))
+
+
+@pytest.mark.parametrize("mode", ["recording", "skipping"])
+@pytest.mark.parametrize("model_class", [Stack, ByName])
+def test_while_exchanged_names_length_indexing_and_weights_stay_right(model_class, mode):
+    blocks = [Double(), Double(), Double()]
+    for index, block in enumerate(blocks):
+        block.weight = nn.Parameter(torch.tensor(float(index)))
+    model = model_class(*blocks)
+    stack = BlockStack(model, LAYOUT)
+    names = [name for name, _ in model.blocks.named_modules()]
+    weights = list(model.state_dict())
+    keys = list(model.blocks._modules)
+    with stack.recording(Tape()) if mode == "recording" else stack.skipping([tokens(1)]):
+        assert isinstance(model.blocks, nn.ModuleList if model_class is Stack else nn.ModuleDict)
+        assert [name for name, _ in model.blocks.named_modules()] == names
+        assert [key for key in model.state_dict() if key.startswith("blocks")] == weights
+        assert len(model.blocks) == 3
+        assert model.get_submodule(f"blocks.{keys[1]}") is blocks[1]
+        assert model.blocks[1 if model_class is Stack else keys[1]] is blocks[1]
+        assert list(model.blocks.children()) == blocks
+        assert next(model.blocks.parameters()) is blocks[0].weight
+
+
+def test_a_block_that_somebody_exchanges_meanwhile_stays_exchanged():
+    """The look-alike shares the container's dict: LoRA loaders and offloading write into it."""
+    model = Stack(Double(), Double())
+    stack = BlockStack(model, LAYOUT)
+    other = Double()
+    with stack.skipping([tokens(1)]):
+        model.blocks[1] = other
+    assert model.blocks[1] is other
+
+
+def test_attributes_of_blocks_and_head_pass_through_the_wrappers():
+    model = Stack(Double(), Double())
+    model.head.scale = "ten"
+    for block in model.blocks:
+        block.kind, block.first, block.probe, block.stack = "doubling", "its own", "its own", "its own"
+    stack = BlockStack(model, LAYOUT)
+    with stack.recording(Tape(want_probe=True)):
+        assert model.head.scale == "ten"
+        for block in model.blocks:
+            assert block.kind == "doubling"
+            assert block.first == block.probe == block.stack == "its own"
+            with pytest.raises(AttributeError):
+                _ = block.absent
+
+
+def test_every_iteration_of_a_call_sees_the_same_objects():
+    model = Stack(Double(), Double(), Double())
+    with BlockStack(model, LAYOUT).recording(Tape()):
+        assert list(model.blocks) == list(model.blocks)
+
+
+@pytest.mark.parametrize(("position", "added"), [(0.0, 1), (0.32, 1), (0.34, 2), (0.5, 2), (0.67, 4), (1.0, 4)])
+def test_the_probe_is_what_one_block_added(position, added):
+    model = Stack(Double(), Double(), Double())
+    tape, _ = record(BlockStack(model, LAYOUT, position), model, tokens(1, 3))
+    assert torch.equal(tape.probe, tokens(added))  # one of the two tokens, as there is no frame grid
+
+
+def test_a_block_that_was_replaced_is_not_the_probe_but_the_nearest_that_runs():
+    model = Stack(*(Double() for _ in range(5)))  # they add 1, 2, 4, 8, 16
+    stack = BlockStack(model, LAYOUT)
+    probes = []
+    for avoid in ((), (2,), (2, 1), (2, 1, 3)):
+        tape = Tape(want_probe=True)
+        with stack.recording(tape, avoid):
+            model(tokens(1))
+        probes.append(float(tape.probe[0, 0, 0]))
+    assert probes == [4, 2, 8, 1]
+
+
+def test_without_being_asked_no_probe_is_taken():
+    model = Stack(Double(), Double())
+    assert record(BlockStack(model, LAYOUT), model, tokens(1), Tape())[0].probe is None
+
+
+def test_the_probe_of_a_block_that_works_in_place_is_what_it_added():
+    model = Stack(DoubleInPlace(), DoubleInPlace(), DoubleInPlace())
+    tape, _ = record(BlockStack(model, LAYOUT), model, tokens(1))
+    assert torch.equal(tape.probe, tokens(2))
+
+
+@pytest.mark.parametrize(("end", "residual"), [("first", tokens(3, 6)), ("last", tokens(9, 12))])
+def test_where_tokens_are_cut_off_before_the_head_the_residual_is_that_of_the_rest(end, residual):
+    model = Stack(Double(), Double(), keep=(2, end))
+    stack = BlockStack(model, StackLayout(("blocks",), "head", head_takes=end))
+    tape, _ = record(stack, model, tokens(1, 2, 3, 4))
+    assert torch.equal(tape.residual[0], residual)
+    reused = reuse(stack, model, tokens(0, 0, 0, 0), tape)
+    assert torch.equal(reused, 10 * residual)
+
+
+def test_a_batch_is_cut_into_chunks_and_put_together_again():
+    model = Stack(Double(), Double())
+    stack = BlockStack(model, LAYOUT)
+    batch = torch.cat([tokens(1), tokens(2), tokens(3), tokens(4)])
+    tape, _ = record(stack, model, batch, Tape(chunks=2))
+    assert [residual[:, 0, 0].tolist() for residual in tape.residual] == [[3, 6], [9, 12]]
+    assert torch.equal(reuse(stack, model, batch, tape), model(batch) * 1.0)
+
+
+class FloatHead(Stack):
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.float()).to(x.dtype)
+
+
+def test_the_residual_is_kept_in_the_dtype_of_the_stream():
+    model = FloatHead(Double())
+    stack = BlockStack(model, LAYOUT)
+    tape, _ = record(stack, model, tokens(1).bfloat16())
+    assert tape.residual[0].dtype == torch.bfloat16
+    assert torch.equal(reuse(stack, model, tokens(2).bfloat16(), tape), tokens(30).bfloat16())
+
+
+def test_a_call_whose_blocks_were_not_iterated_leaves_no_residual():
+    """Somebody else answered it, or the model runs its blocks by index."""
+    model = Stack(Double())
+    stack = BlockStack(model, LAYOUT)
+    tape = Tape()
+    with stack.recording(tape):
+        model.head(model.blocks[0](tokens(1)))
+    assert tape.residual == []
+
+
+@pytest.mark.parametrize(
+    ("layout", "complaint"),
+    [
+        (StackLayout(("layers",), "head"), "Stack has no submodule 'layers'"),
+        (StackLayout(("blocks",), "norm_out"), "Stack has no submodule 'norm_out'"),
+        (StackLayout(("inner.blocks",), "head"), "Stack has no submodule 'inner'"),
+        (StackLayout(("empty",), "head"), "no blocks under empty"),
+        (StackLayout(("keep",), "head"), "Stack has no submodule 'keep'"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_named(layout, complaint):
+    model = Stack(Double())
+    model.empty = nn.ModuleList()
+    with pytest.raises(AdaCacheError, match=complaint):
+        BlockStack(model, layout)
+
+
+GRIDS = [Grid(1, 1), Grid(1, 4), Grid(3, 4), Grid(5, 7), Grid(4, 100), Grid(2, 13, start=11), Grid(21, 30, start=30)]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 7])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_probe_looks_at_the_same_positions_in_every_frame_of_the_video_only(grid, stride):
+    end = grid.start + grid.frames * grid.positions
+    picks = probe_positions(end + 5, grid, stride).view(grid.frames, -1)
+    within = picks - grid.start - torch.arange(grid.frames)[:, None] * grid.positions
+    assert torch.equal(within, within[:1].expand_as(within))
+    assert within.min() >= 0
+    assert within.max() < grid.positions
+    assert len(within[0].unique()) == len(within[0]) == max(1, grid.positions // stride)
+
+
+@pytest.mark.parametrize("grid", [grid for grid in GRIDS if grid.positions >= 4])
+def test_by_default_the_probe_is_at_most_a_quarter_of_the_video(grid):
+    tokens_of_video = grid.frames * grid.positions
+    assert len(probe_positions(grid.start + tokens_of_video, grid, 4)) <= tokens_of_video / 4
+
+
+def test_the_probe_is_spread_over_rows_and_columns():
+    """A stride that divides the width of a frame must not look at a few columns only."""
+    width = 32
+    picks = probe_positions(width * 20, Grid(1, width * 20), 4)
+    per_column = torch.bincount(picks % width, minlength=width)
+    assert per_column.min() >= 3
+    assert per_column.max() <= 7
+
+
+def test_without_a_grid_the_whole_stream_counts_as_one_frame():
+    assert torch.equal(probe_positions(40, None, 4), probe_positions(40, Grid(1, 40), 4))
+
+
+def test_a_full_probe_of_a_stream_that_is_all_video_is_the_stream_itself():
+    assert probe_positions(12, Grid(3, 4), 1) is None
+    assert probe_positions(12, None, 1) is None
+    assert probe_positions(12, Grid(2, 4, start=2), 1).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_sample_is_a_copy():
+    x = tokens(1, 2, 3, 4)
+    for stride in (1, 2):
+        sample = Tape(stride=stride).sample(x)
+        sample.zero_()
+    assert torch.equal(x, tokens(1, 2, 3, 4))
+
+
+def test_a_grid_that_does_not_fit_the_stream_is_given_up():
+    tape = Tape(grid=Grid(3, 5))
+    tape.sample(tokens(*range(12)))
+    assert tape.grid is None
+
+
+def test_a_stream_with_separate_frame_and_space_axes_is_sampled_like_a_flat_one():
+    x = torch.rand(2, 3, 4, 5, 6)  # batch, frames, rows, columns, width
+    tape = Tape(grid=Grid(3, 20))
+    assert torch.equal(tape.sample(x), Tape(grid=Grid(3, 20)).sample(x.flatten(1, 3)))
