@@ -73,7 +73,7 @@ def _step_labels(records: Sequence[StepRecord]) -> dict[int, str]:
 
 def _strip(page: Page, top: float, reports: Sequence[RunReport], number: int) -> None:
     report, (colour, corners) = reports[number], SERIES[number % len(SERIES)]
-    name = ", ".join(filter(None, (report.model, report.preset, report.moreg and "MoReg"))) or "AdaCache"
+    name = ", ".join(filter(None, (report.model, report.preset, "MoReg" if report.moreg else ""))) or "AdaCache"
     counted = f"{report.computed} of {report.total} computed" if report.total else "no evaluations"
     edge = page.text(1000 - GAP, top, counted, BIG, INK, anchor="ra")
     page.mark((GAP + 12, top + 0.6 * BIG), 12, colour, corners)
@@ -197,9 +197,11 @@ def _curves(
                 for place in () if thin else places:
                     page.mark(place, radius, colour, corners)
             else:
-                page.text(RIGHT, scale.top - TITLE - 6, "x not finite", SMALL, ALARM, anchor="ra")
                 for x, _ in run:
                     page.cross((x, scale.top + 14), 11, ALARM)
+    values = [value_of(record) for report in reports for record in report.evaluations]
+    if not all(value is None or math.isfinite(value) for value in values):
+        page.text(RIGHT, scale.top - TITLE - 6, "x not finite", SMALL, ALARM, anchor="ra")
 
 
 def _paired(reports: Sequence[RunReport]) -> Iterable[tuple[RunReport, tuple[Colour, int]]]:
