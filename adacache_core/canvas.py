@@ -1,6 +1,6 @@
 """Paper and pen for `picture.py`: lengths, text, lines, marks and diagrams. Knows nothing of caching.
 
-Drawn with Pillow, which every ComfyUI brings along; nothing else in the core needs it.
+Drawn with Pillow (10.1 or newer), which every ComfyUI brings along; nothing else in the core needs it.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Page:
         if corners:
             self.pen.regular_polygon((x, y, radius), corners, fill=colour)
         else:
-            self.pen.circle((x, y), radius, colour)
+            self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
 
     def cross(self, at: Point, radius: float, colour: Colour) -> None:
         (x, y), r = at, radius
