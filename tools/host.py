@@ -16,8 +16,9 @@ ROOT = Path(__file__).absolute().parents[1]
 
 PLACES = "COMFYUI_PATH, the ComfyUI that this clone is a custom node of, ~/comfy/ComfyUI"
 
-# What `install` makes, inside the folder that is ours and ignored by git.
+# What `install` makes, in a folder of ours that git ignores; there is a file beside it once it is complete.
 INSTALLED = ROOT / ".nox" / "comfyui" / "ComfyUI"
+COMPLETE = "installed"
 
 
 class HostError(RuntimeError):
@@ -37,9 +38,11 @@ def find_host() -> Path | None:
         if not _is_host(folder):
             raise HostError(f"COMFYUI_PATH={named} is not a ComfyUI: it has no main.py and comfyui_version.py")
         return folder
-    places = [Path("~/comfy/ComfyUI").expanduser(), INSTALLED]
+    places = [Path("~/comfy/ComfyUI").expanduser()]
     if ROOT.parent.name == "custom_nodes":
         places.insert(0, ROOT.parents[1])
+    if (INSTALLED.parent / COMPLETE).exists():
+        places.append(INSTALLED)
     return next(filter(_is_host, places), None)
 
 
@@ -69,32 +72,34 @@ def version_of(host: Path) -> str:
 
 
 def install() -> Path:
-    """Installs ComfyUI with comfy-cli, to completion: the newest from its repository, with an environment of its own.
+    """Installs the newest ComfyUI with comfy-cli, to completion, with an environment of its own; once.
 
-    Torch comes from the package registry with the other requirements. comfy-cli keeps settings in the
-    home directory, so it is given one of ours.
+    Torch comes from the package registry with the other requirements, whose build serves CPU and GPU
+    (comfy-cli would take it from elsewhere). comfy-cli keeps settings at home, so it is given a home of ours.
 
     Returns:
         The folder of the ComfyUI.
 
     Raises:
-        HostError: comfy-cli did not get to the end; its last words are in the output above.
+        HostError: comfy-cli did not get to the end; its own words are in the output before.
     """
-    if _is_host(INSTALLED) and (INSTALLED / ".venv" / "bin" / "python").exists():
+    complete = INSTALLED.parent / COMPLETE
+    if complete.exists():
         return INSTALLED
     home = INSTALLED.parent / "home"
     (home / ".config").mkdir(parents=True, exist_ok=True)
     # comfy-cli installs into VIRTUAL_ENV or CONDA_PREFIX where it sees one.
     environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
     environment |= {"HOME": str(home), "DO_NOT_TRACK": "1"}
-    comfy = Path(sys.executable).parent / "comfy"
-    command = [comfy, "--skip-prompt", f"--workspace={INSTALLED}", "install", "--skip-torch-or-directml"]
+    command = [Path(sys.executable).parent / "comfy", "--skip-prompt", f"--workspace={INSTALLED}"]
+    command += ["install", "--cpu", "--skip-torch-or-directml"]
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL)
     if done.returncode or not _is_host(INSTALLED):
         raise HostError(
-            f"comfy-cli could not install ComfyUI into {INSTALLED} (exit status {done.returncode}, see above): it "
-            "needs the network, GitHub included. Set COMFYUI_PATH to a ComfyUI that is there, or leave the flag out."
+            f"comfy-cli could not install ComfyUI into {INSTALLED} (see above): it needs the network, GitHub included. "
+            "Set COMFYUI_PATH to a ComfyUI that is there, or leave --install-comfyui out."
         )
+    complete.touch()
     return INSTALLED
 
 

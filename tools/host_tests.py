@@ -18,7 +18,7 @@ RESULTS = PYTEST_FOLDER / "results.xml"
 
 # The root of the clone must not be on the path (`-c` puts it there): our `nodes` would hide the host's.
 RUN_PYTEST = (
-    f"import sys; sys.path[0:1] = []; sys.path.append({str(PYTEST_FOLDER)!r}); import pytest; pytest.console_main()"
+    f"import sys; sys.path[0:1] = []; sys.path.append({str(PYTEST_FOLDER)!r}); import pytest; sys.exit(pytest.main())"
 )
 
 

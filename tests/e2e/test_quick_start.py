@@ -75,6 +75,8 @@ def test_no_host_is_found_where_there_is_none(nowhere):
 
 def test_hosts_are_found_in_this_order(nowhere, monkeypatch):
     installed = make_host(host.INSTALLED)
+    assert host.find_host() is None, "an installation that stopped half-way is none"
+    (installed.parent / host.COMPLETE).touch()
     assert host.find_host() == installed
     at_home = make_host(nowhere / "home/comfy/ComfyUI")
     assert host.find_host() == at_home
