@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from host.running import STEPS
+from host.tiny import KINDS, Tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,3 +46,32 @@ def host() -> Path:
 def pack(host: Path):
     """The pack as a package object; its classes are not those of a plain `import adacache_core`."""
     return _load("odd folder_x_name", ROOT / "__init__.py")
+
+
+@pytest.fixture(scope="session")
+def tiny(host: Path):
+    """`tiny("Wan t2v")` -> the tiny model of that name, made once; law 2 is that sharing it is safe."""
+    made = {}
+
+    def build(kind: str, dtype: torch.dtype = torch.float32) -> Tiny:
+        if (kind, dtype) not in made:
+            made[kind, dtype] = KINDS[kind].build(dtype)
+        return made[kind, dtype]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def adacache(pack):
+    """`adacache(model, rate=3)` -> (MODEL with AdaCache, its attachment), as the node makes it."""
+    attach, core = pack.nodes.host.attach, pack.adacache_core
+
+    def apply(
+        model, *, rate: int | None = None, table: tuple = ((1.0, 1),), steps: int = STEPS, preset="test", **config
+    ):
+        """A constant rate, or a table of (threshold, rate) made for `steps` steps; no config key of `CacheConfig` is fixed."""
+        entries = table if rate is None else ((1.0, rate),)
+        patched = attach.attach(model, core.CacheConfig(core.Codebook(entries, steps), **config), preset)
+        return patched, attach.attachment_of(patched)
+
+    return apply

@@ -1,0 +1,224 @@
+"""How host tests sample, and a witness that sees from inside the model what ran. Knows nothing of AdaCache's insides."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from .tiny import Tiny
+
+STEPS = 9
+
+
+def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **changes: Any) -> Tensor:
+    """`comfy.sample.sample` with what the tiny model comes with; `model` is a patched clone of it."""
+    import comfy.sample
+
+    latent = tiny.latent if latent is None else latent
+    settings = {
+        "noise": comfy.sample.prepare_noise(latent, 1),
+        "steps": STEPS,
+        "cfg": 4.0,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "positive": tiny.positive,
+        "negative": tiny.negative,
+        "latent_image": latent,
+        "noise_mask": tiny.noise_mask,
+        "seed": 1,
+        "disable_pbar": True,
+    }
+    return comfy.sample.sample(model or tiny.model, **(settings | changes))
+
+
+def blocks_of(module: nn.Module) -> dict[str, nn.Module]:
+    """All blocks of the stack by name, in order; written down here a second time, for every family."""
+    containers = ("blocks", "double_blocks", "single_blocks", "transformer_blocks")
+    return {
+        f"{name}.{index}": block
+        for name in containers
+        for index, block in enumerate(getattr(module, name, ()))
+        if hasattr(module, name)
+    }
+
+
+def head_of(module: nn.Module) -> nn.Module:
+    return next(getattr(module, name) for name in ("head", "final_layer", "norm_out") if hasattr(module, name))
+
+
+def stream_in(args: tuple, kwargs: dict) -> Tensor:
+    """The hidden states among a block's arguments."""
+    return args[0] if args else kwargs["img"]
+
+
+def stream_out(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+@dataclass
+class Call:
+    """One call of the diffusion model.
+
+    Attributes:
+        evaluation: of the sampler, from 0.
+        arguments: (args, kwargs), tensors cloned.
+        ran: how often each block and each module between blocks ran.
+        entered, left: block name -> hidden states before and after it, cloned at once.
+        head_in: what the head got; output: what the model returned.
+    """
+
+    evaluation: int
+    arguments: tuple[tuple, dict]
+    ran: Counter = field(default_factory=Counter)
+    entered: dict[str, Tensor] = field(default_factory=dict)
+    left: dict[str, Tensor] = field(default_factory=dict)
+    head_in: Tensor | None = None
+    output: Tensor | None = None
+
+    @property
+    def computed(self) -> bool:
+        return bool(self.ran)
+
+
+class Witness:
+    """Hooks on the model's own modules: counts what runs, keeps what passes. Use as a context."""
+
+    def __init__(self, tiny: Tiny) -> None:
+        self.tiny = tiny
+        self.calls: list[Call] = []
+        self.evaluations = 0
+        self._handles: list[Any] = []
+
+    def watched(self, model: Any) -> Any:
+        """A clone that also tells where an evaluation begins."""
+        from comfy.patcher_extension import WrappersMP
+
+        model = model.clone()
+        model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "witness", self._evaluation)
+        return model
+
+    def __enter__(self) -> Witness:
+        module = self.tiny.module
+        hook = self._handles.append
+        hook(module.register_forward_pre_hook(self._begin, with_kwargs=True))
+        hook(module.register_forward_hook(self._end))
+        for name, block in blocks_of(module).items():
+            hook(block.register_forward_pre_hook(self._enter(name), with_kwargs=True))
+            hook(block.register_forward_hook(self._leave(name)))
+        for path in self.tiny.between:
+            hook(module.get_submodule(path).register_forward_pre_hook(self._count(path)))
+        hook(head_of(module).register_forward_pre_hook(self._head))
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def row(self) -> list[tuple[int, int]]:
+        """(calls, calls that ran a block) of each evaluation."""
+        calls = [[call for call in self.calls if call.evaluation == index] for index in range(self.evaluations)]
+        return [(len(each), sum(call.computed for call in each)) for each in calls]
+
+    def _evaluation(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        self.evaluations += 1
+        return executor(*args, **kwargs)
+
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.calls.append(Call(self.evaluations - 1, tree_map_only(Tensor, Tensor.clone, (args, kwargs))))
+
+    def _end(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        self.calls[-1].output = output.clone()
+
+    def _enter(self, name: str) -> Any:
+        def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
+            self.calls[-1].ran[name] += 1
+            self.calls[-1].entered[name] = stream_in(args, kwargs).clone()
+
+        return hook
+
+    def _leave(self, name: str) -> Any:
+        def hook(block: nn.Module, args: tuple, output: Any) -> None:
+            self.calls[-1].left[name] = stream_out(output).clone()
+
+        return hook
+
+    def _count(self, path: str) -> Any:
+        def hook(module: nn.Module, args: tuple) -> None:
+            self.calls[-1].ran[path] += 1
+
+        return hook
+
+    def _head(self, module: nn.Module, args: tuple) -> None:
+        self.calls[-1].head_in = args[0].clone()
+
+
+class _Enough(Exception):
+    """The embedding is known; the rest of the call is not wanted."""
+
+
+def replay(tiny: Tiny, call: Call) -> Tensor:
+    """The output of the unpatched model on a call's own arguments."""
+    args, kwargs = tree_map_only(Tensor, Tensor.clone, call.arguments)
+    with torch.no_grad():
+        return tiny.module(*args, **kwargs)
+
+
+def embedded(tiny: Tiny, call: Call) -> Tensor:
+    """What the unpatched model hands to its first block on a call's own arguments."""
+    found = []
+
+    def stop(block: nn.Module, args: tuple, kwargs: dict) -> None:
+        found.append(stream_in(args, kwargs).clone())
+        raise _Enough
+
+    first = next(iter(blocks_of(tiny.module).values()))
+    handle = first.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        replay(tiny, call)
+    except _Enough:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
+def raising(module: nn.Module, error: BaseException, at: int) -> Any:
+    """Makes the module raise when it is entered for the `at`-th time, from 1; returns a handle."""
+    times = 0
+
+    def hook(module: nn.Module, args: tuple) -> None:
+        nonlocal times
+        times += 1
+        if times == at:
+            raise error
+
+    return module.register_forward_pre_hook(hook)
+
+
+@contextmanager
+def with_hook(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def holding_no_new_tensor() -> Iterator[None]:
+    """Asserts that no tensor made inside the context outlives it."""
+    gc.collect()
+    gc.freeze()  # what is there already is not looked at
+    try:
+        yield
+        gc.collect()
+        assert [tuple(thing.shape) for thing in gc.get_objects() if issubclass(type(thing), Tensor)] == []
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,309 @@
+"""The laws, on the real host, for every family: each test is one sentence of them."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from itertools import pairwise
+
+import pytest
+import torch
+
+from host.running import (
+    STEPS,
+    Witness,
+    blocks_of,
+    embedded,
+    head_of,
+    holding_no_new_tensor,
+    raising,
+    replay,
+    sample,
+    with_hook,
+)
+from host.tiny import KINDS
+
+LOW_PRECISION = [
+    (kind, dtype)
+    for kind in ("Wan t2v", "Wan VACE", "HunyuanVideo", "LTXV")
+    for dtype in (torch.bfloat16, torch.float16)
+]
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def states(report):
+    return [record.state for record in report.evaluations]
+
+
+def test_every_class_of_the_table_has_a_tiny_model(tiny, pack):
+    named = {name for family in pack.nodes.host.families.FAMILIES for name in family.classes}
+    assert {pack.nodes.host.families.class_name(tiny(kind).module) for kind in KINDS} == named
+
+
+@pytest.fixture(scope="module")
+def plain(tiny):
+    """`plain(kind)` -> the video of the unpatched model."""
+    return cache(lambda kind: sample(tiny(kind)))
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny, adacache, pack):
+    """`recorded(kind)` -> (video, report) of a run that watches every step and skips none."""
+
+    def run(kind):
+        moreg = pack.adacache_core.MotionConfig(strength=0)
+        model, attachment = adacache(tiny(kind).model, table=((0.0, 4), (1.0, 1)), moreg=moreg)  # no change is below 0
+        return sample(tiny(kind), model), attachment.finished[-1].report
+
+    return cache(run)
+
+
+# Law 1
+
+
+@every_kind
+def test_law_1_off_is_off(kind, tiny, adacache, plain):
+    for settings in ({"enabled": False, "rate": 3}, {"start": 0.4, "end": 0.4, "rate": 3}, {"rate": 1}):
+        model, attachment = adacache(tiny(kind).model, **settings)
+        assert torch.equal(sample(tiny(kind), model), plain(kind)), settings
+        report = attachment.finished[-1].report
+        assert report.computed == report.total == STEPS
+        assert report.cache_bytes_max == 0
+
+
+@every_kind
+def test_law_1_watching_changes_nothing(kind, plain, recorded):
+    video, report = recorded(kind)
+    assert torch.equal(video, plain(kind))
+    assert report.computed == report.total == STEPS
+    assert report.cache_bytes_max > 0
+    assert all(record.metric > 0 for record in report.evaluations[1:])
+
+
+# Law 2
+
+
+def structure(thing, depth=6):
+    """Which objects a nested dict or list holds, as something that can be compared."""
+    if depth and isinstance(thing, dict):
+        return {key: structure(value, depth - 1) for key, value in thing.items()}
+    if depth and isinstance(thing, (list, tuple)):
+        return [structure(value, depth - 1) for value in thing]
+    return id(thing)
+
+
+def anatomy(model):
+    """Every module with its identity and its own attributes, and what patches the MODEL holds."""
+    modules = {
+        name: (id(module), type(module), sorted(vars(module)), structure(module._modules))
+        for name, module in model.model.named_modules()
+    }
+    return modules, structure([model.model_options, model.wrappers, model.callbacks, model.object_patches])
+
+
+@every_kind
+def test_law_2_the_model_is_untouched_and_a_second_run_equals_the_first(kind, tiny, adacache, plain):
+    unpatched, before = plain(kind), anatomy(tiny(kind).model)
+    model, attachment = adacache(tiny(kind).model, rate=3)
+    first = sample(tiny(kind), model)
+    assert not torch.equal(first, unpatched)
+    assert anatomy(tiny(kind).model) == before
+    again = sample(tiny(kind), model)
+    assert torch.equal(first, again)
+    assert states(attachment.finished[0].report) == states(attachment.finished[1].report)
+    assert torch.equal(sample(tiny(kind)), unpatched)
+
+
+@pytest.mark.parametrize("kind", ["Wan t2v", "HunyuanVideo", "LTXV"])
+def test_law_2_a_run_at_another_size_in_between_changes_nothing(kind, tiny, adacache):
+    model, attachment = adacache(tiny(kind).model, rate=3)
+    first = sample(tiny(kind), model)
+    larger = torch.zeros(2, tiny(kind).latent.shape[1], 6, 8, 4)
+    assert sample(tiny(kind), model, latent=larger).shape == larger.shape
+    assert attachment.finished[-1].report.computed < STEPS
+    assert torch.equal(sample(tiny(kind), model), first)
+
+
+# Law 3
+
+
+def at_the_biggest_gap(metrics):
+    """A threshold that rounding cannot cross: in the widest gap (by ratio) between sorted metrics."""
+    return max(pairwise(sorted(metrics)), key=lambda pair: pair[1] / pair[0])
+
+
+@every_kind
+def test_law_3_batched_separate_and_alternating_conditionings_make_the_same_video(
+    kind, tiny, adacache, recorded, monkeypatch
+):
+    below, above = at_the_biggest_gap([record.metric for record in recorded(kind)[1].evaluations[1:-2]])
+    model, attachment = adacache(tiny(kind).model, table=((math.sqrt(below * above), 3), (9.0, 1)))
+
+    videos, rows = [], []
+    for fits in (lambda evaluation: True, lambda evaluation: False, lambda evaluation: evaluation % 2 == 0):
+        with Witness(tiny(kind)) as witness:
+
+            def memory(shape, cond_shapes=None, fits=fits, witness=witness):
+                return 0 if shape[0] == 1 or fits(witness.evaluations - 1) else math.inf
+
+            monkeypatch.setattr(tiny(kind).model.model, "memory_required", memory)
+            videos.append(sample(tiny(kind), witness.watched(model)))
+        rows.append([calls for calls, _ in witness.row()])
+
+    if kind != "HunyuanVideo with a reference":  # which the host never batches
+        assert rows == [[1] * STEPS, [2] * STEPS, [1, 2] * (STEPS // 2) + [1]]
+    batched, separate, alternating = (run.report for run in attachment.finished)
+    assert states(batched) == states(separate) == states(alternating)
+    assert batched.computed < STEPS
+    for video in videos[1:]:
+        torch.testing.assert_close(video, videos[0], rtol=0, atol=1e-4 * videos[0].abs().max().item())
+
+
+# Law 4 and law 6: one run, looked at from inside
+
+
+@pytest.fixture(scope="module")
+def watched(tiny, adacache):
+    """`watched(kind)` -> (what the witness saw, what the report says) of a run that skips two of three steps."""
+    seen = {}
+
+    def run(kind, dtype=torch.float32):
+        if (kind, dtype) not in seen:
+            model, attachment = adacache(tiny(kind, dtype).model, rate=3)
+            with Witness(tiny(kind, dtype)) as witness:
+                sample(tiny(kind, dtype), witness.watched(model))
+            seen[kind, dtype] = witness, attachment.finished[-1].report
+        return seen[kind, dtype]
+
+    return run
+
+
+def held(last, x):
+    """Per-block reuse: `x` plus what each block, with what follows it, added in the call `last`; as the head gets it."""
+    blocks = [stream for stream in last.entered.values() if stream.shape == x.shape]
+    tokens = last.head_in.shape[1]
+    streams = [stream[:, -tokens:].double() for stream in (*blocks, last.head_in)]  # references are cut off in front
+    return x[:, -tokens:].double() + sum(after - before for before, after in pairwise(streams))
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [*((kind, torch.float32) for kind in KINDS), *LOW_PRECISION])
+def test_law_4_a_reused_step_equals_per_block_reuse(kind, dtype, tiny, watched):
+    witness, _ = watched(kind, dtype)
+    rounding = 4 * torch.finfo(dtype).eps
+    last, reused = {}, 0
+    for place, call in enumerate(witness.calls):
+        slot = place % witness.row()[call.evaluation][0]  # conditionings that are not batched take turns
+        if call.computed:
+            last[slot] = call
+            assert torch.equal(replay(tiny(kind, dtype), call), call.output)
+            continue
+        reused += 1
+        expected = held(last[slot], embedded(tiny(kind, dtype), call))
+        assert call.head_in.dtype == dtype
+        assert (call.head_in - expected).abs().max() <= rounding * expected.abs().max()
+        forced = head_of(tiny(kind, dtype).module).register_forward_pre_hook(
+            lambda head, args, expected=expected: (expected.to(dtype), *args[1:])
+        )
+        with with_hook(forced):
+            output = replay(tiny(kind, dtype), call)
+        assert (call.output - output).abs().max() <= 4 * rounding * output.abs().max()
+    assert reused == 4 * len(last)
+
+
+@every_kind
+def test_law_6_the_report_equals_what_counters_inside_the_blocks_saw(kind, tiny, watched):
+    witness, report = watched(kind)
+    assert [(record.calls, record.calls_computed) for record in report.evaluations] == witness.row()
+    assert states(report) == ["computed" if ran else "reused" for _, ran in witness.row()]
+    assert [record.step for record in report.evaluations if record.state == "computed"] == [0, 1, 4, 7, 8]
+    assert report.computed == 5
+    everything = {*blocks_of(tiny(kind).module), *tiny(kind).between}
+    for call in witness.calls:
+        assert call.ran == (dict.fromkeys(everything, 1) if call.computed else {})
+
+
+def test_law_6_an_evaluation_of_which_only_some_calls_ran_the_blocks_is_partly_computed(tiny, adacache):
+    wan = tiny("Wan t2v")
+    model, attachment = adacache(wan.model, rate=3)
+    sample(wan, model)
+    sigmas = [record.sigma for record in attachment.finished[-1].report.evaluations]
+    to_sigma = wan.model.get_model_object("model_sampling").percent_to_sigma
+    joins = next(percent / 1000 for percent in range(1000) if to_sigma(percent / 1000) < (sigmas[1] + sigmas[2]) / 2)
+    late = [torch.cat([wan.positive[0][0]] * 2, dim=1), {"start_percent": joins}]  # longer: a call of its own
+    with Witness(wan) as witness:
+        sample(wan, witness.watched(model), positive=[*wan.positive, late])
+    report = attachment.finished[-1].report
+    assert [(record.calls, record.calls_computed) for record in report.evaluations] == witness.row()
+    assert states(report)[:5] == ["computed", "computed", "partly", "reused", "computed"]
+    assert witness.row()[2] == (2, 1)
+
+
+# Law 5
+
+INTERRUPT, OUT_OF_MEMORY = "InterruptProcessingException", "OutOfMemoryError"
+
+
+def error_of(name):
+    import comfy.model_management
+
+    if name == INTERRUPT:
+        return comfy.model_management.InterruptProcessingException()
+    if name == OUT_OF_MEMORY:
+        return torch.OutOfMemoryError("test")
+    return RuntimeError("test")
+
+
+def failing_run(tiny_model, model, place, error):
+    """Samples, and the error strikes in the 4th evaluation (a reused one) or, in a block, in the 5th."""
+    module = tiny_model.module
+    if place == "callback":
+
+        def callback(step, *args):
+            if step == 3:
+                raise error
+
+        return sample(tiny_model, model, callback=callback)
+    if place == "block":
+        handle = raising(list(blocks_of(module).values())[1], error, at=3)
+    else:
+        handle = raising(head_of(module), error, at=4)
+    with with_hook(handle):
+        return sample(tiny_model, model)
+
+
+STRIKES = [("callback", INTERRUPT), ("block", INTERRUPT), ("head", "RuntimeError"), ("block", OUT_OF_MEMORY)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "name"),
+    [
+        *((kind, "block", "RuntimeError") for kind in KINDS if kind != "HunyuanVideo with a reference"),
+        *((kind, *strike) for kind in ("Wan VACE", "LTXV") for strike in STRIKES),
+    ],
+)
+def test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace(kind, place, name, tiny, adacache):
+    model, attachment = adacache(tiny(kind).model, rate=3)
+    first = sample(tiny(kind), model)
+    before = anatomy(tiny(kind).model)
+
+    with holding_no_new_tensor():
+        with Witness(tiny(kind)) as witness, pytest.raises(type(error_of(name))):
+            failing_run(tiny(kind), witness.watched(model), place, error_of(name))
+        assert len(witness.calls) == (5 if place == "block" else 4)
+        del witness
+
+    assert anatomy(tiny(kind).model) == before
+    stopped = attachment.finished[-1]
+    assert stopped.fingerprint is None
+    assert 4 <= stopped.report.total <= 5
+    assert stopped.report.notes == [f"stopped by {name} after {stopped.report.total} evaluations"]
+    assert torch.equal(sample(tiny(kind), model), first)
+
+
+@every_kind
+def test_law_5_a_finished_run_holds_nothing(kind, tiny, adacache):
+    model, _ = adacache(tiny(kind).model, rate=3)
+    sample(tiny(kind), model)  # what the host keeps of a first run is its own
+    with holding_no_new_tensor():
+        sample(tiny(kind), model)
