@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from host.running import STEPS
 from host.tiny import KINDS, Tiny
 
@@ -66,12 +65,10 @@ def adacache(pack):
     """`adacache(model, rate=3)` -> (MODEL with AdaCache, its attachment), as the node makes it."""
     attach, core = pack.nodes.host.attach, pack.adacache_core
 
-    def apply(
-        model, *, rate: int | None = None, table: tuple = ((1.0, 1),), steps: int = STEPS, preset="test", **config
-    ):
-        """A constant rate, or a table of (threshold, rate) made for `steps` steps; no config key of `CacheConfig` is fixed."""
+    def apply(model, *, rate: int | None = None, table: tuple = ((1.0, 1),), steps: int = STEPS, **config):
+        """A constant rate, or a table of (threshold, rate), made for `steps` steps; the rest is `CacheConfig`'s."""
         entries = table if rate is None else ((1.0, rate),)
-        patched = attach.attach(model, core.CacheConfig(core.Codebook(entries, steps), **config), preset)
+        patched = attach.attach(model, core.CacheConfig(core.Codebook(entries, steps), **config), "test")
         return patched, attach.attachment_of(patched)
 
     return apply

@@ -1,4 +1,4 @@
-"""How host tests sample, and a witness that sees from inside the model what ran. Knows nothing of AdaCache's insides."""
+"""How host tests sample, and a witness that sees from inside the model what ran. Knows nothing of AdaCache."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-
 from host.running import (
     STEPS,
     Witness,
@@ -180,7 +179,7 @@ def watched(tiny, adacache):
 
 
 def held(last, x):
-    """Per-block reuse: `x` plus what each block, with what follows it, added in the call `last`; as the head gets it."""
+    """Per-block reuse, at the head: `x` plus what each block, with what follows it, added in the call `last`."""
     blocks = [stream for stream in last.entered.values() if stream.shape == x.shape]
     tokens = last.head_in.shape[1]
     streams = [stream[:, -tokens:].double() for stream in (*blocks, last.head_in)]  # references are cut off in front

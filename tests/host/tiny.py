@@ -80,10 +80,8 @@ class Kind:
         for name, stand_in in self.stand_ins.items():
             setattr(model.model.diffusion_model, name, stand_in())
         generator = torch.Generator().manual_seed(7)
-        positive, negative = (
-            [[torch.randn(1, tokens, self.text_width, generator=generator), self.extras()]]
-            for tokens in self.text_tokens
-        )
+        texts = (torch.randn(1, tokens, self.text_width, generator=generator) for tokens in self.text_tokens)
+        positive, negative = ([[text, self.extras()]] for text in texts)
         latent = torch.zeros(1, self.channels, *self.size)
         noise_mask = None if self.noise_mask is None else self.noise_mask()
         return Tiny(model, latent, positive, negative, noise_mask, self.between)
@@ -117,7 +115,7 @@ def seen_by_clip() -> SimpleNamespace:
     return SimpleNamespace(penultimate_hidden_states=noise(1, 5, 1280), last_hidden_state=noise(1, 5, 1152))
 
 
-def _wan(kind: str = "WanModel", layers: int = 5, **settings: Any) -> Callable[[dict], nn.Module]:
+def wan(kind: str = "WanModel", layers: int = 5, **settings: Any) -> Callable[[dict], nn.Module]:
     def architecture(common: dict) -> nn.Module:
         import comfy.ldm.wan.model
         import comfy.ldm.wan.model_animate
@@ -128,7 +126,7 @@ def _wan(kind: str = "WanModel", layers: int = 5, **settings: Any) -> Callable[[
     return architecture
 
 
-def _hunyuan(**settings: Any) -> Callable[[dict], nn.Module]:
+def hunyuan(**settings: Any) -> Callable[[dict], nn.Module]:
     def architecture(common: dict) -> nn.Module:
         from comfy.ldm.hunyuan_video.model import HunyuanVideo, HunyuanVideoParams
 
@@ -212,9 +210,9 @@ def _ltxv_mask() -> Tensor:
 
 KINDS: dict[str, Kind] = {
     # An odd size: the patches of the last row and column are padded.
-    "Wan t2v": Kind(_wan(), size=(FRAMES, 7, 5)),
+    "Wan t2v": Kind(wan(), size=(FRAMES, 7, 5)),
     "Wan i2v": Kind(
-        _wan(model_type="i2v", in_dim=36),
+        wan(model_type="i2v", in_dim=36),
         lambda: {
             "concat_latent_image": noise(1, 16, FRAMES, HEIGHT, WIDTH),
             "concat_mask": torch.ones(1, 1, FRAMES, HEIGHT, WIDTH),
@@ -222,19 +220,19 @@ KINDS: dict[str, Kind] = {
         },
     ),
     "Wan Fun control with a reference": Kind(
-        _wan(model_type="i2v", in_dim=48, in_dim_ref_conv=16),
+        wan(model_type="i2v", in_dim=48, in_dim_ref_conv=16),
         lambda: {
             "concat_latent_image": noise(1, 32, FRAMES, HEIGHT, WIDTH),
             "reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)],
         },
     ),
-    "Wan Phantom": Kind(_wan(), lambda: {"time_dim_concat": noise(1, 16, 2, HEIGHT, WIDTH)}),
+    "Wan Phantom": Kind(wan(), lambda: {"time_dim_concat": noise(1, 16, 2, HEIGHT, WIDTH)}),
     "Wan Camera": Kind(
-        _wan("CameraWanModel", model_type="camera", in_dim=32),
+        wan("CameraWanModel", model_type="camera", in_dim=32),
         lambda: {"camera_conditions": noise(1, 24, FRAMES, 8 * HEIGHT, 8 * WIDTH)},
     ),
     "Wan VACE": Kind(
-        _wan("VaceWanModel", vace_layers=2, vace_in_dim=96, layers=4),
+        wan("VaceWanModel", vace_layers=2, vace_in_dim=96, layers=4),
         lambda: {
             "vace_frames": [noise(1, 32, FRAMES, HEIGHT, WIDTH)],
             "vace_mask": [torch.ones(1, 64, FRAMES, HEIGHT, WIDTH)],
@@ -243,7 +241,7 @@ KINDS: dict[str, Kind] = {
         between=("vace_blocks.0", "vace_blocks.1"),
     ),
     "Wan S2V": Kind(
-        _wan("WanModel_S2V"),
+        wan("WanModel_S2V"),
         lambda: {
             "audio_embed": noise(1, 25, 1024, 4 * FRAMES),
             "reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)],
@@ -253,7 +251,7 @@ KINDS: dict[str, Kind] = {
         between=("audio_injector.injector.0", "audio_injector.injector.1"),
     ),
     "Wan HuMo": Kind(
-        _wan("HumoWanModel"),
+        wan("HumoWanModel"),
         lambda: {
             "audio_embed": noise(1, FRAMES, 8, 5, 1280),
             "reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)],
@@ -261,7 +259,7 @@ KINDS: dict[str, Kind] = {
         stand_ins={"audio_proj": _AnySound},
     ),
     "Wan Animate": Kind(
-        _wan("AnimateWanModel", in_dim=36),
+        wan("AnimateWanModel", in_dim=36),
         lambda: {
             "face_video_pixels": noise(1, 3, 4 * (FRAMES - 1), 16, 16),
             "pose_video_latent": noise(1, 16, FRAMES - 1, HEIGHT, WIDTH),
@@ -271,9 +269,9 @@ KINDS: dict[str, Kind] = {
         between=("face_adapter.fuser_blocks.0",),
         stand_ins={"motion_encoder": _AnyMotion, "face_encoder": _AnyFaces},
     ),
-    "HunyuanVideo": Kind(_hunyuan(), lambda: {"pooled_output": noise(1, 768), "guidance": 6.0}),
+    "HunyuanVideo": Kind(hunyuan(), lambda: {"pooled_output": noise(1, 768), "guidance": 6.0}),
     "HunyuanVideo with a reference": Kind(
-        _hunyuan(),
+        hunyuan(),
         lambda: {
             "pooled_output": noise(1, 768),
             "ref_latent": noise(1, 16, 1, HEIGHT, WIDTH),
@@ -282,7 +280,7 @@ KINDS: dict[str, Kind] = {
         text_tokens=(6, 5),  # the host's own code fails on a reference with a batch above 1
     ),
     "HunyuanVideo 1.5": Kind(
-        _hunyuan(
+        hunyuan(
             in_channels=65,
             out_channels=32,
             vec_in_dim=None,

@@ -1,0 +1,149 @@
+"""Where the video is in the tokens, what the probe looks at, and how much is kept of it."""
+
+from __future__ import annotations
+
+import gc
+from itertools import pairwise
+
+import pytest
+import torch
+from host.running import STEPS, Witness, blocks_of, sample, stream_in, with_hook
+from host.tiny import KINDS, Kind, wan
+from torch import Tensor
+
+WITHOUT_GRID = ["LTXV with keyframes"]
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+with_grid = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in WITHOUT_GRID])
+
+
+def first_call(tiny_model):
+    """(x, other arguments) of the first model call of a run."""
+    from comfy.patcher_extension import WrappersMP
+
+    seen = []
+
+    def keep(executor, x, *args, **kwargs):
+        seen.append((x.clone(), args, kwargs))
+        return executor(x, *args, **kwargs)
+
+    model = tiny_model.model.clone()
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", keep)
+    sample(tiny_model, model)
+    return seen[0]
+
+
+def stack_input(tiny_model, x, args, kwargs):
+    seen = []
+    block = next(iter(blocks_of(tiny_model.module).values()))
+    hook = block.register_forward_pre_hook(
+        lambda block, args, kwargs: seen.append(stream_in(args, kwargs).clone()), with_kwargs=True
+    )
+    with with_hook(hook), torch.no_grad():
+        tiny_model.model.model.apply_model(x, *args, **kwargs)
+    return seen[0]
+
+
+@with_grid
+def test_a_change_at_one_place_of_the_latent_moves_exactly_the_token_that_the_grid_says(kind, tiny, pack):
+    x, args, kwargs = first_call(tiny(kind))
+    before = stack_input(tiny(kind), x, args, kwargs)
+    family = pack.nodes.host.families.family_of(tiny(kind).module)
+    grid = family.grid(tiny(kind).module, x, kwargs)
+    assert grid.fits(before.shape[1])
+
+    patch = getattr(tiny(kind).module, "patch_size", (1, 1, 1))
+    frames, height, width = x.shape[2:]
+    columns = -(-width // patch[2])
+    # Not at row or column 0: an odd size is padded with these.
+    for frame, row, column in ((0, 1, 1), (1, height - 1, 1), (frames - 1, 1, width - 1)):
+        moved = x.clone()
+        moved[:, :, frame, row, column] += 1
+        after = stack_input(tiny(kind), moved, args, kwargs)
+        tokens = (after != before).any(dim=-1).any(dim=0).nonzero().flatten().tolist()
+        position = row // patch[1] * columns + column // patch[2]
+        assert tokens == [grid.start + frame * grid.positions + position]
+
+
+@every_kind
+def test_motion_is_measured_where_the_frames_are_known_and_the_report_says_so_where_not(kind, tiny, adacache, pack):
+    """Change and motion, computed again from what the probe block got and made, over the tokens of the video."""
+    model, attachment = adacache(
+        tiny(kind).model, rate=3, probe_stride=1, moreg=pack.adacache_core.MotionConfig(strength=0, window=(0, 1))
+    )
+    blocks = list(blocks_of(tiny(kind).module))
+    depth = sum(name.startswith(blocks[0].split(".")[0]) for name in blocks)
+    with Witness(tiny(kind)) as witness:
+        sample(tiny(kind), witness.watched(model))
+    report = attachment.finished[-1].report
+
+    x, _, kwargs = first_call(tiny(kind))
+    grid = pack.nodes.host.families.family_of(tiny(kind).module).grid(tiny(kind).module, x, kwargs)
+    video = slice(grid.start, grid.start + grid.frames * grid.positions)
+    probes = {}
+    for call in witness.calls:
+        if call.computed:
+            name = blocks[depth // 2]
+            added = call.left[name] - call.entered[name]
+            probes.setdefault(call.evaluation, []).append(added if kind in WITHOUT_GRID else added[:, video])
+    probes = {evaluation: torch.cat(added) for evaluation, added in probes.items()}
+
+    assert list(probes) == [0, 1, 4, 7, 8]
+    for (before, old), (after, new) in pairwise(probes.items()):
+        rate = 1 if before == 0 else 3  # as planned, though the last step was forced
+        change = (new - old).abs().sum() / old.abs().sum() / rate
+        record = report.evaluations[after]
+        assert record.metric == pytest.approx(change.item(), rel=1e-4)
+        if kind in WITHOUT_GRID:
+            assert record.motion is None
+            continue
+        frames = new.unflatten(1, (grid.frames, grid.positions))
+        later, earlier = frames[:, 1:], frames[:, :-1]
+        motion = (later - earlier).abs().sum() / (later.abs().sum() + earlier.abs().sum())
+        assert record.motion == pytest.approx(motion.item(), rel=1e-4)
+    notes = ["MoReg off: the frames are not found in the tokens of this model"] if kind in WITHOUT_GRID else []
+    assert report.notes == notes
+
+
+@pytest.mark.parametrize("kind", ["HunyuanVideo", "LTXV"])
+def test_blocks_that_work_in_place_are_among_those_tested(kind, tiny):
+    """Else law 4 would not show that their input is copied in time."""
+    block = next(iter(blocks_of(tiny(kind).module).values()))
+    before = []
+    enter = block.register_forward_pre_hook(
+        lambda block, args, kwargs: before.append((stream_in(args, kwargs), stream_in(args, kwargs).clone())),
+        with_kwargs=True,
+    )
+    with with_hook(enter):
+        sample(tiny(kind), steps=1)
+    given, copy = before[0]
+    assert not torch.equal(given, copy)
+
+
+@pytest.mark.parametrize("layers", [4, 40])
+def test_between_evaluations_a_conditioning_costs_at_most_one_and_a_quarter_streams(layers, host, adacache):
+    """Tensors of at least one stream's quarter are counted wherever they are; the report has to agree."""
+    tiny = Kind(wan(layers=layers), size=(4, 8, 16)).build()
+    model, attachment = adacache(tiny.model, rate=3)
+    sample(tiny, model, steps=1)
+    held = []
+
+    def callback(step, *args):
+        gc.collect()
+        storages = {
+            thing.untyped_storage()._cdata: thing.untyped_storage().nbytes()
+            for thing in gc.get_objects()
+            if issubclass(type(thing), Tensor) and thing.shape[-1:] == (128,)
+        }
+        held.append(sum(storages.values()))
+
+    gc.collect()
+    gc.freeze()
+    try:
+        sample(tiny, model, callback=callback)
+    finally:
+        gc.unfreeze()
+    stream = 4 * 4 * 8 * 128 * 4  # tokens x width x bytes
+    assert len(held) == STEPS
+    assert stream < max(held) / 2 <= 1.25 * stream
+    assert attachment.finished[-1].report.cache_bytes_max == max(held)
