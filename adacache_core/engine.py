@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .cache import ResidualCache
 from .change import change_sums
 from .config import CacheConfig
+from .errors import AdaCacheError
 from .motion import motion_sums
 from .presets import FAST_30
 from .report import COMPUTED, PARTLY, REUSED, RunReport, StepRecord
@@ -38,7 +39,8 @@ class _Evaluation:
     record: StepRecord
     reuse: bool
     wants_metric: bool
-    visits: Counter = field(default_factory=Counter)
+    visits: Counter = field(default_factory=Counter)  # by key
+    places: Counter = field(default_factory=Counter)  # by key and variant
     change: Tensor | None = None  # (2,), summed over calls
     motion: Tensor | None = None  # (strides, 3), summed over calls
     motion_missing: str = ""
@@ -123,15 +125,13 @@ class Engine:
                 self._close(current)
         finally:
             self._evaluation = None
+            if record.calls_computed < record.calls:
+                record.state = PARTLY if record.calls_computed else REUSED
 
     def _close(self, current: _Evaluation) -> None:
         record = current.record
         if self.idle_reason:
             return
-        if record.calls_computed == 0 and record.calls:
-            record.state = REUSED
-        elif record.calls_computed < record.calls:
-            record.state = PARTLY
         if current.reuse:
             if record.calls_computed:
                 record.reason = "nothing to reuse"
@@ -141,7 +141,6 @@ class Engine:
         record.rate = self.schedule.rate
         if record.calls_computed:
             self.cache.evict_untouched()
-        self.report.cache_bytes_max = max(self.report.cache_bytes_max, self.cache.bytes_max)
 
     def _observe(self, current: _Evaluation) -> None:
         if current.change is None:
@@ -234,8 +233,8 @@ class Engine:
         for key in keys:
             first = first and current.visits[key] == 0
             current.visits[key] += 1
-            occurrence = current.visits[(key, variant)] = current.visits[(key, variant)] + 1
-            places.append((key, variant, occurrence))
+            current.places[(key, variant)] += 1
+            places.append((key, variant, current.places[(key, variant)]))
         return places, first
 
     def _store(
@@ -243,6 +242,8 @@ class Engine:
     ) -> None:
         if not tape.residual:  # the blocks did not run: somebody else answered this call
             return
+        if len(tape.residual) != len(places):
+            raise AdaCacheError(f"{len(places)} keys were given for a batch of {len(tape.residual)}")
         for place, residual in zip(places, tape.residual, strict=True):
             self.cache.put(place, signature, residual)
         if tape.probe is None:
@@ -274,6 +275,7 @@ class Engine:
         """Ends the run: nothing is held afterwards, and the report has its times."""
         self.cache.clear()
         self._stacks.clear()
+        self.report.cache_bytes_max = self.cache.bytes_max
         for record, seconds in zip(self.report.evaluations, self._clock.read(), strict=False):
             record.seconds = seconds
         return self.report
@@ -334,7 +336,7 @@ class AdaCache:
         >>> run.report.computed, run.report.total
 
     Args:
-        module: holds the blocks. It is restored after every call and not kept after the run.
+        module: holds the blocks. It is restored after every call.
         blocks: dotted path of the block container, or several in the order in which they run.
         head: dotted path of the module whose first argument is the stack's output.
         steps: number of sampler steps.
