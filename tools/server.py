@@ -24,7 +24,7 @@ import websocket
 
 from tools.host import ROOT, HostError, find_python
 
-PACK = "adacache-from-this-clone"  # a folder name that no installed pack has
+PACK = "AdaCache from this clone"  # a folder name that no installed pack has
 START_SECONDS = 300
 LOG_LINES = 30  # of the server's log, shown when it fails
 
@@ -75,6 +75,10 @@ class Server:
         while number not in (history := json.loads(self._get(f"/history/{number}"))):
             time.sleep(0.1)  # it is written a moment after the message
         return history[number]["outputs"]
+
+    def interrupt(self) -> None:
+        """Cancels what is running."""
+        self._get("/interrupt", b"{}")
 
     def view(self, file: dict[str, str]) -> bytes:
         """One of the files that output nodes name."""
