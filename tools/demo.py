@@ -23,6 +23,7 @@ from tools.video import read_webp, write_webp
 
 WORKFLOW = ROOT / "workflows" / "demo_wan_tiny.json"
 LATENT_WIDTH = 16  # of the demo model's videos
+PLAIN, CACHED = "without AdaCache", "with AdaCache"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def in_comfyui(host: Path, workflow: dict[str, Any], files: Files) -> RunReport:
 
         def progress(node: str, done: int, total: int) -> None:
             if node not in bars:
-                bars[node] = tqdm(total=total, desc=prompt[node]["_meta"]["title"], mininterval=1)
+                label = CACHED if "AdaCacheApply" in upstream(prompt, node) else PLAIN
+                bars[node] = tqdm(total=total, desc=label, mininterval=1)
             bars[node].update(done - bars[node].n)
             if done == total:
                 bars[node].close()
@@ -135,7 +137,8 @@ def settings_of(workflow: dict[str, Any]) -> Settings:
         widgets.setdefault(node["type"], []).append(node.get("widgets_values", []))
     assert "AdaCacheMoReg" not in widgets, "the diffusers path does not know MoReg's widgets"
     *prompt, _ = next(values for values in widgets["AdaCacheDemoPrompt"] if not values[-1])
-    seed, _, steps, cfg, sampler, scheduler, _ = widgets["KSampler"][0]
+    seed, _ = widgets["PrimitiveInt"][0]  # both samplers' seed inputs hang on it
+    _, _, steps, cfg, sampler, scheduler, _ = widgets["KSampler"][0]
     assert (sampler, scheduler) == ("euler", "simple"), "the diffusers path has no other sampler"
     preset, start, end, probe_position, _ = widgets["AdaCacheApply"][0]
     codebook = PRESETS[preset]
@@ -161,8 +164,8 @@ def in_diffusers(settings: Settings, files: Files) -> RunReport:
 
     model = demo_model.load()
     run = (model, settings.prompt, settings.seed, settings.steps, settings.cfg)
-    plain, _ = demo_model.sample(*run, label="plain")
-    cached, report = demo_model.sample(*run, config=settings.config, label="with AdaCache")
+    plain, _ = demo_model.sample(*run, label=PLAIN)
+    cached, report = demo_model.sample(*run, config=settings.config, label=CACHED)
     report.preset = settings.preset
     write_webp(demo_model.preview(plain), files.plain, settings.fps, settings.scale)
     write_webp(demo_model.preview(cached), files.cached, settings.fps, settings.scale)
@@ -175,9 +178,9 @@ def table(report: RunReport, quality: Quality) -> str:
     """The uncached and the cached video, a row each."""
     rows = [
         ("", "steps computed", "speed-up counted", "measured", "PSNR", "SSIM", "motion kept"),
-        ("no cache", f"{report.total} of {report.total}", "1.00x", "1.00x", "", "", "100 %"),
+        (PLAIN, f"{report.total} of {report.total}", "1.00x", "1.00x", "", "", "100 %"),
         (
-            f"AdaCache {report.preset}",
+            f"{CACHED} ({report.preset})",
             f"{report.computed} of {report.total}",
             f"{report.counted_speedup:.2f}x",
             f"{report.measured_speedup:.2f}x" if report.measured_speedup else "",
