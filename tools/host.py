@@ -20,6 +20,8 @@ PLACES = "COMFYUI_PATH, the ComfyUI that this clone is a custom node of, ~/comfy
 INSTALLED = ROOT / ".nox" / "comfyui" / "ComfyUI"
 COMPLETE = "installed"
 
+CONSTRAINTS = ROOT / "tools" / "constraints.txt"
+
 
 class HostError(RuntimeError):
     """A ComfyUI that was named or found cannot be used; the message says what to do."""
@@ -75,7 +77,8 @@ def install() -> Path:
     """Installs the newest ComfyUI with comfy-cli, to completion, with an environment of its own; once.
 
     Torch comes from the package registry with the other requirements, whose build serves CPU and GPU
-    (comfy-cli would take it from elsewhere). comfy-cli keeps settings at home, so it is given a home of ours.
+    (comfy-cli would take it from elsewhere), and in versions that fit together, which the host does not
+    ask for. comfy-cli keeps settings at home, so it is given a home of ours.
 
     Returns:
         The folder of the ComfyUI.
@@ -90,7 +93,7 @@ def install() -> Path:
     (home / ".config").mkdir(parents=True, exist_ok=True)
     # comfy-cli installs into VIRTUAL_ENV or CONDA_PREFIX where it sees one.
     environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
-    environment |= {"HOME": str(home), "DO_NOT_TRACK": "1"}
+    environment |= {"HOME": str(home), "DO_NOT_TRACK": "1", "PIP_CONSTRAINT": str(CONSTRAINTS)}
     command = [Path(sys.executable).parent / "comfy", "--skip-prompt", f"--workspace={INSTALLED}"]
     command += ["install", "--cpu", "--skip-torch-or-directml"]
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL)

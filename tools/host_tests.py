@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tools.host import PLACES, ROOT, HostError, find_host, find_python, version_of
+from tools.host import CONSTRAINTS, PLACES, ROOT, HostError, find_host, find_python, version_of
 
 PYTEST_FOLDER = ROOT / ".nox" / "host-pytest"
 RESULTS = PYTEST_FOLDER / "results.xml"
@@ -22,11 +22,8 @@ RUN_PYTEST = (
 )
 
 
-def main(requirement: str) -> int:
+def main() -> int:
     """Prints, last, how many tests ran on which host, or that none did.
-
-    Args:
-        requirement: which pytest to bring, as package installers write it.
 
     Returns:
         Exit status; a host without a single test that ran is a failure.
@@ -40,7 +37,7 @@ def main(requirement: str) -> int:
     except HostError as error:
         print(f"host tests: {error}")
         return 1
-    _bring(requirement, python)
+    _bring_pytest(python)
     RESULTS.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTHONPATH", None)
@@ -63,11 +60,11 @@ def count(results: Path) -> tuple[int, int, int]:
     return sums["tests"] - sums["skipped"], sums["failures"] + sums["errors"], sums["skipped"]
 
 
-def _bring(requirement: str, python: Path) -> None:
+def _bring_pytest(python: Path) -> None:
     """Installs pytest into our folder, for this Python."""
     command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
-    subprocess.run([*command, "--target", PYTEST_FOLDER, requirement], check=True)
+    subprocess.run([*command, "--target", PYTEST_FOLDER, "--constraint", CONSTRAINTS, "pytest"], check=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

@@ -117,7 +117,7 @@ def test_the_python_of_a_host_is_found_in_this_order(nowhere, monkeypatch):
 
 
 def test_without_a_host_its_tests_are_said_not_to_have_run(nowhere, capsys):
-    assert host_tests.main("pytest") == 0
+    assert host_tests.main() == 0
     assert "not run and not counted as passed" in capsys.readouterr().out
 
 
@@ -125,9 +125,9 @@ def test_a_host_in_which_no_test_ran_is_a_failure(nowhere, monkeypatch, capsys):
     folder = make_host(nowhere / "named")
     make_python(folder / "venv")  # a Python that ends at once, and well
     monkeypatch.setenv("COMFYUI_PATH", str(folder))
-    monkeypatch.setattr(host_tests, "_bring", lambda requirement, python: None)
+    monkeypatch.setattr(host_tests, "_bring_pytest", lambda python: None)
     monkeypatch.setattr(host_tests, "RESULTS", nowhere / "results.xml")
-    assert host_tests.main("pytest") == 1
+    assert host_tests.main() == 1
     assert "0 ran, 0 failed, 0 skipped on ComfyUI 1.2.3" in capsys.readouterr().out
 
 
