@@ -54,7 +54,6 @@ class Engine:
         steps: number of sampler steps.
         layout: where modules keep their blocks.
         ends_at_zero: see `ScheduleState`.
-        stand_down: a reason not to touch this run, for the report; "" to work.
         report: to be filled, with what the caller knows already.
     """
 
@@ -65,7 +64,6 @@ class Engine:
         layout: StackLayout,
         *,
         ends_at_zero: bool = True,
-        stand_down: str = "",
         report: RunReport | None = None,
     ) -> None:
         self.config = config
@@ -74,8 +72,8 @@ class Engine:
         self.schedule = ScheduleState(config, steps, ends_at_zero=ends_at_zero)
         self.report.codebook = str(self.schedule.codebook)
         self.layout = layout
-        self.idle_reason = stand_down or self._why_idle(steps)
-        if stand_down or (self.idle_reason and not config.never_skips):
+        self.idle_reason = self._why_idle(steps)
+        if not config.never_skips:
             self.note(self.idle_reason)
         self.cache = ResidualCache(config.offload)
         self._stacks: dict[nn.Module, BlockStack] = {}
@@ -241,6 +239,7 @@ class Engine:
         self, current: _Evaluation, tape: Tape, keys: Sequence[Hashable], places: list[Hashable], signature: Hashable
     ) -> None:
         if not tape.residual:  # the blocks did not run: somebody else answered this call
+            current.record.calls_computed -= 1
             return
         if len(tape.residual) != len(places):
             raise AdaCacheError(f"{len(places)} keys were given for a batch of {len(tape.residual)}")

@@ -50,12 +50,18 @@ class Run:
             len(self.sigmas) - 1,
             self.family.layout,
             ends_at_zero=self.sigmas[-1] == 0,
-            stand_down=_other_cache(guider.model_options),
             report=report,
         )
+        self.other_cache = _other_cache(guider.model_options)
+        self.engine.note(self.other_cache)
 
     def register(self, model_options: dict) -> None:
-        """Puts the run's wrappers into its model options, behind those of everybody else."""
+        """Puts the run's wrappers into its model options, behind those of everybody else.
+
+        Beside another cache there are none: who does not look reports no evaluations, instead of false ones.
+        """
+        if self.other_cache:
+            return
         add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self.predict_noise, model_options, is_model_options=True)
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self.apply_model, model_options, is_model_options=True)
 

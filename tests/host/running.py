@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -160,6 +161,11 @@ class Witness:
         self.calls[-1].head_in = args[0].clone()
 
 
+def row_of(report: Any) -> list[tuple[int, int]]:
+    """What a report claims that `Witness.row` saw."""
+    return [(record.calls, record.calls_computed) for record in report.evaluations]
+
+
 class _Enough(Exception):
     """The embedding is known; the rest of the call is not wanted."""
 
@@ -188,6 +194,44 @@ def embedded(tiny: Tiny, call: Call) -> Tensor:
     finally:
         handle.remove()
     return found[0]
+
+
+def held(last: Call, x: Tensor) -> Tensor:
+    """Per-block reuse, at the head: `x` plus what each block, with what follows it, added in the call `last`."""
+    blocks = [stream for stream in last.entered.values() if stream.shape == x.shape]
+    tokens = last.head_in.shape[1]
+    streams = [stream[:, -tokens:].double() for stream in (*blocks, last.head_in)]  # references are cut off in front
+    return x[:, -tokens:].double() + sum(after - before for before, after in pairwise(streams))
+
+
+def assert_reuse_is_per_block(tiny: Tiny, witness: Witness) -> int:
+    """Computed calls are those of the unpatched model, bit for bit; reused ones are per-block reuse up to rounding.
+
+    Calls are told apart by their place within an evaluation, so these must come in one order.
+
+    Returns:
+        How many calls were reused.
+    """
+    last: dict[int, Call] = {}
+    reused = 0
+    for number, call in enumerate(witness.calls):
+        place = number - next(n for n, other in enumerate(witness.calls) if other.evaluation == call.evaluation)
+        if call.computed:
+            last[place] = call
+            assert torch.equal(replay(tiny, call), call.output)
+            continue
+        reused += 1
+        dtype = call.head_in.dtype
+        rounding = 2 * torch.finfo(dtype).eps
+        expected = held(last[place], embedded(tiny, call)).to(dtype)
+        assert (call.head_in - expected).abs().max() <= rounding * expected.abs().max()
+        handle = head_of(tiny.module).register_forward_pre_hook(
+            lambda head, args, expected=expected: (expected, *args[1:])
+        )
+        with with_hook(handle):
+            output = replay(tiny, call)
+        assert (call.output - output).abs().max() <= 4 * rounding * output.abs().max()
+    return reused
 
 
 def raising(module: nn.Module, error: BaseException, at: int) -> Any:

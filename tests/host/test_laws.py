@@ -11,12 +11,12 @@ import torch
 from host.running import (
     STEPS,
     Witness,
+    assert_reuse_is_per_block,
     blocks_of,
-    embedded,
     head_of,
     holding_no_new_tensor,
     raising,
-    replay,
+    row_of,
     sample,
     with_hook,
 )
@@ -178,42 +178,17 @@ def watched(tiny, adacache):
     return run
 
 
-def held(last, x):
-    """Per-block reuse, at the head: `x` plus what each block, with what follows it, added in the call `last`."""
-    blocks = [stream for stream in last.entered.values() if stream.shape == x.shape]
-    tokens = last.head_in.shape[1]
-    streams = [stream[:, -tokens:].double() for stream in (*blocks, last.head_in)]  # references are cut off in front
-    return x[:, -tokens:].double() + sum(after - before for before, after in pairwise(streams))
-
-
 @pytest.mark.parametrize(("kind", "dtype"), [*((kind, torch.float32) for kind in KINDS), *LOW_PRECISION])
 def test_law_4_a_reused_step_equals_per_block_reuse(kind, dtype, tiny, watched):
     witness, _ = watched(kind, dtype)
-    rounding = 4 * torch.finfo(dtype).eps
-    last, reused = {}, 0
-    for place, call in enumerate(witness.calls):
-        slot = place % witness.row()[call.evaluation][0]  # conditionings that are not batched take turns
-        if call.computed:
-            last[slot] = call
-            assert torch.equal(replay(tiny(kind, dtype), call), call.output)
-            continue
-        reused += 1
-        expected = held(last[slot], embedded(tiny(kind, dtype), call))
-        assert call.head_in.dtype == dtype
-        assert (call.head_in - expected).abs().max() <= rounding * expected.abs().max()
-        forced = head_of(tiny(kind, dtype).module).register_forward_pre_hook(
-            lambda head, args, expected=expected: (expected.to(dtype), *args[1:])
-        )
-        with with_hook(forced):
-            output = replay(tiny(kind, dtype), call)
-        assert (call.output - output).abs().max() <= 4 * rounding * output.abs().max()
-    assert reused == 4 * len(last)
+    reused = assert_reuse_is_per_block(tiny(kind, dtype), witness)
+    assert reused == 4 * witness.row()[0][0]
 
 
 @every_kind
 def test_law_6_the_report_equals_what_counters_inside_the_blocks_saw(kind, tiny, watched):
     witness, report = watched(kind)
-    assert [(record.calls, record.calls_computed) for record in report.evaluations] == witness.row()
+    assert row_of(report) == witness.row()
     assert states(report) == ["computed" if ran else "reused" for _, ran in witness.row()]
     assert [record.step for record in report.evaluations if record.state == "computed"] == [0, 1, 4, 7, 8]
     assert report.computed == 5
@@ -233,7 +208,7 @@ def test_law_6_an_evaluation_of_which_only_some_calls_ran_the_blocks_is_partly_c
     with Witness(wan) as witness:
         sample(wan, witness.watched(model), positive=[*wan.positive, late])
     report = attachment.finished[-1].report
-    assert [(record.calls, record.calls_computed) for record in report.evaluations] == witness.row()
+    assert row_of(report) == witness.row()
     assert states(report)[:5] == ["computed", "computed", "partly", "reused", "computed"]
     assert witness.row()[2] == (2, 1)
 

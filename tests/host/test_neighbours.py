@@ -1,0 +1,221 @@
+"""Other nodes on the same MODEL: compilers, caches, guidance, patches, LoRAs, and a second AdaCache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from host.running import Witness, assert_reuse_is_per_block, blocks_of, replay, row_of, sample
+
+WATCH = ((0.0, 4), (1.0, 1))  # records every step, skips none
+
+
+def test_a_second_adacache_takes_the_place_of_the_first(tiny, adacache):
+    wan = tiny("Wan t2v")
+    first, of_first = adacache(wan.model, rate=2)
+    second, of_second = adacache(first, rate=3)
+    alone, _ = adacache(wan.model, rate=3)
+    assert torch.equal(sample(wan, second), sample(wan, alone))
+    assert len(of_first.finished) == 0
+    assert len(of_second.finished) == 1
+
+
+@pytest.mark.parametrize("node", ["EasyCacheNode", "LazyCacheNode"])
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_beside_another_cache_adacache_stands_down(node, ours_first, tiny, adacache):
+    import comfy_extras.nodes_easycache
+
+    def other(model):
+        return getattr(comfy_extras.nodes_easycache, node).execute(model, 2.0, 0.1, 0.9, False).args[0]
+
+    wan = tiny("Wan t2v")
+    if ours_first:
+        ours, attachment = adacache(wan.model, rate=3)
+        both = other(ours)
+    else:
+        both, attachment = adacache(other(wan.model), rate=3)
+    alone = sample(wan, other(wan.model))
+    assert not torch.equal(alone, sample(wan))  # it does skip something
+    assert torch.equal(sample(wan, both), alone)
+    report = attachment.finished[-1].report
+    assert report.notes == ["EasyCache or LazyCache is on this model; AdaCache stands down for this run"]
+    assert report.total == 0  # it did not look, so it does not claim that anything was computed
+
+
+class CountingBackend:
+    """Compiles nothing; knows how often each graph attends and how often it ran."""
+
+    def __init__(self):
+        self.attentions: list[int] = []
+        self.runs: list[int] = []
+
+    def __call__(self, graph, inputs, **options):
+        number = len(self.runs)
+        self.attentions.append(sum("scaled_dot_product" in str(node.target) for node in graph.graph.nodes))
+        self.runs.append(0)
+
+        def run(*args):
+            self.runs[number] += 1
+            return graph.forward(*args)
+
+        return run
+
+
+@pytest.mark.parametrize(
+    ("kind", "outside", "ours_first"), [("Wan VACE", 0, True), ("Wan VACE", 0, False), ("HunyuanVideo", 2, True)]
+)
+def test_a_compiled_model_really_skips_its_blocks_with_two_graphs_and_no_more(
+    kind, outside, ours_first, tiny, adacache
+):
+    """The host's TorchCompileModel drops the guards on transformer options: a decision made there would freeze."""
+    import torch._dynamo
+    from comfy_extras.nodes_torch_compile import TorchCompileModel
+
+    torch._dynamo.reset()
+    backend = CountingBackend()
+    if ours_first:
+        ours, attachment = adacache(tiny(kind).model, rate=3)
+        model = TorchCompileModel.execute(ours, backend).args[0]
+    else:
+        model, attachment = adacache(TorchCompileModel.execute(tiny(kind).model, backend).args[0], rate=3)
+    video = sample(tiny(kind), model)
+    assert attachment.finished[-1].report.computed == 5
+    assert sorted(backend.runs) == [4, 5]
+    of_reused, of_computed = (backend.attentions[backend.runs.index(runs)] for runs in (4, 5))
+    assert of_reused == outside  # HunyuanVideo refines its text before the blocks
+    assert of_computed >= outside + len(blocks_of(tiny(kind).module))
+
+    eager, _ = adacache(tiny(kind).model, rate=3)
+    torch.testing.assert_close(video, sample(tiny(kind), eager), rtol=0, atol=1e-4 * video.abs().max().item())
+
+
+def passes_on(args, extra):
+    return extra["original_block"](args)
+
+
+def skips(args, extra):
+    return {key: args[key] for key in ("img", "txt") if key in args}
+
+
+@pytest.mark.parametrize("kind", ["Wan VACE", "HunyuanVideo", "LTXV"])
+@pytest.mark.parametrize("place", ["first", "probe"])
+def test_a_patch_that_calls_its_block_changes_nothing(kind, place, tiny, adacache):
+    depth = sum(not name.startswith("single") for name in blocks_of(tiny(kind).module))
+    patched = tiny(kind).model.clone()
+    patched.set_model_patch_replace(passes_on, "dit", "double_block", 0 if place == "first" else depth // 2)
+    assert torch.equal(sample(tiny(kind), patched), sample(tiny(kind)))
+    with_both, attachment = adacache(patched, rate=3)
+    alone, _ = adacache(tiny(kind).model, rate=3)
+    assert torch.equal(sample(tiny(kind), with_both), sample(tiny(kind), alone))
+    assert attachment.finished[-1].report.computed == 5
+
+
+@pytest.mark.parametrize("kind", ["Wan VACE", "HunyuanVideo", "LTXV"])
+@pytest.mark.parametrize("replaced", [[0], [2], [0, 2]])
+def test_a_patch_in_place_of_its_block_is_in_what_is_reused(kind, replaced, tiny, adacache):
+    """Also in place of the first block, which then cannot show what the stack was given."""
+    given = []
+
+    def skips_and_notes(args, extra):
+        given.append(args["img"].clone())
+        return skips(args, extra)
+
+    patched = tiny(kind).model.clone()
+    for index in replaced:
+        patched.set_model_patch_replace(skips_and_notes if index == 0 else skips, "dit", "double_block", index)
+    watching, _ = adacache(patched, table=WATCH)
+    assert torch.equal(sample(tiny(kind), watching), sample(tiny(kind), patched))
+
+    model, attachment = adacache(patched, rate=3)
+    with Witness(tiny(kind)) as witness:
+        sample(tiny(kind), witness.watched(model))
+    assert [
+        (record.calls, record.calls_computed) for record in attachment.finished[-1].report.evaluations
+    ] == witness.row()
+    if 0 not in replaced:
+        assert assert_reuse_is_per_block(tiny(kind), witness) == 4
+        return
+    given.clear()
+    last = None
+    reused = 0
+    for call in witness.calls:
+        output = replay(tiny(kind), call)
+        stack_input = given.pop()
+        if call.computed:
+            assert torch.equal(output, call.output)
+            last = call.head_in - stack_input
+        else:
+            reused += 1
+            torch.testing.assert_close(call.head_in, stack_input + last, rtol=1e-5, atol=1e-5)
+    assert reused == 4
+
+
+def test_where_every_block_is_replaced_nothing_is_measured_and_nothing_skipped(tiny, adacache):
+    wan = tiny("Wan t2v")
+    patched = wan.model.clone()
+    for index in range(len(blocks_of(wan.module))):
+        patched.set_model_patch_replace(skips, "dit", "double_block", index)
+    model, attachment = adacache(patched, rate=3)
+    assert torch.equal(sample(wan, model), sample(wan, patched))
+    assert attachment.finished[-1].report.computed == attachment.finished[-1].report.total
+
+
+@pytest.mark.parametrize("layers", ["1", "0, 1"])
+def test_skip_layer_guidance_reuses_its_own_pass_and_stays_out_of_the_metric(layers, tiny, adacache):
+    from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
+
+    wan = tiny("Wan t2v")
+    guided = SkipLayerGuidanceDiT.execute(wan.model, 3.0, 0.0, 1.0, double_layers=layers).args[0]
+    watching, attachment = adacache(guided, table=WATCH, probe_stride=1)
+    with Witness(wan) as witness:
+        video = sample(wan, witness.watched(watching))
+    assert torch.equal(video, sample(wan, guided))
+    old, _, new, _ = (call.left["blocks.2"] - call.entered["blocks.2"] for call in witness.calls[:4])
+    change = (new - old).abs().sum() / old.abs().sum()
+    assert attachment.finished[-1].report.evaluations[1].metric == pytest.approx(change.item(), rel=1e-4)
+
+    model, attachment = adacache(guided, rate=3)
+    with Witness(wan) as witness:
+        sample(wan, witness.watched(model))
+    assert witness.row() == [(2, 2), (2, 2), (2, 0), (2, 0), (2, 2), (2, 0), (2, 0), (2, 2), (2, 2)]
+    assert [
+        (record.calls, record.calls_computed) for record in attachment.finished[-1].report.evaluations
+    ] == witness.row()
+    if "0" not in layers:
+        assert assert_reuse_is_per_block(wan, witness) == 8
+
+
+def test_a_call_that_somebody_else_answers_is_neither_kept_nor_called_computed(tiny, adacache):
+    from comfy.patcher_extension import WrappersMP
+
+    wan, calls = tiny("Wan t2v"), []
+
+    def answers_some(executor, x, *args, **kwargs):
+        calls.append(x)
+        return 0.1 * x if len(calls) in (2, 3, 6) else executor(x, *args, **kwargs)
+
+    strange = wan.model.clone()
+    strange.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", answers_some)
+    model, attachment = adacache(strange, rate=3)
+    with Witness(wan) as witness:
+        sample(wan, witness.watched(model))
+    report = attachment.finished[-1].report
+    assert row_of(report) == witness.row()
+    # The answer at the second step left no rate, so the third was asked for and answered as well.
+    assert witness.row() == [(1, 1), (1, 0), (1, 0), (1, 1), (1, 0), (1, 0), (1, 1), (1, 1), (1, 1)]
+    assert [record.state == "reused" for record in report.evaluations] == [ran == 0 for _, ran in witness.row()]
+
+
+def test_weight_patches_are_applied(tiny, adacache):
+    wan = tiny("Wan t2v")
+    key = "diffusion_model.blocks.2.self_attn.q.weight"
+    change = torch.randn(128, 128, generator=torch.Generator().manual_seed(5))
+    lora = wan.model.clone()
+    assert lora.add_patches({key: ("diff", (change,))}) == [key]
+    watching, _ = adacache(lora, table=WATCH)
+    with_lora = sample(wan, lora)
+    assert torch.equal(sample(wan, watching), with_lora)
+    model, _ = adacache(wan.model, rate=3)
+    before = sample(wan, model)
+    assert model.add_patches({key: ("diff", (change,))}) == [key]
+    assert not torch.equal(sample(wan, model), before)
+    assert not torch.equal(with_lora, sample(wan))
