@@ -1,9 +1,58 @@
-"""Makes `import tools` mean the folder beside `tests`, by file location, as `tests/conftest.py` does for the core."""
+"""Makes `import tools` mean the folder beside `tests`, by file location, as `tests/conftest.py` does for the core.
+
+And one real server for all tests that want one: it takes long to start.
+"""
+
+from __future__ import annotations
 
 import importlib.util
 import sys
 from pathlib import Path
 
-spec = importlib.util.spec_from_file_location("tools", Path(__file__).parents[2] / "tools/__init__.py")
+import pytest
+from e2e.shipped import WORKFLOWS, read_workflow
+
+ROOT = Path(__file__).parents[2]
+
+spec = importlib.util.spec_from_file_location("tools", ROOT / "tools/__init__.py")
 sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules[spec.name])
+
+
+@pytest.fixture(scope="session")
+def server_folder(tmp_path_factory) -> Path:
+    """Where the server of these tests writes; its log is `server.log`."""
+    return tmp_path_factory.mktemp("comfyui")
+
+
+@pytest.fixture(scope="session")
+def server(server_folder):
+    """A running ComfyUI that has the pack, under a folder name with spaces."""
+    from tools.host import PLACES, find_host
+    from tools.server import serve
+
+    host = find_host()
+    if host is None:
+        pytest.skip(f"no ComfyUI was found (looked at {PLACES})")
+    with serve(host, server_folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def object_info(server) -> dict:
+    """The host's description of every node, ours among them."""
+    return server.object_info()
+
+
+@pytest.fixture(params=WORKFLOWS)
+def workflow(request) -> dict:
+    """Each shipped workflow in turn, in the frontend's format."""
+    return read_workflow(request.param)
+
+
+@pytest.fixture(scope="session")
+def demo_prompt(object_info) -> dict:
+    """The demo workflow in API format."""
+    from comfy_cli.workflow_to_api import convert_ui_to_api
+
+    return convert_ui_to_api(read_workflow("demo_wan_tiny"), object_info)

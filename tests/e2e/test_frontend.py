@@ -1,0 +1,104 @@
+"""The shipped workflows in the host's own frontend, in a real browser: loaded, turned into prompts, run, seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from comfy_cli.workflow_to_api import convert_ui_to_api
+from e2e.browser import find_chromium, open_page
+from e2e.shipped import read_workflow
+from PIL import Image
+
+from adacache_core.picture import SERIES
+
+BAR = SERIES[0][0]  # the colour of a computed step
+
+# A file that is not there is not ours, and the browser may be without a network.
+NOT_OURS = "Failed to load resource"
+
+
+@pytest.fixture(scope="module")
+def page(server, server_folder, tmp_path_factory):
+    """The frontend, ready for a graph."""
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("no Chromium was found (CHROMIUM_PATH, or chromium on PATH): the frontend is not tested")
+    settings = server_folder / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))  # else a first-run dialog covers the page
+    with open_page(chromium, f"http://{server.address}/", tmp_path_factory.mktemp("chromium")) as opened:
+        opened.wait_for("Boolean(window.app?.vueAppReady)")
+        yield opened
+
+
+def load(page, workflow: dict) -> None:
+    page.complaints.clear()
+    page.evaluate(f"app.loadGraphData({json.dumps(workflow)})")
+    page.wait_for(f"app.graph.nodes.length == {len(workflow['nodes'])}")
+
+
+def complaints(page) -> list[str]:
+    return [each for each in page.complaints if not each.startswith(NOT_OURS)]
+
+
+def test_every_workflow_loads_without_a_missing_node_or_an_error(page, workflow):
+    load(page, workflow)
+    unknown = page.evaluate(
+        "app.graph.nodes.map(node => node.type).filter(type => !LiteGraph.registered_node_types[type])"
+    )
+    assert unknown == []
+    assert complaints(page) == []
+
+
+def test_what_is_loaded_is_what_the_file_says(page, workflow):
+    load(page, workflow)
+    shown = {node["id"]: node for node in page.evaluate("app.graph.serialize()")["nodes"]}
+    for node in workflow["nodes"]:
+        assert shown[node["id"]]["type"] == node["type"]
+        assert (shown[node["id"]].get("widgets_values") or []) == node["widgets_values"]
+        assert shown[node["id"]]["properties"] == node["properties"]
+    assert page.evaluate("app.graph.links.size") == len(workflow["links"])
+
+
+def test_the_frontend_makes_the_same_prompt_as_comfy_cli(page, workflow, object_info):
+    load(page, workflow)
+    prompt = page.evaluate("app.graphToPrompt()")["output"]
+    other = convert_ui_to_api(workflow, object_info)
+    assert prompt.keys() == other.keys()
+    for node, each in other.items():
+        assert prompt[node]["class_type"] == each["class_type"]
+        assert {name: prompt[node]["inputs"].get(name) for name in each["inputs"]} == each["inputs"]
+
+
+def test_after_a_run_the_inspector_shows_its_picture_and_both_videos_are_seen(page, tmp_path):
+    demo = read_workflow("demo_wan_tiny")
+    for node in demo["nodes"]:
+        if node["type"] == "KSampler":
+            node["widgets_values"][2] = 10  # steps
+    load(page, demo)
+    assert not seen(page, "AdaCacheInspector", BAR, tmp_path)
+    page.evaluate("app.queuePrompt(0)")
+    loaded = "app.graph.nodes.filter(node => node.imgs?.length == 1 && node.imgs[0].naturalWidth)"
+    for kind, count in (("AdaCacheInspector", 1), ("SaveAnimatedWEBP", 2), ("SaveImage", 1)):
+        page.wait_for(f"{loaded}.filter(node => node.type == '{kind}').length == {count}", seconds=300)
+    page.wait_for("app.graph.nodes.some(node => node.widgets?.some(each => /adacache.report/.test(each.value)))")
+    page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    assert seen(page, "AdaCacheInspector", BAR, tmp_path)
+    assert complaints(page) == []
+
+
+def seen(page, kind: str, colour: tuple[int, int, int], folder: Path) -> bool:
+    """Whether this colour is on the screen where the one node of this type is."""
+    box = page.evaluate(
+        f"""(() => {{
+            const {{ pos, size }} = app.graph.nodes.find(node => node.type == '{kind}')
+            const {{ scale, offset }} = app.canvas.ds, frame = app.canvas.canvas.getBoundingClientRect()
+            return {{ x: frame.x + (pos[0] + offset[0]) * scale, y: frame.y + (pos[1] + offset[1]) * scale,
+                      width: size[0] * scale, height: size[1] * scale, scale: 1 }}
+        }})()"""
+    )
+    page.screenshot(folder / "node.png", clip=box)
+    with Image.open(folder / "node.png") as picture:
+        return colour in [each for _, each in picture.convert("RGB").getcolors(picture.width * picture.height)]

@@ -1,0 +1,238 @@
+"""The demo workflow on a real server: run, run again, cancelled, run once more, and what is left of it.
+
+The plain branch must be what a graph without any AdaCache node makes, bit for bit, before and after all of it.
+"""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from adacache_core import RunReport
+from tools.host import HostError
+
+STEPS = 10
+TOKENS, WIDTH, FLOAT32, CONDITIONINGS = 8 * 8 * 8, 256, 4, 2  # of the demo model at the workflow's size and cfg
+
+
+def only(prompt: dict, kind: str) -> str:
+    """The id of the one node of this class."""
+    (node,) = [node for node, each in prompt.items() if each["class_type"] == kind]
+    return node
+
+
+def samplers(prompt: dict) -> tuple[str, str]:
+    """Ids of the sampler without AdaCache, and of the one with it."""
+    with_it = only(prompt, "AdaCacheApply")
+    ids = [node for node, each in prompt.items() if each["class_type"] == "KSampler"]
+    return tuple(sorted(ids, key=lambda node: prompt[node]["inputs"]["model"][0] == with_it))
+
+
+def with_latents(prompt: dict, seed: int, steps: int = STEPS) -> dict:
+    """The demo's graph for this seed, with both latents saved as they are."""
+    prompt = deepcopy(prompt)
+    prompt[only(prompt, "PrimitiveInt")]["inputs"]["value"] = seed
+    for node in samplers(prompt):
+        prompt[node]["inputs"]["steps"] = steps
+        prompt[f"latent of {node}"] = {
+            "class_type": "SaveLatent",
+            "inputs": {"samples": [node, 0], "filename_prefix": "latent"},
+        }
+    return prompt
+
+
+def without_adacache(prompt: dict, seed: int) -> dict:
+    """The plain branch alone. Its seed is no link, so the host takes nothing from what it keeps of other graphs."""
+    prompt = with_latents(prompt, seed)
+    plain, _ = samplers(prompt)
+    prompt[plain]["inputs"]["seed"] = seed
+    return up_to(prompt, f"latent of {plain}")
+
+
+def up_to(prompt: dict, last: str) -> dict:
+    """The part of a graph that this node hangs on, and the node."""
+    kept = {last}
+    while more := {value[0] for node in kept for value in prompt[node]["inputs"].values() if is_link(value)} - kept:
+        kept |= more
+    return {node: each for node, each in prompt.items() if node in kept}
+
+
+def is_link(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+@dataclass
+class Done:
+    """A prompt that was executed: what its nodes left, and the steps each sampler really took."""
+
+    prompt: dict
+    outputs: dict
+    steps: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def report(self) -> RunReport:
+        return RunReport.from_json(self.outputs[only(self.prompt, "PreviewAny")]["text"][0])
+
+
+@pytest.fixture(scope="module")
+def execute(server):
+    """`execute(prompt)` -> Done; with `stop_in`, a sampler's id, it is cancelled half-way through that one."""
+
+    def run(prompt: dict, stop_in: str | None = None) -> Done:
+        done = Done(prompt, {})
+
+        def progress(node: str, step: int, steps: int) -> None:
+            done.steps[node] = step
+            if node == stop_in and step == steps // 2:
+                server.interrupt()
+
+        done.outputs = server.run(prompt, progress)
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def latent(server):
+    """`latent(done, node)` -> what this sampler made, as tensor."""
+
+    def read(done: Done, node: str) -> torch.Tensor:
+        (file,) = done.outputs[f"latent of {node}"]["latents"]
+        return safetensors.torch.load(server.view(file))["latent_tensor"]
+
+    return read
+
+
+@dataclass
+class Story:
+    """What happened, in this order."""
+
+    unpatched: dict[int, torch.Tensor]  # by seed
+    first: Done
+    second: Done
+    cancelled: str  # the host's words
+    third: Done
+
+
+@pytest.fixture(scope="module")
+def story(demo_prompt, execute, latent) -> Story:
+    plain, cached = samplers(demo_prompt)
+    unpatched = {seed: latent(execute(without_adacache(demo_prompt, seed)), plain) for seed in (1, 2, 4)}
+    first, second = (execute(with_latents(demo_prompt, seed)) for seed in (1, 2))
+    with pytest.raises(HostError) as stopped:
+        execute(with_latents(demo_prompt, 3), stop_in=cached)
+    return Story(unpatched, first, second, str(stopped.value), execute(with_latents(demo_prompt, 4)))
+
+
+def test_without_adacache_the_result_is_the_unpatched_hosts_before_and_after_a_cancelled_prompt(story, latent):
+    for seed, done in ((1, story.first), (2, story.second), (4, story.third)):
+        plain, cached = samplers(done.prompt)
+        assert done.steps[plain] == done.steps[cached] == STEPS, "a sampler did not run"
+        assert torch.equal(latent(done, plain), story.unpatched[seed])
+    assert not torch.equal(story.unpatched[1], story.unpatched[2])
+
+
+def test_with_adacache_the_result_is_another_one_and_near(story, latent):
+    for seed, done in ((1, story.first), (2, story.second), (4, story.third)):
+        _, cached = samplers(done.prompt)
+        error = (latent(done, cached) - story.unpatched[seed]).abs().mean() / story.unpatched[seed].abs().mean()
+        assert 0 < error < 0.5
+
+
+def test_a_cancelled_prompt_ends_as_cancelled_and_the_next_report_tells_what_it_had_done(story):
+    assert story.cancelled == "KSampler: interrupted"
+    assert not story.first.report.notes
+    assert not story.second.report.notes
+    (note,) = story.third.report.notes
+    assert note.startswith("the run before was stopped: ")
+    done = int(note.removeprefix("the run before was stopped: ").split(" of ")[1].split()[0])
+    assert STEPS // 2 <= done < STEPS
+
+
+def test_what_came_before_leaves_no_trace_in_what_adacache_makes(story, demo_prompt, execute, latent):
+    _, cached = samplers(demo_prompt)
+    again = with_latents(demo_prompt, 4)
+    again[cached]["inputs"]["seed"] = 4  # no link: to the host another graph, which it must sample anew
+    again[only(again, "AdaCacheApply")]["inputs"]["preset"] = "slow"  # a new MODEL; the codebook wins
+    done = execute(again)
+    assert done.steps[cached] == STEPS
+    assert torch.equal(latent(done, cached), latent(story.third, cached))
+    assert done.report.schedule() == story.third.report.schedule()
+
+
+def test_a_second_seed_decides_for_itself(story):
+    one, two = (
+        [record.metric for record in done.report.evaluations if record.metric is not None]
+        for done in (story.first, story.second)
+    )
+    assert one
+    assert one != two
+
+
+def test_the_report_counts_what_was_held_within_the_bound(story):
+    for done in (story.first, story.second, story.third):
+        held = done.report.cache_bytes_max
+        assert 0 < held <= 1.25 * TOKENS * WIDTH * FLOAT32 * CONDITIONINGS
+
+
+@pytest.fixture(scope="module")
+def shipped(demo_prompt, execute) -> Done:
+    """The workflow as it is shipped."""
+    return execute(demo_prompt)
+
+
+def test_the_shipped_workflow_computes_half_of_its_thirty_steps_or_fewer(shipped):
+    assert shipped.report.total == 30
+    assert shipped.report.computed <= 15
+
+
+def test_both_videos_and_the_picture_are_read_back(shipped, server):
+    clips = [node for node, each in shipped.prompt.items() if each["class_type"] == "SaveAnimatedWEBP"]
+    assert len(clips) == 2
+    frames = []
+    for node in clips:
+        (file,) = shipped.outputs[node]["images"]
+        with Image.open(BytesIO(server.view(file))) as clip:
+            assert (clip.format, clip.size, clip.n_frames) == ("WEBP", (128, 128), 8)
+            frames.append(clip.tobytes())
+    assert frames[0] != frames[1]
+    pictures = [only(shipped.prompt, kind) for kind in ("AdaCacheInspector", "SaveImage")]
+    shown, saved = (server.view(shipped.outputs[node]["images"][0]) for node in pictures)
+    with Image.open(BytesIO(shown)) as one, Image.open(BytesIO(saved)) as other:
+        assert one.width >= 500
+        assert one.convert("RGB").tobytes() == other.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [("0.1:2, 0.05:1", "entry 2"), ("0.1:2, 0.2:two", "0.2:two"), ("0.1:0, 1:1", "entry 1"), ("", "empty")],
+    ids=["not rising", "no number", "rate 0", "empty"],
+)
+def test_a_codebook_that_does_not_parse_is_refused_before_anything_runs(demo_prompt, execute, text, entry):
+    # The plain branch is left out: the host runs what is valid of a graph and refuses it only where nothing is.
+    prompt = deepcopy(up_to(demo_prompt, only(demo_prompt, "PreviewAny")))
+    node = only(prompt, "AdaCacheCodebook")
+    prompt[node]["inputs"] |= {"table": "custom", "text": text}
+    with pytest.raises(HostError) as caught:
+        execute(prompt)
+    refused = json.loads(str(caught.value).removeprefix("/prompt: "))["node_errors"]
+    assert set(refused) == {node}
+    said = " ".join(error["details"] for error in refused[node]["errors"])
+    assert entry in said
+    assert "0.08:6" in said, "a correct one is shown"
+
+
+def test_the_log_has_one_line_for_every_run_and_no_traceback(story, shipped, server_folder):
+    log = (server_folder / "server.log").read_text()
+    for done in (story.first, story.second, story.third, shipped):
+        assert f"AdaCache: {done.report.summary()}" in log
+    assert "AdaCache: stopped by InterruptProcessingException" in log
+    assert "Traceback" not in log
