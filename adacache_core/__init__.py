@@ -7,7 +7,7 @@ ModuleList or ModuleDict.
 from .config import CacheConfig, Codebook, MotionConfig
 from .engine import AdaCache, Engine, simulate
 from .errors import AdaCacheError
-from .presets import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES
+from .presets import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES, TUNED_30
 from .report import RunReport, Schedule, StepRecord
 from .scaling import scale_codebook, scale_rates, scale_window
 from .schedule import ScheduleState
@@ -19,6 +19,7 @@ __all__ = [
     "PRESETS",
     "SLOW_30",
     "TABLES",
+    "TUNED_30",
     "AdaCache",
     "AdaCacheError",
     "CacheConfig",
