@@ -28,8 +28,8 @@ class AdaCacheCodebook(io.ComfyNode):
                     "table",
                     options=[*TABLES, CUSTOM],
                     default=next(iter(TABLES)),
-                    tooltip="A published table, ours (tuned: closer to the original at as many steps), or custom for the text "
-                    "below. Start from fast, 30 steps; tuned where it costs too much.",
+                    tooltip="A published table, our own (tuned), or custom to use the text below. Start from fast, "
+                    "30 steps; take tuned where that changes the video too much.",
                 ),
                 io.String.Input(
                     "text",

@@ -263,10 +263,9 @@ def _quality_section(quality: dict) -> str:
             psnrs = [f"{each['psnr']:.2f}" for each in (ours, theirs)]
             better = 0 if ours["psnr"] >= theirs["psnr"] else 1
             psnrs[better] = f"**{psnrs[better]}**"
-            lines.append(
-                f"| {setting} | {motion_class} | {ours['computed']:.1f} of {STEPS} | {psnrs[0]} | {psnrs[1]} "
-                f"| {ours['ssim']:.3f} | {theirs['ssim']:.3f} | {ours['motion_kept']:.3f} | {theirs['motion_kept']:.3f} |"
-            )
+            cells = [setting, motion_class, f"{ours['computed']:.1f} of {STEPS}", *psnrs]
+            cells += [f"{each[key]:.3f}" for key in ("ssim", "motion_kept") for each in (ours, theirs)]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

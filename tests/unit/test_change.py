@@ -27,10 +27,10 @@ def test_the_whole_batch_has_one_change():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_short_floats_are_summed_without_overflow_or_loss(dtype):
     old = torch.full((1, 1000, 64), 100.0, dtype=dtype)  # the sum is a hundred times the largest float16
-    new = torch.full((1, 1000, 64), 101.0, dtype=dtype)
+    new = torch.full((1, 1000, 64), 110.0, dtype=dtype)
     sums = change_sums(new, old)
     assert sums.dtype == torch.float32
-    assert sums.tolist() == [64_000.0, 6_400_000.0]
+    assert sums.tolist() == [640_000.0, 6_400_000.0]
 
 
 def test_nothing_over_nothing_is_not_a_number_and_something_over_nothing_is_infinite():

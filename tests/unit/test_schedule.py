@@ -97,6 +97,8 @@ def test_a_step_index_that_goes_back_is_not_measured_again():
     state = ScheduleState(EVERY_FOURTH, N)
     state.computed(7)
     assert not state.wants_metric(6)
+    state.computed(6)
+    assert not state.wants_metric(7)
     assert state.wants_metric(8)
 
 

@@ -1,5 +1,8 @@
 """The container trick on blocks that double: three of them make 8 of 1, and add 7. The head multiplies by ten."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -185,6 +188,17 @@ def test_an_exception_in_the_head_of_a_reused_call_leaves_the_model_what_it_was(
     hook.remove()
     assert [(name, id(module)) for name, module in model.named_modules()] == before
     assert torch.equal(model(tokens(1)), tokens(80))
+
+
+def test_between_calls_the_stack_holds_nothing():
+    model = Stack(Double(), Double())
+    stack = BlockStack(model, LAYOUT)
+    tape, _ = record(stack, model, tokens(1))
+    reuse(stack, model, tokens(1), tape)
+    held = [weakref.ref(tape), weakref.ref(tape.residual[0]), weakref.ref(tape.probe)]
+    del tape
+    gc.collect()
+    assert [reference() for reference in held] == [None] * 3
 
 
 def test_two_containers_run_in_turn_are_skipped_together():
