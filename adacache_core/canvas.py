@@ -118,7 +118,8 @@ class Page:
 
     def line(self, points: Sequence[Point], colour: Colour, width: float) -> None:
         scaled = [(x * self.unit, y * self.unit) for x, y in points]
-        self.pen.line(scaled, colour, max(1, round(width * self.unit)), joint="curve")
+        if scaled:  # newer Pillows raise on a line of no points
+            self.pen.line(scaled, colour, max(1, round(width * self.unit)), joint="curve")
 
     def mark(self, at: Point, radius: float, colour: Colour, corners: int) -> None:
         """A filled polygon, or a disc if it has no corners."""

@@ -20,7 +20,14 @@ STEPS = 9
 
 
 def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **changes: Any) -> Tensor:
-    """`comfy.sample.sample` with what the tiny model comes with; `model` is a patched clone of it."""
+    """`comfy.sample.sample` with what the tiny model comes with, in inference mode as the host's executor has it.
+
+    Args:
+        tiny: what is sampled.
+        model: a patched clone of its MODEL, else that itself.
+        latent: another than its own.
+        changes: other arguments of the host's function.
+    """
     import comfy.sample
 
     latent = tiny.latent if latent is None else latent
@@ -37,7 +44,8 @@ def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **cha
         "seed": 1,
         "disable_pbar": True,
     }
-    return comfy.sample.sample(model or tiny.model, **(settings | changes))
+    with torch.inference_mode():
+        return comfy.sample.sample(model or tiny.model, **(settings | changes))
 
 
 def blocks_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -172,8 +180,8 @@ class _Enough(Exception):
 
 def replay(tiny: Tiny, call: Call) -> Tensor:
     """The output of the unpatched model on a call's own arguments."""
-    args, kwargs = tree_map_only(Tensor, Tensor.clone, call.arguments)
-    with torch.no_grad():
+    with torch.inference_mode():
+        args, kwargs = tree_map_only(Tensor, Tensor.clone, call.arguments)
         return tiny.module(*args, **kwargs)
 
 

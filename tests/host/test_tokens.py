@@ -39,7 +39,7 @@ def stack_input(tiny_model, x, args, kwargs):
     hook = block.register_forward_pre_hook(
         lambda block, args, kwargs: seen.append(stream_in(args, kwargs).clone()), with_kwargs=True
     )
-    with with_hook(hook), torch.no_grad():
+    with with_hook(hook), torch.inference_mode():
         tiny_model.model.model.apply_model(x, *args, **kwargs)
     return seen[0]
 

@@ -1,0 +1,264 @@
+"""The four nodes: what they make of their inputs, what they say to wrong ones, and what the inspector finds."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from host.running import STEPS, sample
+from torch import nn
+
+WAN = "Wan t2v"
+
+
+@pytest.fixture
+def nodes(pack, tmp_path):
+    """The pack's nodes; pictures go to a folder of the test's own."""
+    import folder_paths
+
+    before = folder_paths.get_temp_directory()
+    folder_paths.set_temp_directory(str(tmp_path))
+    yield pack.nodes
+    folder_paths.set_temp_directory(before)
+
+
+@pytest.fixture
+def apply(nodes):
+    def execute(model, preset="fast", start=0.0, end=1.0, position=0.5, device="main", **optional):
+        return nodes.apply.AdaCacheApply.execute(model, preset, start, end, position, device, **optional).args[0]
+
+    return execute
+
+
+@pytest.fixture
+def attachment_of(nodes):
+    return nodes.host.attach.attachment_of
+
+
+def bare(kind):
+    """An instance of a class too big to build."""
+    module = kind.__new__(kind)
+    nn.Module.__init__(module)
+    return SimpleNamespace(model=SimpleNamespace(diffusion_model=module))
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("comfy.ldm.modules.diffusionmodules.openaimodel", "UNetModel"),
+        ("comfy.ldm.genmo.joint_model.asymm_models_joint", "AsymmDiTJoint"),
+        ("comfy.ldm.flux.model", "Flux"),
+    ],
+)
+def test_a_model_that_is_not_known_is_refused_with_what_is_known_and_a_way_out(file, kind, apply, host, pack):
+    import importlib
+
+    with pytest.raises(pack.adacache_core.AdaCacheError) as raised:
+        apply(bare(getattr(importlib.import_module(file), kind)))
+    said = str(raised.value)
+    assert kind in said
+    assert all(family.name in said for family in pack.nodes.host.families.FAMILIES)
+    assert "Bypass the AdaCache node" in said
+
+
+def test_a_subclass_of_a_known_model_is_not_known(apply, tiny, pack):
+    stranger = type("SCAILWanModel", (type(tiny(WAN).module),), {})
+    with pytest.raises(pack.adacache_core.AdaCacheError, match="no row for SCAILWanModel"):
+        apply(bare(stranger))
+
+
+def test_the_inputs_of_the_adacache_node_are_in_the_settings_of_its_runs(apply, attachment_of, tiny, pack):
+    core = pack.adacache_core
+    config = attachment_of(apply(tiny(WAN).model, "slow", 0.1, 0.9, 0.25, "offload")).config
+    assert config == core.CacheConfig(core.SLOW_30, start=0.1, end=0.9, probe_position=0.25, offload=True)
+    own, moreg = core.Codebook(((0.5, 3), (1.0, 1)), 20), core.MotionConfig(strength=2)
+    config = attachment_of(apply(tiny(WAN).model, codebook=own, moreg=moreg)).config
+    assert config == core.CacheConfig(own, moreg)
+
+
+def test_preset_off_computes_everything_even_with_a_codebook(apply, attachment_of, tiny, pack):
+    wan, core = tiny(WAN), pack.adacache_core
+    model = apply(wan.model, "off", codebook=core.Codebook(((1.0, 5),), STEPS))
+    assert torch.equal(sample(wan, model), sample(wan))
+    report = attachment_of(model).finished[-1].report
+    assert (report.computed, report.total, report.preset) == (STEPS, STEPS, "off")
+
+
+def test_the_probe_position_says_which_block_is_watched(apply, attachment_of, tiny, pack):
+    wan, core = tiny(WAN), pack.adacache_core
+    metrics = []
+    for position in (0.0, 0.5, 1.0):
+        model = apply(wan.model, position=position, codebook=core.Codebook(((0.0, 2), (1.0, 1)), STEPS))
+        sample(wan, model)
+        metrics.append(attachment_of(model).finished[-1].report.evaluations[1].metric)
+    assert len(set(metrics)) == 3
+
+
+def test_start_behind_end_is_said_before_anything_runs(nodes):
+    check = nodes.apply.AdaCacheApply.validate_inputs
+    assert check(start_percent=0.2, end_percent=0.8) is True
+    assert check(start_percent=0.5, end_percent=0.5) is True
+    assert "0.8" in check(start_percent=0.8, end_percent=0.2)
+    assert check(start_percent=None, end_percent=0.2) is True  # connected: not known yet
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("  { } ", "empty"),
+        ("0.08:6, 0.04:5", "entry 2"),
+        ("0.08:6, 0.08:5", "entry 2"),
+        ("0.08:0", "entry 1"),
+        ("0.08:-2", "entry 1"),
+        ("0.08:6, 0.16:2.5", "entry 2"),
+        ("nan:6", "entry 1"),
+        ("0.08:nan", "entry 1"),
+        ("0.08:inf", "entry 1"),
+        ("0.08:6, fast", "entry 2"),
+        ("0.08:6 0.16:5", "entry 1"),
+        ("0.08:6,, 0.16:5", "entry 2"),
+        ("0.08=6", "entry 1"),
+        ("Ünsinn", "entry 1"),
+    ],
+)
+def test_a_codebook_that_cannot_be_read_is_named_with_its_entry_and_a_correct_one(text, said, nodes, pack):
+    message = nodes.codebook.AdaCacheCodebook.validate_inputs(table="custom", text=text)
+    assert said in message
+    assert "0.08:6, 0.16:5" in message
+    with pytest.raises(pack.adacache_core.AdaCacheError) as raised:  # text that was connected is first seen here
+        nodes.codebook.AdaCacheCodebook.execute("custom", text, 0, 1.0)
+    assert str(raised.value) == message
+    assert nodes.codebook.AdaCacheCodebook.validate_inputs(table="fast, 30 steps", text=text) is True
+
+
+@pytest.mark.parametrize("text", ["1:3", "{0.08: 6, 0.16: 5}", ", ".join(f"{n / 1e4}:2" for n in range(10_000))])
+def test_a_codebook_of_one_or_of_ten_thousand_entries_works(text, nodes, apply, attachment_of, tiny):
+    assert nodes.codebook.AdaCacheCodebook.validate_inputs(table="custom", text=text) is True
+    codebook = nodes.codebook.AdaCacheCodebook.execute("custom", text, STEPS, 1.0).args[0]
+    model = apply(tiny(WAN).model, codebook=codebook)
+    sample(tiny(WAN), model)
+    assert attachment_of(model).finished[-1].report.computed < STEPS
+
+
+def test_a_codebook_carries_its_steps_and_its_scaled_rates(nodes, pack):
+    codebook = nodes.codebook.AdaCacheCodebook.execute("custom", "0.1:4, 1:2", 50, 0.5).args[0]
+    assert (codebook.entries, codebook.steps) == (((0.1, 2), (1.0, 1)), 50)
+    published = nodes.codebook.AdaCacheCodebook.execute("slow, 30 steps", "", 0, 1.0).args[0]
+    assert published == pack.adacache_core.SLOW_30
+
+
+def moreg(nodes, strides="1", window="as published", start=0.1, end=0.9):
+    return nodes.moreg.AdaCacheMoReg.execute(1.5, window, start, end, strides, 0.4, 4.0, 2.0, 5.0, "paper").args[0]
+
+
+def test_the_moreg_node_makes_its_settings(nodes, pack):
+    made = pack.adacache_core.MotionConfig(
+        strength=1.5, window=(0.1, 0.9), strides=(1, 2), pivot=0.4, power=4.0, divisor=2.0, gradient=5.0, form="paper"
+    )
+    assert moreg(nodes, strides="1, 2", window="custom") == made
+    assert moreg(nodes).window is None
+
+
+@pytest.mark.parametrize("strides", ["", "0", "-1", "1.5", "one", "1,,2"])
+def test_strides_that_are_no_frames_are_named(strides, nodes, pack):
+    message = nodes.moreg.AdaCacheMoReg.validate_inputs(window="as published", strides=strides)
+    assert "strides" in message
+    assert "1" in message
+    with pytest.raises(pack.adacache_core.AdaCacheError, match="strides"):
+        moreg(nodes, strides=strides)
+
+
+def test_a_moreg_window_that_ends_before_it_starts_is_said(nodes):
+    check = nodes.moreg.AdaCacheMoReg.validate_inputs
+    assert "window" in check(window="custom", start_percent=0.9, end_percent=0.1, strides="1")
+    assert check(window="as published", start_percent=0.9, end_percent=0.1, strides="1") is True
+
+
+def inspect(nodes, model, samples, *others):
+    """What the inspector hands on, by name."""
+    latent = {"samples": samples}
+    out = nodes.inspector.AdaCacheInspector.execute(model, latent, *others)
+    names = [output.display_name for output in nodes.inspector.AdaCacheInspector.define_schema().outputs]
+    found = dict(zip(names, out.args, strict=True))
+    assert found["latent"] is latent
+    assert found["image"].ndim == 4
+    assert found["image"].shape[-1] == 3
+    assert found["image"].std() > 0
+    return found | {"json": json.loads(found["report"])}
+
+
+def test_the_inspector_shows_what_the_run_did(nodes, apply, tiny, pack):
+    wan = tiny(WAN)
+    model = apply(wan.model, codebook=pack.adacache_core.Codebook(((1.0, 3),), STEPS))
+    found = inspect(nodes, model, sample(wan, model))
+    assert (found["computed"], found["total"]) == (5, STEPS)
+    assert found["speedup"] == found["json"]["measured_speedup"] > 0
+    assert [item["state"][0] for item in found["json"]["evaluations"]] == list("ccrrcrrcc")
+    assert found["schedule"].computed == (True, True, False, False, True, False, False, True, True)
+    assert found["json"]["notes"] == []
+    assert found["json"]["cache_bytes_max"] > 0
+    assert (found["json"]["model"], found["json"]["family"]) == ("WanModel", "Wan")
+
+
+def test_the_inspector_adds_up_several_runs_of_which_one_was_off(nodes, apply, tiny, pack):
+    wan, rates = tiny(WAN), pack.adacache_core.Codebook(((1.0, 3),), STEPS)
+    first, second = apply(wan.model, codebook=rates), apply(wan.model, "off")
+    one = inspect(nodes, first, sample(wan, first))
+    both = inspect(nodes, second, sample(wan, second), one["adacache_report"])
+    assert (both["computed"], both["total"]) == (5 + STEPS, 2 * STEPS)
+    assert [report.preset for report in both["adacache_report"]] == ["custom", "off"]
+
+
+def test_the_inspector_says_that_there_is_no_adacache(nodes, tiny):
+    found = inspect(nodes, tiny(WAN).model, tiny(WAN).latent)
+    assert found["total"] == 0
+    assert found["json"]["notes"] == ["there is no AdaCache on this MODEL; connect the output of the AdaCache node"]
+
+
+def test_the_inspector_says_that_nothing_was_sampled(nodes, apply, tiny):
+    found = inspect(nodes, apply(tiny(WAN).model), tiny(WAN).latent)
+    assert found["total"] == 0
+    assert found["json"]["notes"] == ["this AdaCache node has not sampled anything yet"]
+
+
+def test_the_inspector_shows_a_cancelled_run_for_what_it_is(nodes, apply, tiny):
+    import comfy.model_management
+
+    def cancel(step, *args):
+        if step == 2:
+            raise comfy.model_management.InterruptProcessingException
+
+    model = apply(tiny(WAN).model)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(tiny(WAN), model, callback=cancel)
+    found = inspect(nodes, model, tiny(WAN).latent)
+    assert found["total"] == 3
+    assert found["json"]["notes"] == [
+        "stopped by InterruptProcessingException after 3 evaluations",
+        "no run made this latent; this is the newest run of the AdaCache node",
+    ]
+
+
+def test_the_inspector_finds_the_run_that_made_a_latent_after_casts_and_later_patches(nodes, apply, tiny):
+    wan = tiny(WAN)
+    model = apply(wan.model)
+    videos = {steps: sample(wan, model, steps=steps) for steps in (9, 10, 11)}
+    later = model.clone()
+    later.set_model_unet_function_wrapper(lambda function, arguments: None)
+    for steps, video in videos.items():
+        assert inspect(nodes, later, video.half())["json"]["sampler_steps"] == steps
+        assert inspect(nodes, later, video)["json"]["notes"] == []
+    assert inspect(nodes, model, videos[9] + 1)["json"]["sampler_steps"] == 11
+
+
+def test_an_attachment_keeps_a_bounded_number_of_reports_and_no_tensor(apply, attachment_of, tiny):
+    model = apply(tiny(WAN).model)
+    for seed in range(20):
+        sample(tiny(WAN), model, steps=1, seed=seed)
+    finished = attachment_of(model).finished
+    assert len(finished) == 16
+    values = [value for run in finished for value in (*run.fingerprint, *vars(run.report).values())]
+    assert not any(map(torch.is_tensor, values))
