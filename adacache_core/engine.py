@@ -95,6 +95,11 @@ class Engine:
         if text and text not in self.report.notes:
             self.report.notes.append(text)
 
+    @property
+    def evaluating(self) -> bool:
+        """Whether an evaluation is under way: only then `call` may be used."""
+        return self._evaluation is not None
+
     @contextmanager
     def evaluation(
         self, step: int, sigma: float | None = None, device: torch.device | None = None

@@ -73,6 +73,9 @@ class Run:
 
     def apply_model(self, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One call of the model: some conditionings, side by side in the batch."""
+        if not self.engine.evaluating:
+            self.engine.note("the model was also called outside of the sampler's evaluations; AdaCache left that alone")
+            return executor(x, *args, **kwargs)
         arguments = [x, *args]
         positional = len(arguments) > _OPTIONS_ARGUMENT
         options = arguments[_OPTIONS_ARGUMENT] if positional else kwargs.get("transformer_options", {})
@@ -81,11 +84,11 @@ class Run:
         replaced = options.get("patches_replace", {}).get("dit", {})
         with self.engine.call(
             module,
-            keys_of(options),
+            keys_of(options, len(x)),
             variant=frozenset(replaced),
             signature=_signature(x, kwargs),
             grid=self.family.grid(module, x, kwargs),
-            avoid={slot[1] for slot in replaced if slot[0] == self.family.slot},
+            avoid={slot[1] for slot in replaced if slot[:1] == (self.family.slot,)},
         ) as tape:
             if tape is not None and (self.family.slot, 0) in replaced:
                 options = _noting_stack_input(options, (self.family.slot, 0), tape.note_stack_input)
@@ -117,11 +120,16 @@ def step_of(sigma: float, sigmas: list[float]) -> int:
     return step
 
 
-def keys_of(options: Mapping[str, Any]) -> list[Hashable]:
-    """Who the chunks of a call's batch are: (conditioning index, its uuid, context window)."""
+def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:
+    """Who the chunks of a call's batch are: (conditioning index, its uuid, context window).
+
+    Somebody may cut the host's batch into calls of their own; what cannot be shared out among the
+    conditionings is one chunk, told apart by its turn.
+    """
     window = options.get("context_window")
     frames = None if window is None else tuple(window.index_list)
-    return [(index, uuid, frames) for index, uuid in zip(options["cond_or_uncond"], options["uuids"], strict=True)]
+    keys = [(index, uuid, frames) for index, uuid in zip(options["cond_or_uncond"], options["uuids"], strict=True)]
+    return keys if batch % len(keys) == 0 else [tuple(keys)]
 
 
 def _signature(x: Tensor, arguments: Mapping[str, Any]) -> Hashable:

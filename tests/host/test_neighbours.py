@@ -205,6 +205,61 @@ def test_a_call_that_somebody_else_answers_is_neither_kept_nor_called_computed(t
     assert [record.state == "reused" for record in report.evaluations] == [ran == 0 for _, ran in witness.row()]
 
 
+def test_a_wrapper_that_cuts_the_batch_into_calls_of_its_own_gets_the_same_video(tiny, adacache):
+    wan = tiny("Wan t2v")
+
+    def one_by_one(function, call):
+        parts = []
+        for index in range(len(call["input"])):
+            own = {
+                name: value[index : index + 1] if torch.is_tensor(value) else value for name, value in call["c"].items()
+            }
+            parts.append(function(call["input"][index : index + 1], call["timestep"][index : index + 1], **own))
+        return torch.cat(parts)
+
+    cut = wan.model.clone()
+    cut.set_model_unet_function_wrapper(one_by_one)
+    model, attachment = adacache(cut, rate=3)
+    with Witness(wan) as witness:
+        video = sample(wan, witness.watched(model))
+    assert witness.row() == [(2, 2), (2, 2), (2, 0), (2, 0), (2, 2), (2, 0), (2, 0), (2, 2), (2, 2)]
+    assert row_of(attachment.finished[-1].report) == witness.row()
+    assert assert_reuse_is_per_block(wan, witness) == 8
+    whole, _ = adacache(wan.model, rate=3)
+    torch.testing.assert_close(video, sample(wan, whole), rtol=0, atol=1e-4 * video.abs().max().item())
+
+
+def test_a_model_call_outside_of_the_evaluations_is_left_alone_and_noted(tiny, adacache):
+    import comfy.sample
+    import comfy.samplers
+
+    wan = tiny("Wan t2v")
+    guesses = []
+
+    def peeks_and_steps(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        guesses.append(model.inner_model.predict_noise(x, sigmas[:1], extra_args["model_options"]))
+        for _ in sigmas[:-1]:
+            x = 0.5 * (x + model(x, sigmas[:1], **extra_args))
+        return x
+
+    def run(model):
+        noise = comfy.sample.prepare_noise(wan.latent, 1)
+        sigmas = torch.linspace(1, 0, 10)
+        sampler = comfy.samplers.KSAMPLER(peeks_and_steps)
+        with torch.inference_mode():
+            return comfy.sample.sample_custom(
+                model, noise, 4.0, sampler, sigmas, wan.positive, wan.negative, wan.latent, disable_pbar=True, seed=1
+            )
+
+    model, attachment = adacache(wan.model, table=WATCH)
+    assert torch.equal(run(model), run(wan.model))
+    assert torch.equal(*guesses)
+    assert attachment.finished[-1].report.total == 9
+    assert attachment.finished[-1].report.notes == [
+        "the model was also called outside of the sampler's evaluations; AdaCache left that alone"
+    ]
+
+
 def test_weight_patches_are_applied(tiny, adacache):
     wan = tiny("Wan t2v")
     key = "diffusion_model.blocks.2.self_attn.q.weight"
