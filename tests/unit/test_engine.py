@@ -177,6 +177,7 @@ class Doubling:
     def __init__(self, config=EVERY_THIRD, steps=STEPS, **engine):
         self.model = Stack(Double(), Double())
         self.engine = Engine(config, steps, LAYOUT, **engine)
+        self.outs = []
 
     def step(self, step, *calls):
         """Each call is (keys, extra arguments of Engine.call) and has another input than the others.
@@ -189,7 +190,7 @@ class Doubling:
             for index, (keys, extra) in enumerate(calls):
                 before = self.model.blocks[0].ran
                 with self.engine.call(self.model, keys, **extra):
-                    self.model(torch.cat([tokens(1.0 + step * (1 + index), 1, 2, 3)] * len(keys)))
+                    self.outs.append(self.model(torch.cat([tokens(1.0 + step * (1 + index), 1, 2, 3)] * len(keys))))
                 ran.append(self.model.blocks[0].ran > before)
         return ran, record
 
@@ -220,6 +221,24 @@ def test_another_signature_computes_and_takes_the_place_of_the_old_one():
     assert run.step(3, large)[0] == [False]
 
 
+def test_a_residual_made_anew_in_between_does_not_move_the_point_from_which_change_is_measured():
+    steady, interrupted = Doubling(), Doubling()
+    for step in range(5):  # 0, 1 and 4 compute
+        _, record = steady.step(step, A)
+        ran, again = interrupted.step(step, (["a"], {"signature": step >= 2}))
+    assert ran == [True]
+    assert again.metric == record.metric
+
+
+def test_a_probe_of_another_size_is_not_compared_with():
+    run = Doubling()
+    run.steps(range(4), A)
+    with run.engine.evaluation(4) as record, run.engine.call(run.model, ["a"], signature="larger"):
+        run.model(tokens(*range(8)))
+    assert record.state == "computed"
+    assert record.metric is None
+
+
 def test_all_of_a_batch_must_be_there_for_it_to_be_reused():
     run = Doubling()
     run.steps(range(2), A)
@@ -238,13 +257,16 @@ def test_a_computed_call_while_others_are_reused_does_not_touch_the_schedule():
 
 @pytest.mark.parametrize("again", [{}, {"variant": "a layer skipped"}])
 def test_a_second_visit_has_a_residual_of_its_own_and_never_feeds_the_metric(again):
-    once, twice = Doubling(CacheConfig(FAST_30)), Doubling(CacheConfig(FAST_30))
+    once, twice, alone = (Doubling(CacheConfig(FAST_30)) for _ in range(3))
     second = (["a"], again)
     for step in range(STEPS):
         ran, record = once.step(step, A)
         ran_twice, record_twice = twice.step(step, A, second)
         assert ran_twice == ran * 2
         assert record.metric == record_twice.metric
+    for step in range(STEPS):
+        alone.step(step, A, B)
+    assert all(map(torch.equal, twice.outs, alone.outs))
 
 
 def test_a_key_that_looks_like_another_key_with_its_variant_is_a_visitor_of_its_own():
@@ -297,6 +319,16 @@ def test_after_a_run_nothing_is_held():
     gc.collect()
     assert run.engine.cache.bytes_held == 0
     assert [reference() for reference in held] == [None, None]
+
+
+def test_after_a_run_the_engine_does_not_keep_the_model_alive():
+    run = Doubling()
+    run.steps(range(STEPS), A)
+    run.engine.finish()
+    model = weakref.ref(run.model)
+    del run.model
+    gc.collect()
+    assert model() is None
 
 
 class Cancelled(Exception):
@@ -379,6 +411,23 @@ def test_without_usable_frames_moreg_is_off_and_the_report_says_why(grid, reason
         assert record.moreg is None
         assert record.metric == plain.step(step, call)[1].metric
     assert [reason in note for note in run.engine.report.notes] == [True]
+
+
+def test_only_the_first_evaluation_of_a_step_takes_a_probe():
+    run = Doubling()
+    taken = []
+    for _ in range(2):
+        with run.engine.evaluation(0), run.engine.call(run.model, ["a"]) as tape:
+            run.model(tokens(1, 2, 3, 4))
+        taken.append(tape.probe is not None)
+    assert taken == [True, False]
+
+
+def test_a_call_outside_an_evaluation_is_a_mistake():
+    run = Doubling()
+    run.step(0, A)
+    with pytest.raises(AssertionError, match="inside evaluation"), run.engine.call(run.model, ["a"]):
+        run.model(tokens(1))
 
 
 def test_a_sampler_with_two_evaluations_per_step_skips_as_large_a_share():
