@@ -57,7 +57,10 @@ class Server:
         client = os.urandom(8).hex()
         with closing(websocket.create_connection(f"ws://{self.address}/ws?clientId={client}")) as messages:
             body = json.dumps({"prompt": prompt, "client_id": client}).encode()
-            number = json.loads(self._get("/prompt", body))["prompt_id"]
+            taken = json.loads(self._get("/prompt", body))
+            if taken.get("node_errors"):  # the host would run the valid rest and call it a success
+                raise HostError(f"the host did not take the whole prompt: {json.dumps(taken['node_errors'])}")
+            number = taken["prompt_id"]
             while True:
                 message = messages.recv()
                 if isinstance(message, bytes):  # a preview picture
