@@ -164,6 +164,25 @@ def test_a_missing_tensor_fails_its_case(traces, layer, file, tensor, capsys):
     assert last_line(capsys) == "0 passed, 1 failed"
 
 
+@pytest.mark.parametrize("layer", ["case", "run"])
+def test_watching_a_block_that_does_not_exist_computes_every_step(traces, layer, capsys):
+    """Rule 13 of golden/README.md, of which no trace is recorded."""
+    entry = getattr(traces, layer)
+    steps = entry["params"]["num_steps"]
+    entry["params"]["cache_loc"], entry["probe_blocks"] = [99], []
+    entry["videos"][0] |= {"computed_steps": list(range(1, steps + 1)), "rate_after_step": [1] * steps, "calls": []}
+    if layer == "run":
+        entry["videos"][0] = {**plain_run(), "calls": []}
+    assert main(traces.write(layer)) == 0
+    assert last_line(capsys) == "1 passed, 0 failed"
+
+
+def plain_run() -> dict:
+    """The video of the run that differs from the tampered one in not being cached."""
+    runs = json.loads((GOLDEN / "model_runs.json").read_text())["runs"]
+    return next(run for run in runs if run["name"] == "A_n30_nocache")["videos"][0]
+
+
 def test_a_case_in_which_nothing_is_recorded_fails(traces, capsys):
     traces.case["videos"] = []
     assert main(traces.write("case")) == 1
