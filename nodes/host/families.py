@@ -47,10 +47,7 @@ def _patches(module: nn.Module, latent: Tensor) -> tuple[int, int]:
 
 def _wan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
     frames, positions = _patches(module, latent)
-    longer = arguments.get("time_dim_concat")
-    if longer is not None:
-        frames += _patches(module, longer)[0]
-    # A reference goes in front where the model embeds it by itself, and at the end otherwise.
+    # A reference goes in front where the model embeds it by itself, and at the end, behind the video, otherwise.
     in_front = getattr(module, "ref_conv", None) is not None and arguments.get("reference_latent") is not None
     return Grid(frames, positions, start=positions if in_front else 0)
 

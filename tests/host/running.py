@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -264,12 +264,12 @@ def with_hook(handle: Any) -> Iterator[None]:
 
 
 @contextmanager
-def holding_no_new_tensor() -> Iterator[None]:
-    """Asserts that no tensor made inside the context outlives it."""
+def holding_no_new_tensor() -> Iterator[Callable[[], list[Any]]]:
+    """Asserts that no tensor made inside the context outlives it; gives a function that lists what there is of new."""
     gc.collect()
     gc.freeze()  # what is there already is not looked at
     try:
-        yield
+        yield gc.get_objects
         gc.collect()
         assert [tuple(thing.shape) for thing in gc.get_objects() if issubclass(type(thing), Tensor)] == []
     finally:

@@ -114,6 +114,30 @@ def test_law_2_the_model_is_untouched_and_a_second_run_equals_the_first(kind, ti
     assert torch.equal(sample(tiny(kind)), unpatched)
 
 
+def test_law_2_a_guider_that_is_used_again_is_as_it_was(tiny, adacache):
+    """The host keeps GUIDERs between prompts, as it keeps all outputs of nodes."""
+    import comfy.sample
+    import comfy.samplers
+
+    wan = tiny("Wan t2v")
+    model, attachment = adacache(wan.model, rate=3)
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(wan.positive, wan.negative)
+    guider.set_cfg(4.0)
+    options, before = guider.model_options, structure(guider.model_options)
+    noise = comfy.sample.prepare_noise(wan.latent, 1)
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", STEPS)
+    videos = []
+    for _ in range(2):
+        with torch.inference_mode():
+            sampler = comfy.samplers.sampler_object("euler")
+            videos.append(guider.sample(noise, wan.latent, sampler, sigmas, disable_pbar=True, seed=1))
+        assert guider.model_options is options
+        assert structure(options) == before
+    assert torch.equal(*videos)
+    assert [run.report.total for run in attachment.finished] == [STEPS, STEPS]
+
+
 @pytest.mark.parametrize("kind", ["Wan t2v", "HunyuanVideo", "LTXV"])
 def test_law_2_a_run_at_another_size_in_between_changes_nothing(kind, tiny, adacache):
     model, attachment = adacache(tiny(kind).model, rate=3)
@@ -256,16 +280,18 @@ STRIKES = [("callback", INTERRUPT), ("block", INTERRUPT), ("head", "RuntimeError
         *((kind, *strike) for kind in ("Wan VACE", "LTXV") for strike in STRIKES),
     ],
 )
-def test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace(kind, place, name, tiny, adacache):
+def test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace(kind, place, name, tiny, adacache, pack):
     model, attachment = adacache(tiny(kind).model, rate=3)
     first = sample(tiny(kind), model)
     before = anatomy(tiny(kind).model)
 
-    with holding_no_new_tensor():
-        with Witness(tiny(kind)) as witness, pytest.raises(type(error_of(name))):
+    with holding_no_new_tensor() as new_objects:
+        with Witness(tiny(kind)) as witness, pytest.raises(type(error_of(name))) as raised:
             failing_run(tiny(kind), witness.watched(model), place, error_of(name))
         assert len(witness.calls) == (5 if place == "block" else 4)
-        del witness
+        engines = [thing for thing in new_objects() if isinstance(thing, pack.adacache_core.Engine)]
+        assert [engine.cache.bytes_held for engine in engines] == [0]  # which only the traceback keeps alive
+        del witness, raised, engines
 
     assert anatomy(tiny(kind).model) == before
     stopped = attachment.finished[-1]

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from host.running import STEPS, Witness, blocks_of, sample, stream_in, with_hook
+from host.running import STEPS, Witness, blocks_of, holding_no_new_tensor, sample, stream_in, with_hook
 from host.tiny import KINDS, Kind, wan
 from torch import Tensor
 
@@ -132,17 +132,13 @@ def test_between_evaluations_a_conditioning_costs_at_most_one_and_a_quarter_stre
         gc.collect()
         storages = {
             thing.untyped_storage()._cdata: thing.untyped_storage().nbytes()
-            for thing in gc.get_objects()
+            for thing in new_objects()
             if issubclass(type(thing), Tensor) and thing.shape[-1:] == (128,)
         }
         held.append(sum(storages.values()))
 
-    gc.collect()
-    gc.freeze()
-    try:
+    with holding_no_new_tensor() as new_objects:
         sample(tiny, model, callback=callback)
-    finally:
-        gc.unfreeze()
     stream = 4 * 4 * 8 * 128 * 4  # tokens x width x bytes
     assert len(held) == STEPS
     assert stream < max(held) / 2 <= 1.25 * stream
