@@ -211,9 +211,7 @@ class Engine:
             with stack.skipping(residuals):
                 yield None
         else:
-            tape = Tape(
-                len(keys), first_visit and (current.wants_metric or current.reuse), grid, self.config.probe_stride
-            )
+            tape = Tape(len(keys), first_visit and current.wants_metric, grid, self.config.probe_stride)
             with stack.recording(tape, avoid):
                 yield tape
             with self._lock:
@@ -257,12 +255,9 @@ class Engine:
         for key, probe in zip(keys, tape.probe.chunk(len(keys)), strict=True):
             probe = probe.clone() if len(keys) > 1 else probe
             old = self.cache.probe(("probe", key))
-            if old is not None and old.shape == probe.shape and current.wants_metric:
+            if old is not None and old.shape == probe.shape:
                 self._measure(current, tape, probe, old)
-            if old is None or current.wants_metric:
-                self.cache.put_probe(("probe", key), probe)
-            else:
-                self.cache.keep_probe(("probe", key))
+            self.cache.put_probe(("probe", key), probe)
 
     def _measure(self, current: _Evaluation, tape: Tape, probe: Tensor, old: Tensor) -> None:
         change = change_sums(probe, old)
@@ -411,6 +406,8 @@ def simulate(
     state: ScheduleState | None = None,
 ) -> RunReport:
     """Replays recorded probe residuals: the schedule that a run with these residuals would have had.
+
+    Runs of fewer than FEW_STEPS steps, which an `Engine` leaves alone, are replayed all the same.
 
     Args:
         probes: (N, batch, frames * positions, width), row k being the residual that step k would

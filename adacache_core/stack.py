@@ -79,7 +79,7 @@ def probe_positions(tokens: int, grid: Grid | None, stride: int, device: torch.d
         return None
     count = max(1, grid.positions // stride)
     picks = torch.arange(count, device=device)
-    picks = (picks * stride + (picks * _GOLDEN % 1 * stride).long()).clamp(max=grid.positions - 1)
+    picks = picks * stride + (picks * _GOLDEN % 1 * stride).long()
     frames = torch.arange(grid.frames, device=device) * grid.positions + grid.start
     return (frames[:, None] + picks[None, :]).flatten()
 
