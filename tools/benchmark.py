@@ -66,12 +66,12 @@ last two) and, video by video, as many computed steps, evenly spread. The better
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["quality", "cost"], nargs="*", help="both, if none is named")
+    parser.add_argument("what", choices=["quality", "cost", "all"], nargs="?", default="all")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     stored = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
-    for what in arguments.what or ["quality", "cost"]:
+    for what in ["quality", "cost"] if arguments.what == "all" else [arguments.what]:
         stored[what] = {"made": _circumstances(f"{what} --threads {arguments.threads}")} | globals()[
             f"measure_{what}"
         ]()
