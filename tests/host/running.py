@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -46,6 +46,16 @@ def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **cha
     }
     with torch.inference_mode():
         return comfy.sample.sample(model or tiny.model, **(settings | changes))
+
+
+def percent_of(tiny: Tiny, step: int) -> float:
+    """The `start_percent` of what is to begin with this step of a run (not the first)."""
+    import comfy.samplers
+
+    sampling = tiny.model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", STEPS)
+    between = (sigmas[step - 1] + sigmas[step]) / 2
+    return next(percent / 1000 for percent in range(1000) if sampling.percent_to_sigma(percent / 1000) < between)
 
 
 def blocks_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -95,6 +105,13 @@ class Call:
     @property
     def computed(self) -> bool:
         return bool(self.ran)
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """Frames of the context window, () without windows."""
+        args, kwargs = self.arguments
+        options = next(each for each in (*args, *kwargs.values()) if isinstance(each, dict) and "uuids" in each)
+        return tuple(options["context_window"].index_list) if "context_window" in options else ()
 
 
 class Witness:
@@ -215,15 +232,17 @@ def held(last: Call, x: Tensor) -> Tensor:
 def assert_reuse_is_per_block(tiny: Tiny, witness: Witness) -> int:
     """Computed calls are those of the unpatched model, bit for bit; reused ones are per-block reuse up to rounding.
 
-    Calls are told apart by their place within an evaluation, so these must come in one order.
+    Calls are told apart by their context window, else by their place within an evaluation: these must come in
+    one order.
 
     Returns:
         How many calls were reused.
     """
-    last: dict[int, Call] = {}
+    last: dict[Hashable, Call] = {}
     reused = 0
     for number, call in enumerate(witness.calls):
-        place = number - next(n for n, other in enumerate(witness.calls) if other.evaluation == call.evaluation)
+        first = next(n for n, other in enumerate(witness.calls) if other.evaluation == call.evaluation)
+        place = call.window or number - first
         if call.computed:
             last[place] = call
             assert torch.equal(replay(tiny, call), call.output)

@@ -15,6 +15,7 @@ from host.running import (
     blocks_of,
     head_of,
     holding_no_new_tensor,
+    percent_of,
     raising,
     row_of,
     sample,
@@ -224,11 +225,8 @@ def test_law_6_the_report_equals_what_counters_inside_the_blocks_saw(kind, tiny,
 def test_law_6_an_evaluation_of_which_only_some_calls_ran_the_blocks_is_partly_computed(tiny, adacache):
     wan = tiny("Wan t2v")
     model, attachment = adacache(wan.model, rate=3)
-    sample(wan, model)
-    sigmas = [record.sigma for record in attachment.finished[-1].report.evaluations]
-    to_sigma = wan.model.get_model_object("model_sampling").percent_to_sigma
-    joins = next(percent / 1000 for percent in range(1000) if to_sigma(percent / 1000) < (sigmas[1] + sigmas[2]) / 2)
-    late = [torch.cat([wan.positive[0][0]] * 2, dim=1), {"start_percent": joins}]  # longer: a call of its own
+    starts = {"start_percent": percent_of(wan, 2)}
+    late = [torch.cat([wan.positive[0][0]] * 2, dim=1), starts]  # longer: a call of its own
     with Witness(wan) as witness:
         sample(wan, witness.watched(model), positive=[*wan.positive, late])
     report = attachment.finished[-1].report

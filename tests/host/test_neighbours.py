@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from host.running import Witness, assert_reuse_is_per_block, blocks_of, replay, row_of, sample
+from host.running import Witness, assert_reuse_is_per_block, blocks_of, percent_of, replay, row_of, sample
 
 WATCH = ((0.0, 4), (1.0, 1))  # records every step, skips none
 
@@ -182,6 +182,19 @@ def test_skip_layer_guidance_reuses_its_own_pass_and_stays_out_of_the_metric(lay
     ] == witness.row()
     if "0" not in layers:
         assert assert_reuse_is_per_block(wan, witness) == 8
+
+
+def test_a_conditioning_whose_layers_begin_to_be_skipped_does_not_reuse_what_it_made_before(tiny, adacache):
+    from comfy_extras.nodes_slg import SkipLayerGuidanceDiTSimple
+
+    wan = tiny("Wan t2v")
+    guided = SkipLayerGuidanceDiTSimple.execute(wan.model, percent_of(wan, 2), 1.0, double_layers="1").args[0]
+    model, attachment = adacache(guided, rate=3)
+    with Witness(wan) as witness:
+        sample(wan, witness.watched(model))
+    assert witness.row() == [(1, 1), (1, 1), (2, 1), (2, 0), (2, 2), (2, 0), (2, 0), (2, 2), (2, 2)]
+    assert row_of(attachment.finished[-1].report) == witness.row()
+    assert attachment.finished[-1].report.evaluations[2].state == "partly"
 
 
 def test_a_call_that_somebody_else_answers_is_neither_kept_nor_called_computed(tiny, adacache):

@@ -150,7 +150,8 @@ def test_windows_that_move_compute_where_they_have_nothing_to_reuse_and_leave_no
         sample(tiny(WAN), witness.watched(model), latent=long)
     report = attachment.finished[-1].report
     assert row_of(report) == witness.row()
-    assert {record.reason for record in report.evaluations} >= {"nothing to reuse"}
+    assert {record.reason for record in report.evaluations} >= {"nothing to reuse", "rate 3"}
+    assert assert_reuse_is_per_block(tiny(WAN), witness) == sum(calls - ran for calls, ran in witness.row()) > 0
     windows = max(calls for calls, _ in witness.row())
     stream = 2 * witness.calls[0].head_in[0].numel() * 4
     assert report.cache_bytes_max <= 2 * windows * 1.25 * stream
