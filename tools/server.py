@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 import websocket
 
@@ -27,6 +27,7 @@ from tools.host import ROOT, HostError, find_python
 PACK = "AdaCache from this clone"  # a folder name that no installed pack has
 START_SECONDS = 300
 LOG_LINES = 30  # of the server's log, shown when it fails
+DIRECTLY = build_opener(ProxyHandler({}))  # a proxy of this machine would not find our server
 
 Progress = Callable[[str, int, int], None]  # node id, steps done, steps in all
 
@@ -55,7 +56,8 @@ class Server:
             HostError: the host did not take the prompt, or a node failed; with the node and the reason.
         """
         client = os.urandom(8).hex()
-        with closing(websocket.create_connection(f"ws://{self.address}/ws?clientId={client}")) as messages:
+        url = f"ws://{self.address}/ws?clientId={client}"
+        with closing(websocket.create_connection(url, http_no_proxy=["*"])) as messages:
             body = json.dumps({"prompt": prompt, "client_id": client}).encode()
             taken = json.loads(self._get("/prompt", body))
             if taken.get("node_errors"):  # the host would run the valid rest and call it a success
@@ -90,7 +92,7 @@ class Server:
     def _get(self, path: str, body: bytes | None = None) -> bytes:
         """Raises HostError with the host's own words where it refuses."""
         try:
-            with urlopen(Request(f"http://{self.address}{path}", body)) as answer:
+            with DIRECTLY.open(Request(f"http://{self.address}{path}", body)) as answer:
                 return answer.read()
         except HTTPError as error:
             raise HostError(f"{path}: {error.read().decode()}") from None
