@@ -13,7 +13,7 @@ SLOW_30 = Codebook(((0.08, 3), (0.16, 2), (0.24, 1), (0.32, 1), (0.40, 1), (1.00
 # The same source: 100 steps.
 FAST_100 = Codebook(((0.03, 12), (0.05, 10), (0.07, 8), (0.09, 6), (0.11, 4), (1.00, 3)), 100, "fast")
 
-# Ours, beyond the paper: chosen among 15 tables on 6 videos of the demo model (30 Euler steps, cfg 4), on which a
+# Ours, beyond the paper: chosen among a dozen tables on 6 videos of the demo model (30 Euler steps, cfg 4), on which a
 # fixed interval with as many computed steps beats the published ones. docs/benchmarks.md has other videos.
 TUNED_30 = Codebook(((0.06, 4), (0.10, 3), (0.22, 2), (1.00, 1)), 30, "tuned")
 
