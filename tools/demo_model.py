@@ -1,4 +1,4 @@
-"""The demo model without a host: through diffusers, in the host's own noise, noise levels and sampler.
+"""The demo model without a host: through diffusers, in the host's own noise, noise levels and samplers.
 
 Knows the model that `nodes/demo_assets` ships and how the host would sample it. Measures and writes nothing.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import log
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -138,7 +139,11 @@ class FixedSchedule(ScheduleState):
         return False
 
 
-@torch.inference_mode()
+# Latent (1, 16, 8, 16, 16), step, sigma -> guided velocity of the same shape: what a sampler asks of a model.
+Evaluate = Callable[[Tensor, int, float], Tensor]
+
+
+@torch.no_grad()  # not inference mode, in which a benchmark could not see what is executed
 def sample(
     model: WanTransformer3DModel,
     prompt: str | Sequence[str],
@@ -148,8 +153,9 @@ def sample(
     config: CacheConfig | None = None,
     schedule: Iterable[int] | None = None,
     label: str | None = None,
+    sampler: str = "euler",
 ) -> tuple[Tensor, RunReport | None]:
-    """One video by Euler steps, as the host's KSampler makes it.
+    """One video, as the host's KSampler makes it.
 
     Args:
         model: from `load`.
@@ -159,52 +165,116 @@ def sample(
         config: AdaCache's settings; None and no schedule: the model is left alone.
         schedule: the steps to compute, 0..steps-1, instead of AdaCache's choice; step 0 among them.
         label: of the progress bar; None shows none.
+        sampler: one of SAMPLERS.
 
     Returns:
         The latent as the model works in it, (1, 16, 8, 16, 16), float32 on the CPU, and what was reused.
     """
-    context = prompt_context(prompt)
-    if cfg != 1:
-        context = torch.cat([context, torch.zeros_like(context)])
-    noise = torch.randn(LATENT, generator=torch.manual_seed(seed))
-
+    noise, context = noise_of(seed).to(model.device), guided_context(prompt, cfg).to(model.device)
     if config is None and schedule is None:
-        return _euler(model, noise, context, steps, cfg, label, lambda step, sigma: nullcontext()), None
+        return integrate(guided(model, context, cfg), noise, steps, sampler, label), None
 
-    with AdaCache(model, blocks="blocks", head="norm_out", steps=steps, config=config) as run:
-        if schedule is not None:
-            run.engine.schedule = FixedSchedule(schedule, steps)
-        chunks = ["positive", "negative"][: len(context)]
-
-        @contextmanager
-        def cached(step: int, sigma: float) -> Iterator[None]:
-            with run.evaluation(step, sigma), run.call(chunks, *PATCHED):
-                yield
-
-        latent = _euler(model, noise, context, steps, cfg, label, cached)
+    with cached(model, context, steps, cfg, config, schedule) as (evaluate, run):
+        latent = integrate(evaluate, noise, steps, sampler, label)
     return latent, run.report
 
 
-def _euler(
+@contextmanager
+def cached(
     model: WanTransformer3DModel,
-    noise: Tensor,
     context: Tensor,
     steps: int,
     cfg: float,
-    label: str | None,
-    around: Callable[[int, float], AbstractContextManager],
-) -> Tensor:
-    """Euler steps from noise to video, each model call inside `around(step, sigma)`."""
-    levels = sigmas(steps).tolist()
-    x, context = noise.to(model.device), context.to(model.device)
-    for step in tqdm(range(steps), desc=label, disable=label is None, mininterval=1):
-        sigma, following = levels[step], levels[step + 1]
+    config: CacheConfig | None = None,
+    schedule: Iterable[int] | None = None,
+) -> Iterator[tuple[Evaluate, AdaCache]]:
+    """`guided` with AdaCache on the model, for one run; arguments as of `sample`."""
+    chunks = ["positive", "negative"][: len(context)]
+    with AdaCache(model, blocks="blocks", head="norm_out", steps=steps, config=config) as run:
+        if schedule is not None:
+            run.engine.schedule = FixedSchedule(schedule, steps)
+
+        @contextmanager
+        def around(step: int, sigma: float) -> Iterator[None]:
+            with run.evaluation(step, sigma), run.call(chunks, *PATCHED):
+                yield
+
+        yield guided(model, context, cfg, around), run
+
+
+def noise_of(seed: int) -> Tensor:
+    """The noise that the host draws for this seed, (1, 16, 8, 16, 16)."""
+    return torch.randn(LATENT, generator=torch.manual_seed(seed))
+
+
+def guided_context(prompt: str | Sequence[str], cfg: float) -> Tensor:
+    """The prompt's embedding and, unless cfg is 1, the empty prompt's after it: (1 or 2, 6, 4096)."""
+    context = prompt_context(prompt)
+    return context if cfg == 1 else torch.cat([context, torch.zeros_like(context)])
+
+
+def guided(
+    model: WanTransformer3DModel,
+    context: Tensor,
+    cfg: float,
+    around: Callable[[int, float], AbstractContextManager] = lambda step, sigma: nullcontext(),
+) -> Evaluate:
+    """Classifier-free guidance with both prompts in one batch, each model call inside `around(step, sigma)`."""
+
+    def evaluate(x: Tensor, step: int, sigma: float) -> Tensor:
         timestep = torch.full((len(context),), 1000 * sigma, device=x.device)
         with around(step, sigma):
             v = model(x.expand(len(context), -1, -1, -1, -1), timestep, context, return_dict=False)[0]
         positive, negative = v[:1], v[-1:]
-        x = x + (following - sigma) * (negative + cfg * (positive - negative))
+        return negative + cfg * (positive - negative)
+
+    return evaluate
+
+
+@torch.no_grad()
+def integrate(
+    evaluate: Evaluate, noise: Tensor, steps: int, sampler: str = "euler", label: str | None = None
+) -> Tensor:
+    """From noise to video along the noise levels of `sigmas`.
+
+    Returns:
+        The latent, of the shape of the noise, on the CPU.
+
+    Raises:
+        KeyError: no such sampler in SAMPLERS.
+    """
+    levels = sigmas(steps).tolist()
+    advance = SAMPLERS[sampler]()
+    x = noise
+    for step in tqdm(range(steps), desc=label, disable=label is None, mininterval=1):
+        x = advance(x, evaluate(x, step, levels[step]), levels[step], levels[step + 1])
     return x.cpu()
+
+
+class Euler:
+    """Straight on with the present velocity."""
+
+    def __call__(self, x: Tensor, v: Tensor, sigma: float, following: float) -> Tensor:
+        return x + (following - sigma) * v
+
+
+class DPMSolver2M:
+    """DPM-Solver++(2M), Lu et al. 2022, with lambda = -log sigma, as the host has it for flow models too."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, float] | None = None
+
+    def __call__(self, x: Tensor, v: Tensor, sigma: float, following: float) -> Tensor:
+        estimate = video = x - sigma * v
+        if self._last is not None and following > 0:
+            earlier, before = self._last
+            ratio = log(sigma / following) / log(before / sigma)  # of this step in lambda to the last one
+            estimate = video + ratio / 2 * (video - earlier)
+        self._last = video, sigma
+        return following / sigma * x + (1 - following / sigma) * estimate
+
+
+SAMPLERS = {"euler": Euler, "dpmpp_2m": DPMSolver2M}
 
 
 def preview(latent: Tensor) -> Tensor:

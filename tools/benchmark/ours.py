@@ -1,0 +1,77 @@
+"""AdaCache's settings, and the fixed intervals that any adaptive method has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from diffusers import WanTransformer3DModel
+
+from adacache_core import FAST_30, SLOW_30, TUNED_30, CacheConfig, Codebook, MotionConfig
+from tools import demo_model
+
+from .library import Method
+from .videos import CFG, Video
+
+
+@contextmanager
+def adacache(model: WanTransformer3DModel, config: CacheConfig, video: Video) -> Iterator[demo_model.Evaluate]:
+    context = demo_model.guided_context(video.prompt, CFG)
+    with demo_model.cached(model, context, video.steps, CFG, config) as (evaluate, _):
+        yield evaluate
+
+
+@contextmanager
+def fixed(
+    model: WanTransformer3DModel, planned: Callable[[int], set[int]], video: Video
+) -> Iterator[demo_model.Evaluate]:
+    """The steps of `planned(steps)` are computed, whatever the video."""
+    context = demo_model.guided_context(video.prompt, CFG)
+    schedule = planned(video.steps)
+    with demo_model.cached(model, context, video.steps, CFG, schedule=schedule) as (evaluate, _):
+        yield evaluate
+
+
+def every(interval: int) -> Callable[[int], set[int]]:
+    """FORA's schedule: the first step and every `interval`-th after it."""
+    return lambda steps: set(range(0, steps, interval))
+
+
+def protected(fraction: float) -> Callable[[int], set[int]]:
+    """As many steps as `fraction` of all, evenly, with our forced ones: the first and the last two."""
+    return lambda steps: evenly(round(fraction * steps), steps)
+
+
+def evenly(computed: int, steps: int) -> set[int]:
+    """The first step, the last two, and `computed` - 3 more evenly spread between."""
+    between = max(computed - 1, 2)
+    return {round(index * (steps - 2) / (between - 1)) for index in range(between)} | {steps - 2, steps - 1}
+
+
+def _stricter(table: Codebook, factor: float) -> Codebook:
+    """The table with every threshold but the last times `factor`."""
+    *rows, last = table.entries
+    return Codebook((*((threshold * factor, rate) for threshold, rate in rows), last), table.steps)
+
+
+def _sweep(table: Codebook, moreg: MotionConfig | None) -> dict[str, CacheConfig]:
+    factors = (0.5, 1.0, 1.5)
+    return {f"thresholds x {factor:g}": CacheConfig(_stricter(table, factor), moreg) for factor in factors}
+
+
+OFF = CacheConfig(FAST_30, enabled=False)
+
+METHODS = (
+    *(
+        Method(name, _sweep(table, moreg), adacache, OFF)
+        for table_name, table in (("fast", FAST_30), ("slow", SLOW_30), ("tuned", TUNED_30))
+        for name, moreg in ((f"AdaCache {table_name}", None), (f"AdaCache {table_name} + MoReg", MotionConfig()))
+    ),
+    Method("fixed interval (FORA)", {f"every {n}": every(n) for n in (2, 3, 4, 5)}, fixed, off=every(1)),
+    Method(
+        "fixed interval, ends computed",
+        {f"{fraction:g} of all": protected(fraction) for fraction in (0.6, 0.5, 0.4, 0.33, 0.27)},
+        fixed,
+        off=protected(1.0),
+    ),
+)

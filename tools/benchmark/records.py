@@ -1,0 +1,68 @@
+"""docs/benchmarks.json: a list of records, one per video, method and setting. Reads and writes it; measures nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+PLAIN = "none"  # the method of the record of an uncached video
+
+
+@dataclass(frozen=True)
+class Record:
+    """One cached video against the plain one that the same library made in the same process.
+
+    Attributes:
+        method, setting: who, and where its control stood.
+        library: what ran the model, with its version.
+        sampler, steps, motion_class, seed: which video.
+        computed_fraction: executed floating-point operations over those of plain.
+        block_fraction: executed calls of transformer blocks over those of plain.
+        wall_ratio: seconds over those of plain.
+        psnr: dB. ssim, motion_kept: 1 is equal. See tools/quality.py.
+        bytes: the most that lived between evaluations, beyond plain.
+    """
+
+    method: str
+    setting: str
+    library: str
+    sampler: str
+    steps: int
+    motion_class: str
+    seed: int
+    computed_fraction: float
+    block_fraction: float
+    wall_ratio: float
+    psnr: float
+    ssim: float
+    motion_kept: float
+    bytes: int
+
+    @property
+    def key(self) -> tuple:
+        """What makes it the same measurement, made again."""
+        return (self.method, self.setting, self.sampler, self.steps, self.motion_class, self.seed)
+
+
+def load(path: Path) -> list[Record]:
+    """The records of a file, none if there is no file.
+
+    Raises:
+        TypeError: a record lacks a field or has one that is not ours.
+    """
+    return [Record(**row) for row in json.loads(path.read_text())] if path.exists() else []
+
+
+def save(path: Path, records: Iterable[Record]) -> None:
+    """Write them sorted, a line each, so that a diff shows which changed."""
+    rows = sorted(records, key=lambda record: tuple(map(str, record.key)))
+    path.write_text("[\n" + ",\n".join(json.dumps(asdict(row)) for row in rows) + "\n]\n")
+
+
+def merged(old: Iterable[Record], new: Iterable[Record], replaces: Callable[[Record], bool]) -> list[Record]:
+    """`new`, and of `old` what `replaces` does not name and what was not made again."""
+    new = list(new)
+    made = {record.key for record in new}
+    return [record for record in old if record.key not in made and not replaces(record)] + new

@@ -1,0 +1,141 @@
+"""Measures videos in one process with one library: `python -m tools.benchmark.worker`, started by `__main__`.
+
+A process of its own, because hosts of two versions cannot be imported together and a method that patches a
+library must not meet the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from importlib import import_module
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tools import demo_model
+from tools.quality import compare
+
+from .library import Library, Method
+from .meter import Meter
+from .records import PLAIN, Record
+from .videos import Video
+
+# How a library is called on the command line -> module and class.
+LIBRARIES = {
+    "diffusers": ("through_diffusers", "Diffusers"),
+}
+
+CHECK_STEPS = 10  # enough for every method to skip something if its off setting were on
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("library", choices=LIBRARIES)
+    parser.add_argument("videos", help="JSON: a list of lists of the fields of Video")
+    parser.add_argument("out", help="file to write one record per line to, as they are made")
+    parser.add_argument("--methods", nargs="*", help="parts of names; default all")
+    parser.add_argument("--settings", choices=["all", "middle"], default="all")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    library = open_library(arguments.library)
+    methods = chosen(library.methods, arguments.methods, arguments.settings)
+    check_off(library, methods)
+    with open(arguments.out, "a") as out:
+        for record in measure(library, methods, [Video(*row) for row in json.loads(arguments.videos)]):
+            out.write(json.dumps(asdict(record)) + "\n")
+            out.flush()
+
+
+def open_library(name: str) -> Library:
+    module, cls = LIBRARIES[name]
+    return getattr(import_module(f".{module}", __package__), cls)()
+
+
+def chosen(methods: Iterable[Method], parts: Sequence[str] | None, settings: str = "all") -> list[Method]:
+    """The methods with one of `parts` in their names, with all their settings or the middle one.
+
+    Raises:
+        ValueError: a part that is in no name.
+    """
+    methods = list(methods)
+    if missing := [part for part in parts or () if not any(part in method.name for method in methods)]:
+        raise ValueError(f"no method is called {missing}; there are {[method.name for method in methods]}")
+    kept = [method for method in methods if not parts or any(part in method.name for part in parts)]
+    if settings == "middle":
+        kept = [replace(method, settings=_middle(method.settings)) for method in kept]
+    return kept
+
+
+def _middle(settings: dict) -> dict:
+    label = list(settings)[len(settings) // 2]
+    return {label: settings[label]}
+
+
+def check_off(library: Library, methods: Iterable[Method]) -> None:
+    """Every method's off setting must give the plain video bit for bit, or its figures mean nothing.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    video = Video("static", "circle one red slow right dark", 1, "euler", CHECK_STEPS)
+    plain = library.sample(video, Meter())
+    for method in methods:
+        if method.off is None:
+            continue
+        if not torch.equal(plain, library.sample(video, Meter(), method, method.off)):
+            raise RuntimeError(f"{method.name} at {method.off} is not the plain model in {library.name}")
+
+
+def measure(library: Library, methods: Sequence[Method], videos: Sequence[Video]) -> Iterator[Record]:
+    """For each video the plain one, and all methods and settings against it."""
+    runs = 1 + sum(len(method.settings) for method in methods)
+    bar = tqdm(total=runs * len(videos), desc=library.name, mininterval=5)
+    for video in videos:
+        cost = Meter()
+        latent = library.sample(video, cost)
+        plain = demo_model.preview(latent)
+        bar.update()
+        yield _record(library, PLAIN, "", video, cost, cost, plain, plain)
+        for method in methods:
+            for label, setting in method.settings.items():
+                meter = Meter()
+                cached = library.sample(video, meter, method, setting)
+                bar.update()
+                yield _record(library, method.name, label, video, meter, cost, plain, demo_model.preview(cached))
+
+
+def _record(
+    library: Library,
+    method: str,
+    setting: str,
+    video: Video,
+    meter: Meter,
+    plain_meter: Meter,
+    plain: Tensor,
+    cached: Tensor,
+) -> Record:
+    quality = compare(plain, cached)
+    return Record(
+        method,
+        setting,
+        library.name,
+        video.sampler,
+        video.steps,
+        video.motion_class,
+        video.seed,
+        computed_fraction=round(meter.flops / plain_meter.flops, 5),
+        block_fraction=round(meter.block_calls / plain_meter.block_calls, 5),
+        wall_ratio=round(meter.seconds / plain_meter.seconds, 4),
+        psnr=round(quality.psnr, 3),
+        ssim=round(quality.ssim, 5),
+        motion_kept=round(quality.motion_kept, 4),
+        bytes=max(meter.held_bytes - plain_meter.held_bytes, 0),
+    )
+
+
+if __name__ == "__main__":
+    main()
