@@ -11,10 +11,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import log
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import WanTransformer3DModel
-from diffusers.utils import logging
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
@@ -22,9 +21,13 @@ from tqdm import tqdm
 from adacache_core import FAST_30, AdaCache, CacheConfig, RunReport, ScheduleState
 from adacache_core.schedule import Decision
 
-ASSETS = Path(__file__).parents[1] / "nodes" / "demo_assets"
+if TYPE_CHECKING:
+    from diffusers import WanTransformer3DModel
 
-# The architecture of demo_wan.safetensors, in diffusers' words.
+ASSETS = Path(__file__).parents[1] / "nodes" / "demo_assets"
+SHIPPED = ASSETS / "demo_wan.safetensors"
+
+# The architecture of SHIPPED, in diffusers' words.
 ARCHITECTURE = {
     "_class_name": "WanTransformer3DModel",
     "patch_size": [1, 2, 2],
@@ -80,15 +83,23 @@ RGB_FACTORS = (
 RGB_BIAS = (-0.1835, -0.0868, -0.3360)
 
 
-def load(device: str | None = None) -> WanTransformer3DModel:
-    """The demo model in float32, on the GPU if there is one. Needs no network."""
+def load(
+    device: str | None = None, checkpoint: Path = SHIPPED, architecture: dict[str, Any] = ARCHITECTURE
+) -> WanTransformer3DModel:
+    """The demo model, or another in the original Wan layout, in float32, on the GPU if there is one. Needs no network.
+
+    Only this needs diffusers: a host's Python, which may lack it, takes prompts, noise and preview from here.
+    """
+    from diffusers import WanTransformer3DModel
+    from diffusers.utils import logging
+
     logging.set_verbosity_error()  # it warns of a cast that does not happen: everything is float32
     with TemporaryDirectory() as folder:
         config = Path(folder) / "transformer" / "config.json"
         config.parent.mkdir()
-        config.write_text(json.dumps(ARCHITECTURE))
+        config.write_text(json.dumps(architecture))
         model = WanTransformer3DModel.from_single_file(
-            str(ASSETS / "demo_wan.safetensors"),
+            str(checkpoint),
             config=folder,
             subfolder="transformer",
             torch_dtype=torch.float32,
