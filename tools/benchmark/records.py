@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,8 +61,6 @@ def save(path: Path, records: Iterable[Record]) -> None:
     path.write_text("[\n" + ",\n".join(json.dumps(asdict(row)) for row in rows) + "\n]\n")
 
 
-def merged(old: Iterable[Record], new: Iterable[Record], replaces: Callable[[Record], bool]) -> list[Record]:
-    """`new`, and of `old` what `replaces` does not name and what was not made again."""
-    new = list(new)
-    made = {record.key for record in new}
-    return [record for record in old if record.key not in made and not replaces(record)] + new
+def merged(records: Iterable[Record], made: Record) -> list[Record]:
+    """The records with `made` in the place of the same measurement, if it is there."""
+    return [record for record in records if record.key != made.key] + [made]

@@ -1,0 +1,134 @@
+"""AdaCache beside every other training-free cache on the demo model: one command, one machine, one run.
+
+`python -m tools.benchmark` measures everything (hours) and writes docs/benchmarks.json, docs/benchmarks.md, its plots
+and the README's headline; with `--methods` only those are measured again, beside the others' old figures.
+`--quick` (two minutes) makes one or two videos with one setting of each method, prints, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from functools import cache
+from pathlib import Path
+from queue import Queue
+
+from . import records
+from .library import NotHere
+from .made import circumstances, sentence
+from .page import draw, every_setting, page, with_headline
+from .records import Record
+from .standing import points
+from .videos import PROMPTS, SAMPLERS, STEPS, Video, videos
+from .worker import LIBRARIES, library_class
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+RECORDS = DOCS / "benchmarks.json"
+FIGURES = DOCS / "figures.json"  # all that is no quality of a video
+README = ROOT / "README.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two videos, one setting a method; nothing is written")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page from the records")
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
+    parser.add_argument("--methods", nargs="+", default=[], metavar="PART", help="those with a part in their names")
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
+    parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS))
+    parser.add_argument("--seeds", type=int, choices=(1, 2), default=2, help="videos of each motion class")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each (default 1)")
+    arguments = parser.parse_args()
+
+    if arguments.quick:
+        chosen = videos(("slow", "busy"), ("euler",), (30,), seeds=1)
+        made = measured(jobs(arguments.libraries, chosen), arguments.jobs, arguments.methods, "middle")
+        print(every_setting(points(made)))
+        return
+
+    stored, figures = records.load(RECORDS), json.loads(FIGURES.read_text())
+    if not arguments.page:
+        chosen = videos(tuple(PROMPTS), tuple(arguments.samplers), tuple(arguments.steps), arguments.seeds)
+        for record in measured(jobs(arguments.libraries, chosen), arguments.jobs, arguments.methods):
+            stored = records.merged(stored, record)
+            records.save(RECORDS, stored)  # hours of work: what is measured stays measured
+        figures["quality"] = {"made": circumstances(" ".join(["python -m tools.benchmark", *sys.argv[1:]]))}
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    made = figures["quality"]["made"]
+    (DOCS / "benchmarks.md").write_text(page(stored, sentence(made)))
+    draw(stored, DOCS / "images")
+    README.write_text(with_headline(README.read_text(), stored, made["machine"]))
+    print(f"written: {DOCS / 'benchmarks.md'}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does: some videos with one library."""
+
+    library: str
+    videos: tuple[Video, ...]
+
+
+def jobs(libraries: Iterable[str], chosen: Sequence[Video]) -> list[Job]:
+    """One for each library and motion class: small enough to share out, large enough to be worth the imports."""
+    classes = dict.fromkeys(video.motion_class for video in chosen)
+    return [
+        Job(library, tuple(video for video in chosen if video.motion_class == motion_class))
+        for library in libraries
+        for motion_class in classes
+    ]
+
+
+def measured(work: Sequence[Job], processes: int, methods: Sequence[str], settings: str = "all") -> Iterator[Record]:
+    """The records, as they are made; libraries that are not on this machine are named and left out.
+
+    Raises:
+        CalledProcessError: a worker failed; what it said has been printed.
+    """
+    made: Queue[Record | None] = Queue()
+    with ThreadPoolExecutor(processes) as pool:
+        running = [pool.submit(_work, job, methods, settings, made.put) for job in work if _is_here(job.library)]
+        for future in running:
+            future.add_done_callback(lambda _: made.put(None))
+        for _ in running:
+            yield from iter(made.get, None)
+        for future in running:
+            future.result()
+
+
+def _work(job: Job, methods: Sequence[str], settings: str, put: Callable[[Record], None]) -> None:
+    """One worker, whose output is a record a line."""
+    python = library_class(job.library).python()
+    command = [
+        python,
+        "-m",
+        "tools.benchmark.worker",
+        job.library,
+        json.dumps([astuple(video) for video in job.videos]),
+    ]
+    command += ["--settings", settings, "--methods", *methods]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
+        for line in worker.stdout:
+            put(Record(**json.loads(line)))
+    if worker.returncode:
+        raise subprocess.CalledProcessError(worker.returncode, command)
+
+
+@cache
+def _is_here(library: str) -> bool:
+    try:
+        library_class(library).python()
+    except NotHere as reason:
+        print(f"{library}: not run, {reason}", file=sys.stderr)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
