@@ -157,6 +157,10 @@ class Training:
         torch.manual_seed(seed)
         self.steps, self.seed, self.device, self.curriculum = steps, seed, device, curriculum
         self.model = new_model(architecture).to(device)
+        if device.type == "cpu":
+            self.model.set_attention_backend(
+                "_native_math"
+            )  # its backward pass is faster there, most of all in bfloat16
         self.average = AveragedModel(self.model, multi_avg_fn=_average)
         self.average.requires_grad_(False)
         self.optimizers = optimizers(self.model)
@@ -249,8 +253,6 @@ def new_model(architecture: dict[str, Any]) -> WanTransformer3DModel:
     outputs = [block.attn2.to_out[0].weight for block in model.blocks]
     for weight in (embedder.time_proj.weight, model.proj_out.weight, *outputs, *tables):
         nn.init.zeros_(weight)
-    if next(model.parameters()).device.type == "cpu":
-        model.set_attention_backend("_native_math")  # whose backward pass is the fastest on a CPU
     return model
 
 
