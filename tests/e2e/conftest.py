@@ -1,22 +1,11 @@
-"""Makes `import tools` mean the folder beside `tests`, by file location, as `tests/conftest.py` does for the core.
-
-And one real server for all tests that want one: it takes long to start.
-"""
+"""One real server for all tests that want one: it takes long to start."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 from e2e.shipped import WORKFLOWS, read_workflow
-
-ROOT = Path(__file__).parents[2]
-
-spec = importlib.util.spec_from_file_location("tools", ROOT / "tools/__init__.py")
-sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules[spec.name])
 
 
 @pytest.fixture(scope="session")
