@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from .meter import Meter
 from .videos import Video
+
+
+class NotHere(RuntimeError):
+    """This library cannot be run on this machine; the message says what is missing. No failure: "not run"."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +27,15 @@ class Method:
         settings: label of a position -> what the method's own code takes, from the safest to the boldest.
         off: the position at which it must do nothing; None where its code has no such position.
         attach: puts it on a model; who calls it, and with what, is the library's own affair.
+        baseline: an attach that puts nothing on, for a method that asks the model in another way than the library's
+            plain run does (in two calls, say): with this its off position agrees bit for bit. None: with plain.
     """
 
     name: str
     settings: dict[str, Any]
     attach: Any
     off: Any = None
+    baseline: Any = None
 
 
 class Library(ABC):
@@ -39,6 +48,15 @@ class Library(ABC):
 
     name: str
     methods: tuple[Method, ...]
+
+    @classmethod
+    def python(cls) -> Path:
+        """The Python that it is to be made in; asked from any other.
+
+        Raises:
+            NotHere: there is none.
+        """
+        return Path(sys.executable)
 
     @abstractmethod
     def sample(self, video: Video, meter: Meter, method: Method | None = None, setting: Any = None) -> Tensor:

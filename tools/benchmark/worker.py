@@ -1,14 +1,17 @@
 """Measures videos in one process with one library: `python -m tools.benchmark.worker`, started by `__main__`.
 
 A process of its own, because hosts of two versions cannot be imported together and a method that patches a
-library must not meet the others.
+library must not meet the others. Its output is one record per line, as they are made; what a library prints goes
+to where errors go.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from importlib import import_module
 
@@ -19,7 +22,7 @@ from tqdm import tqdm
 from tools import demo_model
 from tools.quality import compare
 
-from .library import Library, Method
+from .library import Library, Method, NotHere
 from .meter import Meter
 from .records import PLAIN, Record
 from .videos import Video
@@ -27,6 +30,8 @@ from .videos import Video
 # How a library is called on the command line -> module and class.
 LIBRARIES = {
     "diffusers": ("through_diffusers", "Diffusers"),
+    "host": ("through_host", "Host"),
+    "packs": ("through_host", "HostWithPacks"),
 }
 
 CHECK_STEPS = 10  # enough for every method to skip something if its off setting were on
@@ -36,34 +41,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("library", choices=LIBRARIES)
     parser.add_argument("videos", help="JSON: a list of lists of the fields of Video")
-    parser.add_argument("out", help="file to write one record per line to, as they are made")
     parser.add_argument("--methods", nargs="*", help="parts of names; default all")
     parser.add_argument("--settings", choices=["all", "middle"], default="all")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    library = open_library(arguments.library)
-    methods = chosen(library.methods, arguments.methods, arguments.settings)
-    check_off(library, methods)
-    with open(arguments.out, "a") as out:
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):
+        try:
+            library = library_class(arguments.library)()
+        except NotHere as reason:
+            print(f"{arguments.library}: not run, {reason}")
+            return
+        methods = chosen(library.methods, arguments.methods, arguments.settings)
+        if not methods:
+            return
+        check_off(library, methods)
         for record in measure(library, methods, [Video(*row) for row in json.loads(arguments.videos)]):
-            out.write(json.dumps(asdict(record)) + "\n")
-            out.flush()
+            print(json.dumps(asdict(record)), file=out, flush=True)
 
 
-def open_library(name: str) -> Library:
+def library_class(name: str) -> type[Library]:
+    """Can be asked for its `python()` anywhere; only there can one be made."""
     module, cls = LIBRARIES[name]
-    return getattr(import_module(f".{module}", __package__), cls)()
+    return getattr(import_module(f".{module}", __package__), cls)
 
 
 def chosen(methods: Iterable[Method], parts: Sequence[str] | None, settings: str = "all") -> list[Method]:
-    """The methods with one of `parts` in their names, with all their settings or the middle one.
-
-    Raises:
-        ValueError: a part that is in no name.
-    """
-    methods = list(methods)
-    if missing := [part for part in parts or () if not any(part in method.name for method in methods)]:
-        raise ValueError(f"no method is called {missing}; there are {[method.name for method in methods]}")
+    """The methods with one of `parts` in their names, with all their settings or the middle one."""
     kept = [method for method in methods if not parts or any(part in method.name for part in parts)]
     if settings == "middle":
         kept = [replace(method, settings=_middle(method.settings)) for method in kept]
@@ -82,11 +86,13 @@ def check_off(library: Library, methods: Iterable[Method]) -> None:
         RuntimeError: it does not.
     """
     video = Video("static", "circle one red slow right dark", 1, "euler", CHECK_STEPS)
-    plain = library.sample(video, Meter())
+    plain = {None: library.sample(video, Meter())}
     for method in methods:
         if method.off is None:
             continue
-        if not torch.equal(plain, library.sample(video, Meter(), method, method.off)):
+        if method.baseline not in plain:
+            plain[method.baseline] = library.sample(video, Meter(), replace(method, attach=method.baseline))
+        if not torch.equal(plain[method.baseline], library.sample(video, Meter(), method, method.off)):
             raise RuntimeError(f"{method.name} at {method.off} is not the plain model in {library.name}")
 
 
