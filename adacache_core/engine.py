@@ -57,6 +57,8 @@ class Engine:
         report: to be filled, with what the caller knows already.
     """
 
+    measure_change = staticmethod(change_sums)  # the paper's choice; its ablation puts other norms here
+
     def __init__(
         self,
         config: CacheConfig,
@@ -260,7 +262,7 @@ class Engine:
             self.cache.put_probe(("probe", key), probe)
 
     def _measure(self, current: _Evaluation, tape: Tape, probe: Tensor, old: Tensor) -> None:
-        change = change_sums(probe, old)
+        change = self.measure_change(probe, old)
         current.change = change if current.change is None else current.change + change.to(current.change.device)
         moreg = self.config.moreg
         if moreg is None:
