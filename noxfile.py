@@ -27,7 +27,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """All tests: ours here, those of the host in the host's own Python."""
-    session.install(*PINNED, *TOOLS, "pytest")
+    session.install(*PINNED, *TOOLS, "pytest", "transformers")
     session.run("pytest", "tests", "--ignore=tests/host", "-rs", *session.posargs)
     session.run("python", "-m", "tools.host_tests")
 

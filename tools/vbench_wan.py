@@ -52,11 +52,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=(81, 480, 832), metavar=("FRAMES", "HEIGHT", "WIDTH"))
     parser.add_argument("--figures", type=Path, default=paper_page.FIGURES, help="where the rows go")
     arguments = parser.parse_args()
-    if not (arguments.weights / "model_index.json").exists():
-        sys.stderr.write(f"Weights are missing: {arguments.weights} is no folder of a WanPipeline of diffusers.\n")
-        sys.exit(2)
-    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    pipeline = WanPipeline.from_pretrained(arguments.weights, torch_dtype=dtype, local_files_only=True).to(device)
+    pipeline, device = load(arguments.weights)
     prompts = [line.strip() for line in arguments.prompts.read_text().splitlines() if line.strip()]
     runs = defaultdict(list)
     for seed, prompt in enumerate(tqdm(prompts)):
@@ -75,6 +71,18 @@ def main() -> None:
     shape = " x ".join(map(str, arguments.shape))
     what = f"{arguments.weights.name}, {len(prompts)} prompts, {arguments.steps} steps, {shape}"
     paper_page.write({"vbench": {"made": circumstances(COMMAND), "what": what, "rows": rows}}, arguments.figures)
+
+
+def load(weights: Path) -> tuple[WanPipeline, str]:
+    """The pipeline, and the device it is on; says what is missing and exits with 2 where something is."""
+    missing = [name for name in ("accelerate", "transformers") if not find_spec(name)]
+    if not (weights / "model_index.json").exists():
+        missing.append(f"weights (a WanPipeline of diffusers, with its model_index.json, in {weights})")
+    if missing:
+        sys.stderr.write(f"Missing: {', '.join(missing)}.\n")
+        sys.exit(2)
+    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    return WanPipeline.from_pretrained(weights, dtype=dtype, local_files_only=True).to(device), device
 
 
 def write(video: Tensor, path: Path) -> None:

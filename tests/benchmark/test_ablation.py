@@ -1,0 +1,112 @@
+"""The variants of the ablation: each is what it says, and each gets its own result."""
+
+import pytest
+import torch
+from benchmark.tiny_wan import tiny_wan
+
+from adacache_core import Codebook
+from tools.benchmark import ablation
+from tools.benchmark.ablation import METRICS, VARIANTS, cosine_sums, l2_sums, measure_ablation, section, translated
+from tools.benchmark.videos import Video
+
+STEPS = 10
+
+
+def ratio(sums):
+    return float(sums[0] / sums[1])
+
+
+def test_a_change_by_l2_is_the_euclidean_one():
+    old, new = torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 10.0]])
+    assert ratio(l2_sums(new, old)) == pytest.approx(6 / 5)
+    assert ratio(METRICS["L1"](new, old)) == pytest.approx(6 / 7)
+
+
+def test_a_change_by_cosine_sees_direction_and_no_length():
+    old = torch.tensor([[1.0, 0.0]])
+    assert ratio(cosine_sums(5 * old, old)) == pytest.approx(0, abs=1e-6)
+    assert ratio(cosine_sums(torch.tensor([[0.0, 2.0]]), old)) == pytest.approx(1)
+    assert ratio(cosine_sums(-old, old)) == pytest.approx(2)
+
+
+def test_two_conditionings_added_up_give_their_mean_cosine():
+    old, turned = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    assert ratio(cosine_sums(old, old) + cosine_sums(turned, old)) == pytest.approx(0.5)
+
+
+def test_in_half_precision_large_numbers_do_not_overflow():
+    old = torch.full((1, 4), 6e4, dtype=torch.float16)
+    assert all(ratio(metric(old / 2, old)) < 1 for metric in METRICS.values())
+
+
+def test_a_table_is_moved_by_the_power_law_that_both_metrics_follow():
+    pairs = [(change, 3 * change**2) for change in (0.01, 0.1, 0.5)]
+    moved = translated(Codebook(((0.1, 4), (0.2, 2), (1.0, 1))), pairs)
+    assert [threshold for threshold, _ in moved.entries] == pytest.approx([0.03, 0.12, 3.0])
+    assert [rate for _, rate in moved.entries] == [4, 2, 1]
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """The whole ablation on a tiny model with random weights, one short video."""
+    reports = {}
+    original = ablation._sample
+
+    def remembering(model, video, config=None, change=METRICS["L1"]):
+        latent, report = original(model, video, config, change)
+        if config is not None:
+            reports[config, change] = report
+        return latent, report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablation, "_sample", remembering)
+        video = Video("slow", "circle one red slow right dark", 1, steps=STEPS)
+        return measure_ablation(tiny_wan(), [video], calibration=1), reports
+
+
+def metrics_of(report):
+    return tuple(record.metric for record in report.evaluations if record.metric is not None)
+
+
+def test_every_departure_reads_other_changes(measured):
+    """Metric, place and motion alike: were one switch without effect, two rows would read the same numbers."""
+    _, reports = measured
+    without_tables = {
+        (config.probe_position, config.moreg, change): metrics_of(report)
+        for (config, change), report in reports.items()
+    }
+    assert len(without_tables) == 9
+    assert len(set(without_tables.values())) == 9
+
+
+def test_there_is_a_row_for_every_variant_with_what_it_computed(measured):
+    stored, _ = measured
+    assert [(row["part"], row["variant"]) for row in stored["rows"]] == [(each.part, each.name) for each in VARIANTS]
+    assert all(3 <= row["computed"] <= STEPS for row in stored["rows"])
+    assert all(row["counted_speedup"] == pytest.approx(STEPS / row["computed"], abs=0.01) for row in stored["rows"])
+
+
+def test_the_base_is_the_same_row_in_every_part(measured):
+    stored, _ = measured
+    bases = [row for row in stored["rows"] if row["variant"] in ("L1", "middle block", "without", "fast")]
+    results = [{key: value for key, value in row.items() if key not in ("part", "variant")} for row in bases]
+    assert len(results) == 4
+    assert results.count(results[0]) == 4
+
+
+def test_the_section_sets_the_papers_figures_beside_ours(measured):
+    stored, _ = measured
+    row = next(row for row in stored["rows"] if row["variant"] == "without gradient")
+    line = next(line for line in section(stored | made()).splitlines() if line.startswith("| without gradient |"))
+    assert f"| {row['psnr']:.2f} |" in line
+    assert line.endswith("| 83.36 | 89.01 | 4.71 |")
+
+
+def test_what_the_paper_reports_without_seconds_gets_dashes_and_no_guess(measured):
+    stored, _ = measured
+    line = next(line for line in section(stored | made()).splitlines() if line.startswith("| cosine |"))
+    assert line.endswith("| 83.19 | – | – |")
+
+
+def made():
+    return {"made": dict.fromkeys(("command", "date", "commit", "torch", "machine"), "")}
