@@ -23,8 +23,8 @@ from .library import NotHere
 from .made import circumstances, sentence
 from .page import draw, every_setting, page, with_headline
 from .records import Record
-from .standing import points
-from .videos import PROMPTS, SAMPLERS, STEPS, Video, videos
+from .standing import ALL, points
+from .videos import PLAN, Video, videos
 from .worker import LIBRARIES, library_class
 
 ROOT = Path(__file__).parents[2]
@@ -40,22 +40,21 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page from the records")
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     parser.add_argument("--methods", nargs="+", default=[], metavar="PART", help="those with a part in their names")
-    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
-    parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS))
-    parser.add_argument("--seeds", type=int, choices=(1, 2), default=2, help="videos of each motion class")
+    parser.add_argument("--samplers", nargs="+", choices=sorted({sampler for sampler, _, _ in PLAN}))
+    parser.add_argument("--steps", nargs="+", type=int, choices=sorted({steps for _, steps, _ in PLAN}))
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each (default 1)")
     arguments = parser.parse_args()
 
     if arguments.quick:
-        chosen = videos(("slow", "busy"), ("euler",), (30,), seeds=1)
-        made = measured(jobs(arguments.libraries, chosen), arguments.jobs, arguments.methods, "middle")
-        print(every_setting(points(made)))
+        work = [Job(library, tuple(videos(seeds=1, classes=("slow", "busy")))) for library in arguments.libraries]
+        made = measured(work, arguments.jobs, arguments.methods, "middle")
+        print(every_setting(point for point in points(made) if point.motion_class == ALL))
         return
 
     stored, figures = records.load(RECORDS), json.loads(FIGURES.read_text())
     if not arguments.page:
-        chosen = videos(tuple(PROMPTS), tuple(arguments.samplers), tuple(arguments.steps), arguments.seeds)
-        for record in measured(jobs(arguments.libraries, chosen), arguments.jobs, arguments.methods):
+        work = jobs(arguments.libraries, arguments.samplers, arguments.steps)
+        for record in measured(work, arguments.jobs, arguments.methods):
             stored = records.merged(stored, record)
             records.save(RECORDS, stored)  # hours of work: what is measured stays measured
         figures["quality"] = {"made": circumstances(" ".join(["python -m tools.benchmark", *sys.argv[1:]]))}
@@ -69,19 +68,24 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """What one process does: some videos with one library."""
+    """What one process does: some videos with one library, and whether it first sees that off is off."""
 
     library: str
     videos: tuple[Video, ...]
+    check: bool = False
 
 
-def jobs(libraries: Iterable[str], chosen: Sequence[Video]) -> list[Job]:
-    """One for each library and motion class: small enough to share out, large enough to be worth the imports."""
-    classes = dict.fromkeys(video.motion_class for video in chosen)
+def jobs(libraries: Iterable[str], samplers: Sequence[str] | None, steps: Sequence[int] | None) -> list[Job]:
+    """PLAN, or the part of it with these samplers and numbers of steps; a library is checked once."""
+    parts = [
+        (sampler, count, seeds)
+        for sampler, count, seeds in PLAN
+        if (not samplers or sampler in samplers) and (not steps or count in steps)
+    ]
     return [
-        Job(library, tuple(video for video in chosen if video.motion_class == motion_class))
+        Job(library, tuple(videos(*part)), check=number == 0)
+        for number, part in enumerate(parts)
         for library in libraries
-        for motion_class in classes
     ]
 
 
@@ -112,7 +116,7 @@ def _work(job: Job, methods: Sequence[str], settings: str, put: Callable[[Record
         job.library,
         json.dumps([astuple(video) for video in job.videos]),
     ]
-    command += ["--settings", settings, "--methods", *methods]
+    command += ["--settings", settings, "--methods", *methods, *["--check"] * job.check]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
         for line in worker.stdout:
             put(Record(**json.loads(line)))

@@ -54,20 +54,22 @@ def _stricter(table: Codebook, factor: float) -> Codebook:
     return Codebook((*((threshold * factor, rate) for threshold, rate in rows), last), table.steps)
 
 
-def _sweep(table: Codebook, moreg: MotionConfig | None) -> dict[str, CacheConfig]:
-    factors = (0.5, 1.0, 1.5)
-    return {f"thresholds x {factor:g}": CacheConfig(_stricter(table, factor), moreg) for factor in factors}
+def _sweep(table: Codebook) -> dict[str, CacheConfig]:
+    return {f"thresholds x {factor:g}": CacheConfig(_stricter(table, factor)) for factor in (0.5, 1.0, 1.5)}
 
+
+def _with_moreg(table: Codebook) -> dict[str, CacheConfig]:
+    return {"as published": CacheConfig(table, MotionConfig())}
+
+
+TABLES = {"fast": FAST_30, "slow": SLOW_30, "tuned": TUNED_30}
 
 OFF = CacheConfig(FAST_30, enabled=False)
 
 METHODS = (
-    *(
-        Method(name, _sweep(table, moreg), adacache, OFF)
-        for table_name, table in (("fast", FAST_30), ("slow", SLOW_30), ("tuned", TUNED_30))
-        for name, moreg in ((f"AdaCache {table_name}", None), (f"AdaCache {table_name} + MoReg", MotionConfig()))
-    ),
-    Method("fixed interval (FORA)", {f"every {n}": every(n) for n in (2, 3, 4, 5)}, fixed, off=every(1)),
+    *(Method(f"AdaCache {name}", _sweep(table), adacache, OFF) for name, table in TABLES.items()),
+    *(Method(f"AdaCache {name} + MoReg", _with_moreg(table), adacache, OFF) for name, table in TABLES.items()),
+    Method("fixed interval (FORA)", {f"every {n}": every(n) for n in (2, 3, 4)}, fixed, off=every(1)),
     Method(
         "fixed interval, ends computed",
         {f"{fraction:g} of all": protected(fraction) for fraction in (0.6, 0.5, 0.4, 0.33, 0.27)},

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 
 from .records import Record
 from .standing import ALL, Duel, Point, best_within, duels, points
-from .videos import CFG, PROMPTS
+from .videos import CFG, PLAN, PROMPTS
 
 FRACTIONS = (0.25, 0.35, 0.45, 0.55, 0.65)  # of plain's operations, at which methods are compared
 
@@ -46,8 +46,10 @@ def page(records: Sequence[Record], made: str) -> str:
     every = points(records)
     parts = [INTRO, made + "\n"]
     parts += ["## Where we stand\n", _standing(duels(every))]
-    for (sampler, steps), group in _by(every, lambda point: (point.sampler, point.steps)):
-        chosen = [point for point in group if point.motion_class == ALL]
+    for sampler, steps, _ in PLAN:
+        chosen = [point for point in every if (point.sampler, point.steps, point.motion_class) == (sampler, steps, ALL)]
+        if not chosen:
+            continue
         parts += [f"## {sampler}, {steps} steps, {chosen[0].videos} videos\n", _at_equal_work(chosen)]
         parts += ["<details><summary>Every setting</summary>\n", every_setting(chosen), "</details>\n"]
     parts.append("## By motion class, Euler, 30 steps\n")
