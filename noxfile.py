@@ -15,6 +15,8 @@ PINNED = ["--constraint", "tools/constraints.txt"]
 # comfy-cli installs hosts and reads workflows; diffusers is the way without a host.
 TOOLS = ["torch", "diffusers", "kornia", "comfy-cli"]
 TOOLS += ["einops", "numpy", "pillow", "safetensors", "tqdm", "uv", "websocket-client"]
+# cache-dit and what else comes with diffusers is measured beside us; transformers is WanPipeline's.
+BENCHMARK = [*TOOLS, "cache-dit", "matplotlib", "transformers"]
 
 
 @nox.session
@@ -27,9 +29,16 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """All tests: ours here, those of the host in the host's own Python."""
-    session.install(*PINNED, *TOOLS, "pytest", "transformers")
+    session.install(*PINNED, *BENCHMARK, "pytest")
     session.run("pytest", "tests", "--ignore=tests/host", "-rs", *session.posargs)
     session.run("python", "-m", "tools.host_tests")
+
+
+@nox.session
+def benchmark(session: nox.Session) -> None:
+    """AdaCache beside all other caches, for docs/benchmarks.md: hours, or two minutes (-- --quick)."""
+    session.install(*PINNED, *BENCHMARK)
+    session.run("python", "-m", "tools.benchmark", *session.posargs)
 
 
 @nox.session
