@@ -157,14 +157,11 @@ class Training:
         torch.manual_seed(seed)
         self.steps, self.seed, self.device, self.curriculum = steps, seed, device, curriculum
         self.model = new_model(architecture).to(device)
-        if device.type == "cpu":
-            self.model.set_attention_backend(
-                "_native_math"
-            )  # its backward pass is faster there, most of all in bfloat16
         self.average = AveragedModel(self.model, multi_avg_fn=_average)
         self.average.requires_grad_(False)
         self.optimizers = optimizers(self.model)
         self.tokens = prompt_tokens().to(device)
+        self.validation_clips = VALIDATION_CLIPS
         self.step = 0
         self.clips = 0  # seen so far
         self.losses: list[float] = []  # since the last validation
@@ -180,7 +177,7 @@ class Training:
 
     def advance(self) -> float:
         """One step; returns its loss."""
-        dice = torch.Generator(self.device).manual_seed((self.seed << 32) + self.step)
+        dice = torch.Generator(self.device).manual_seed(1_000_003 * self.seed + self.step)
         batch = self.stage.batch * (GPU_BATCH if self.device.type == "cuda" else 1)
         words = clips.random_prompts(batch, dice)
         clean = clips.encode(clips.draw(words, dice, self.stage.frames))
@@ -208,7 +205,8 @@ class Training:
 
     def validate(self) -> None:
         """Adds a line to the log."""
-        by_level = validation_loss(self.average.module, self.tokens)
+        frames = self.curriculum[-1].frames
+        by_level = validation_loss(self.average.module, self.tokens, self.validation_clips, frames)
         line = {"step": self.step, "clips": self.clips, "frames": self.stage.frames}
         line["loss"] = round(sum(self.losses) / len(self.losses), 4)
         line["validation"] = {str(level): round(loss, 4) for level, loss in by_level.items()}
@@ -368,16 +366,19 @@ def _average(averages: list[Tensor], weights: list[Tensor], updates: int) -> Non
 
 
 @torch.inference_mode()
-def validation_loss(model: WanTransformer3DModel, tokens: Tensor, number: int = VALIDATION_CLIPS) -> dict[float, float]:
+def validation_loss(
+    model: WanTransformer3DModel, tokens: Tensor, number: int = VALIDATION_CLIPS, frames: int = clips.FRAMES
+) -> dict[float, float]:
     """Flow-matching loss by noise level, on clips and noise that are always the same on one kind of device.
 
     Args:
         tokens: from `prompt_tokens`, on the model's device.
         number: of clips.
+        frames: of their latents.
     """
     dice = torch.Generator(tokens.device).manual_seed(VALIDATION_SEED)
     words = clips.random_prompts(number, dice)
-    latents, contexts = clips.encode(clips.draw(words, dice)), context_of(tokens, words)
+    latents, contexts = clips.encode(clips.draw(words, dice, frames)), context_of(tokens, words)
     losses = {}
     for level in NOISE_LEVELS:
         dice.manual_seed(VALIDATION_SEED)
