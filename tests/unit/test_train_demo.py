@@ -4,6 +4,7 @@ import json
 import signal
 from itertools import pairwise
 
+import demo_output
 import pytest
 import torch
 from safetensors import safe_open
@@ -168,3 +169,8 @@ def test_muon_makes_the_steps_of_torchs(shape):
         for optimizer in optimizers:
             optimizer.step()
     assert (ours - theirs).norm() < 0.1 * (theirs - start).norm()
+
+
+def test_the_stored_output_of_the_shipped_checkpoint_is_that_of_diffusers():
+    told = demo_output.by_diffusers(*demo_output.inputs())
+    assert torch.allclose(told, demo_output.output(), rtol=0, atol=1e-5)
