@@ -30,20 +30,20 @@ class Meter(TorchDispatchMode):
 
     Attributes:
         flops: floating-point operations of matrix products, convolutions and attention.
-        block_calls: how often one of the watched blocks did run.
+        block_calls: how often one of the watched blocks did run, each row of a batch for itself: who asks for
+            conditional and unconditional in two calls runs no more blocks than who asks in one.
         seconds: between entering and leaving.
-        most_bytes: the most bytes alive at one time, of the tensors made in here.
-        held_bytes: the most bytes of them alive at one of the `mark`s.
+        held_bytes: the most bytes of tensors made in here that were alive at one of the `mark`s.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.flops = self.block_calls = self.most_bytes = self.held_bytes = 0
+        self.flops = self.block_calls = self.held_bytes = 0
         self.seconds = 0.0
         self._alive: WeakSet = WeakSet()
 
     def watch(self, blocks: Iterable[nn.Module]) -> None:
-        """Count the calls of these modules' forward.
+        """Count the calls of these modules' forward, whose first argument is (rows, ...).
 
         To be asked before a cache is attached: what then stands in for `forward` is a cache that may or may not
         call ours.
@@ -54,7 +54,7 @@ class Meter(TorchDispatchMode):
     def _counted(self, forward):
         @wraps(forward)  # some caches read the signature
         def counted(*args, **kwargs):
-            self.block_calls += 1
+            self.block_calls += len([*args, *kwargs.values()][0])
             return forward(*args, **kwargs)
 
         return counted

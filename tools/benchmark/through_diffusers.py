@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tools import demo_model
 
-from . import ours
+from . import cache_dit_caches, diffusers_caches, ours
 from .library import Library, Method
 from .meter import Meter
 from .videos import CFG, Video
@@ -28,7 +28,7 @@ class Diffusers(Library):
     """Methods attach by `attach(model, setting, video)`, a context manager that yields a `demo_model.Evaluate`."""
 
     name = f"diffusers {diffusers.__version__}"
-    methods = (*ours.METHODS,)
+    methods = (*ours.METHODS, *diffusers_caches.METHODS, *cache_dit_caches.METHODS)
 
     def __init__(self) -> None:
         self._model = demo_model.load("cpu")

@@ -1,0 +1,67 @@
+"""cache-dit's DBCache, on a small model, skips what its authors say, and nothing at its off position."""
+
+import pytest
+import torch
+from benchmark.tiny_wan import LAYERS, STEPS, assert_reused, near, run
+
+from tools.benchmark.cache_dit_caches import METHODS, dbcache
+from tools.benchmark.diffusers_caches import first_block_cache
+from tools.benchmark.guidance import plain_in_two_calls
+
+WARMUP = 8
+ANY = 1e9  # a threshold below which every change is
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_the_off_position_is_its_baseline_bit_for_bit(method):
+    baseline, off = run(method.baseline), run(method.attach, method.off)
+    assert all(map(torch.equal, off.velocities, baseline.velocities))
+    assert off.ran == baseline.ran
+
+
+@pytest.mark.parametrize("order", [None, 1])
+@pytest.mark.parametrize("row", [0, 1], ids=["conditional", "unconditional"])
+def test_after_the_warm_up_only_the_first_block_runs_where_no_change_is_too_large(order, row):
+    ran = [call.ran["block"] for call in run(dbcache, (ANY, WARMUP, order)).branch(row)]
+    assert ran == [LAYERS] * WARMUP + [1] * (STEPS - WARMUP)
+
+
+@pytest.mark.parametrize("row", [0, 1], ids=["conditional", "unconditional"])
+def test_the_rest_is_skipped_where_the_first_block_changed_less_than_the_threshold(row):
+    calls = run(dbcache, (0.2, 3, None)).branch(row)
+    skipped = near(calls, 0.2, warmup=3)
+    assert 0 < len(skipped) < STEPS - 3
+    assert [call.ran["block"] for call in calls] == [1 if step in skipped else LAYERS for step in range(STEPS)]
+    assert_reused(calls, skipped, since="first")
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3])
+def test_with_one_step_of_warm_up_it_is_first_block_cache_bit_for_bit(threshold):
+    mine, other = run(dbcache, (threshold, 1, None)), run(first_block_cache, threshold)
+    assert mine.ran["block"] < run(plain_in_two_calls).ran["block"]
+    assert all(map(torch.equal, mine.velocities, other.velocities))
+
+
+@pytest.mark.parametrize("row", [0, 1], ids=["conditional", "unconditional"])
+def test_the_taylor_calibrator_continues_what_the_rest_added(row):
+    calls = run(dbcache, (ANY, WARMUP, 1)).branch(row)
+    added = [call.left - call.first for call in calls]
+    slope = added[WARMUP - 1] - added[WARMUP - 2]
+    for step in range(WARMUP, STEPS):
+        torch.testing.assert_close(added[step], added[WARMUP - 1] + slope * (step - WARMUP + 1))
+
+
+@pytest.mark.parametrize("order", [None, 1])
+def test_the_unconditional_branch_never_sees_the_conditional(order):
+    one = run(dbcache, (0.2, 3, order))
+    other = run(dbcache, (0.2, 3, order), prompt="square many blue fast left stripes")
+    assert one.ran["block"] < run(plain_in_two_calls).ran["block"]
+    assert not torch.equal(one.outputs(0), other.outputs(0))
+    assert torch.equal(one.outputs(1), other.outputs(1))
+
+
+def test_no_other_model_knows_of_it():
+    before = run(plain_in_two_calls).velocities
+    run(dbcache, (ANY, WARMUP, 1))
+    run.cache_clear()
+    assert all(map(torch.equal, run(plain_in_two_calls).velocities, before))

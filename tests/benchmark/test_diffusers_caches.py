@@ -1,0 +1,182 @@
+"""Each of diffusers' caches, on a small model, skips what its authors say, and nothing at its off position."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from benchmark.tiny_wan import LAYERS, STEPS, assert_reused, near, run
+
+from tools import demo_model
+from tools.benchmark import diffusers_caches
+from tools.benchmark.diffusers_caches import (
+    METHODS,
+    fastercache,
+    first_block_cache,
+    magcache,
+    magnitude_ratios,
+    pab,
+    seacache,
+    taylorseer,
+)
+from tools.benchmark.guidance import in_two_calls, plain_in_two_calls, plain_unconditional_first
+from tools.benchmark.through_diffusers import plain
+from tools.benchmark.videos import Video
+
+ALL = list(range(STEPS))
+
+
+@pytest.fixture(autouse=True)
+def ratios(monkeypatch):
+    """MagCache's, as if calibrated on the small model: every residual is 2 % shorter than the one before."""
+    monkeypatch.setattr(diffusers_caches, "magnitude_ratios", lambda sampler, steps: (1.0,) + (0.98,) * (steps - 1))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_the_off_position_is_its_baseline_bit_for_bit(method):
+    baseline, off = run(method.baseline or plain), run(method.attach, method.off)
+    assert all(map(torch.equal, off.velocities, baseline.velocities))
+    assert off.ran == baseline.ran
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_the_boldest_setting_does_less(method):
+    assert run(method.attach, list(method.settings.values())[-1]).ran.total() < run(plain).ran.total()
+
+
+@pytest.mark.parametrize("baseline", [plain_in_two_calls, plain_unconditional_first])
+def test_a_baseline_is_the_plain_model_but_for_rounding(baseline):
+    for mine, other in zip(run(baseline).velocities, run(plain).velocities, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize(
+    ("attach", "setting"),
+    [
+        (pab, (2, 6)),
+        (first_block_cache, 0.3),
+        (taylorseer, (3, 1, False)),
+        (taylorseer, (3, 2, False)),
+        (taylorseer, (3, 1, True)),
+        (magcache, (0.06, 3)),
+        (seacache, (1e9, 2)),
+    ],
+)
+def test_the_unconditional_branch_never_sees_the_conditional(attach, setting):
+    one = run(attach, setting)
+    other = run(attach, setting, prompt="square many blue fast left stripes")
+    assert one.ran.total() < run(plain).ran.total()
+    assert not torch.equal(one.outputs(0), other.outputs(0))
+    assert torch.equal(one.outputs(1), other.outputs(1))
+
+
+def test_the_clock_takes_the_shift_back():
+    clock = diffusers_caches.Clock()
+    shown = []
+    for step, sigma in enumerate(demo_model.sigmas(30).tolist()[:-1]):
+        with clock.around(step, sigma):
+            shown.append(clock())
+    assert shown == [1000 - int(step * 1000 / 30) for step in range(30)]
+
+
+def test_pab_computes_attention_at_multiples_of_its_range_and_everywhere_outside_its_timesteps():
+    # Of 14 steps, timesteps 786 (step 3) to 143 (step 12) are between 800 and 100.
+    seen = run(pab, (2, 6), steps=14)
+    assert seen.steps_of("attn1") == [0, 1, 2, 4, 6, 8, 10, 12, 13]
+    assert seen.steps_of("attn2") == [0, 1, 2, 6, 12, 13]
+    assert seen.steps_of("ffn") == seen.steps_of("block") == list(range(14))
+
+
+def test_fastercache_leaves_the_unconditional_half_out_and_then_every_other_self_attention():
+    # Of 14 steps, step 6 is the first below timestep 641; every fifth is whole.
+    calls = [call for calls in run(fastercache, (5, 2), steps=14).calls for call in calls]
+    assert len(calls) == 14
+    halves = [6, 7, 8, 9, 11, 12, 13]
+    for part in ("block", "attn2", "ffn"):
+        assert [call.ran[part] for call in calls] == [LAYERS * (1 if step in halves else 2) for step in range(14)]
+    without = {7, 9, 11, 13}
+    assert [step for step, call in enumerate(calls) if call.ran["attn1"] == 0] == sorted(without)
+
+
+def test_fastercache_gives_both_halves_even_where_one_was_not_asked():
+    for velocity in run(fastercache, (5, 2), steps=14).velocities:
+        assert velocity.shape == (1, 16, 2, 8, 8)
+        assert velocity.isfinite().all()
+
+
+@pytest.mark.parametrize("row", [0, 1], ids=["conditional", "unconditional"])
+def test_first_block_cache_skips_the_rest_where_the_first_block_changed_less_than_the_threshold(row):
+    calls = run(first_block_cache, 0.3).branch(row)
+    skipped = near(calls, 0.3)
+    assert 0 < len(skipped) < STEPS - 1
+    assert [call.ran["block"] for call in calls] == [1 if step in skipped else LAYERS for step in range(STEPS)]
+    assert_reused(calls, skipped, since="first")
+
+
+@pytest.mark.parametrize(("interval", "computed"), [(2, [0, 1, 2, 4, 6, 8, 10]), (3, [0, 1, 2, 4, 7, 10]), (1, ALL)])
+def test_taylorseer_computes_three_steps_and_then_by_its_interval(interval, computed):
+    seen = run(taylorseer, (interval, 1, False))
+    for part in ("attn1", "attn2", "ffn"):
+        assert seen.steps_of(part) == computed
+    assert seen.steps_of("block") == ALL  # the rest of a block is not forecast
+    assert run(taylorseer, (interval, 1, True)).steps_of("block") == computed
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_taylorseer_continues_the_series_of_what_was_computed(order):
+    said = run(taylorseer, (3, order, True)).outputs(1)
+    slope = (said[4] - said[2]) / 2
+    before = said[2] - said[1]
+    bend = (slope - before) / 2 if order == 2 else torch.zeros_like(slope)
+    for step in (5, 6):
+        ahead = step - 4
+        torch.testing.assert_close(said[step], said[4] + slope * ahead + bend * ahead**2 / 2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "computed"),
+    [
+        # Errors add up as 0.02, 0.06, 0.118; a fifth of the steps is always computed.
+        ((0.01, 3), ALL),
+        ((0.03, 3), [0, 1, 3, 5, 7, 9, 11]),
+        ((0.07, 3), [0, 1, 4, 7, 10]),
+        ((0.07, 1), [0, 1, 3, 5, 7, 9, 11]),
+        ((9.0, 4), [0, 1, 6, 11]),
+    ],
+)
+def test_magcache_skips_until_the_error_or_the_row_is_full(setting, computed):
+    seen = run(magcache, setting)
+    assert seen.steps_of("block") == computed
+    for row in (0, 1):
+        assert_reused(seen.branch(row), sorted(set(ALL) - set(computed)), since="entered")
+
+
+def test_magcache_calibration_is_the_mean_length_of_the_conditional_residuals_over_the_one_before(monkeypatch):
+    prompts = (("circle one red slow right dark", 1), ("square many blue fast left stripes", 2))
+    monkeypatch.setattr(diffusers_caches, "CALIBRATION", prompts)
+    expected = torch.tensor([measured_ratios(prompt, seed, steps=3) for prompt, seed in prompts]).mean(0)
+    torch.testing.assert_close(torch.tensor(magnitude_ratios("euler", 3)), expected)
+
+
+@torch.no_grad()
+def measured_ratios(prompt, seed, steps):
+    model, lengths, entered = demo_model.load("cpu"), [], []
+    model.blocks[0].register_forward_pre_hook(lambda block, args: entered.append(args[0]))
+    model.blocks[-1].register_forward_hook(lambda block, args, out: lengths.append((out - entered[-1]).norm(dim=-1)))
+    evaluate = in_two_calls(model, Video("", prompt, seed, "euler", steps))
+    demo_model.integrate(evaluate, demo_model.noise_of(seed), steps)
+    conditional = lengths[::2]
+    return [1.0] + [(now / before).mean().item() for before, now in pairwise(conditional)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "computed"),
+    [((0.0, 2), ALL), ((1e9, 2), [0, 3, 6, 9, 11]), ((1e9, 0), [0, 11])],
+)
+def test_seacache_computes_the_ends_and_never_skips_more_in_a_row_than_allowed(setting, computed):
+    assert run(seacache, setting).steps_of("block") == computed
+
+
+def test_seacache_skips_less_the_less_change_may_add_up():
+    counts = [len(run(seacache, (threshold, 0)).steps_of("block")) for threshold in (0.1, 0.3, 1.0)]
+    assert counts == sorted(counts, reverse=True)
+    assert len(set(counts)) == 3

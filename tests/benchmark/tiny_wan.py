@@ -1,0 +1,179 @@
+"""A Wan transformer of random weights, so small that a run takes a second, and all that goes on in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, wraps
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+
+from tools import demo_model
+from tools.benchmark.videos import Video
+
+LAYERS = 3
+STEPS = 12
+PARTS = ("attn1", "attn2", "ffn")  # of a block: self-attention, cross-attention, feed-forward
+
+
+@dataclass
+class Call:
+    """One call of the model.
+
+    Attributes:
+        ran: "block" and PARTS -> how many did run, each row of the batch for itself.
+        entered: what came to the first block; (rows, tokens, width), as the next two.
+        first: what the first block made of it, None where it did not run.
+        left: what came out of the last block, or was put in its place.
+        output: of the model.
+    """
+
+    ran: Counter = field(default_factory=Counter)
+    entered: Tensor | None = None
+    first: Tensor | None = None
+    left: Tensor | None = None
+    output: Tensor | None = None
+
+
+@dataclass
+class Run:
+    """What the model was asked and answered along one way from noise to video.
+
+    Attributes:
+        calls: of the model, for each step.
+        velocities: what a sampler gets, for each step.
+    """
+
+    calls: list[list[Call]] = field(default_factory=list)
+    velocities: list[Tensor] = field(default_factory=list)
+
+    @property
+    def ran(self) -> Counter:
+        """Of all calls together."""
+        return sum((call.ran for calls in self.calls for call in calls), Counter())
+
+    def branch(self, row: int) -> list[Call]:
+        """For a method that asks in two calls: the conditional calls, 0, or the unconditional, 1."""
+        return [calls[row] for calls in self.calls]
+
+    def outputs(self, row: int) -> Tensor:
+        """What the model said of the conditional, 0, or the unconditional, 1; one row per step.
+
+        In two calls or in one, if the conditional comes first.
+        """
+        return torch.stack([torch.cat([call.output for call in calls])[row] for calls in self.calls])
+
+    def steps_of(self, part: str) -> list[int]:
+        """The steps at which this part of every layer ran for both; where it ran for fewer, none must have."""
+        ran = [sum(call.ran[part] for call in calls) for calls in self.calls]
+        assert set(ran) <= {0, 2 * LAYERS}, f"{part} ran in some layers only: {ran}"
+        return [step for step, count in enumerate(ran) if count]
+
+
+def tiny_wan() -> WanTransformer3DModel:
+    torch.manual_seed(0)
+    model = WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=16,
+        text_dim=4096,
+        freq_dim=32,
+        ffn_dim=48,
+        num_layers=LAYERS,
+        rope_max_seq_len=32,
+    )
+    return model.eval().requires_grad_(False)
+
+
+@cache
+@torch.no_grad()
+def run(
+    attach: Callable, setting: Any = None, steps: int = STEPS, prompt: str = "circle one red slow right dark"
+) -> Run:
+    """`attach` at this setting, over a way from noise to video that depends on nothing."""
+    model = tiny_wan()
+    calls = watched(model)
+    dice = torch.Generator().manual_seed(1)
+    noise, video = torch.randn(2, 1, 16, 2, 8, 8, generator=dice)
+    seen = Run()
+    with attach(model, setting, Video("slow", prompt, 1, "euler", steps)) as evaluate:
+        for step, sigma in enumerate(demo_model.sigmas(steps).tolist()[:-1]):
+            seen.velocities.append(evaluate(sigma * noise + (1 - sigma) * video, step, sigma))
+            seen.calls.append(calls.copy())
+            calls.clear()
+    return seen
+
+
+def near(calls: list[Call], threshold: float, warmup: int = 1) -> list[int]:
+    """The steps, from `warmup` on, at which what the first block adds has changed by less than the threshold.
+
+    In relative L1, since the last step that is none of them: the rule of First Block Cache.
+    """
+    steps: list[int] = []
+    reference = calls[0].first - calls[0].entered
+    for step, call in enumerate(calls):
+        added = call.first - call.entered
+        if step >= warmup and (added - reference).abs().mean() < threshold * reference.abs().mean():
+            steps.append(step)
+        else:
+            reference = added
+    return steps
+
+
+def assert_reused(calls: list[Call], skipped: list[int], since: str) -> None:
+    """At the skipped steps, what was added since "entered" or "first" is what the last other step had added."""
+    added = [call.left - getattr(call, since) for call in calls]
+    for step in skipped:
+        torch.testing.assert_close(added[step], added[max(set(range(step)) - set(skipped))])
+
+
+def watched(model: WanTransformer3DModel) -> list[Call]:
+    """The calls to come; what is attached to the model later stands around what is counted."""
+    calls: list[Call] = []
+
+    def begin(*_: Any) -> None:
+        calls.append(Call())
+
+    def end(module: Any, args: Any, output: tuple[Tensor]) -> None:
+        calls[-1].output = output[0].clone()
+
+    def enter(module: Any, args: Any, output: Tensor) -> None:
+        calls[-1].entered = output.flatten(2).transpose(1, 2).clone()
+
+    def leave(module: Any, args: tuple[Tensor]) -> None:
+        calls[-1].left = args[0].clone()
+
+    def counted(name: str, forward: Callable) -> Callable:
+        @wraps(forward)
+        def counting(*args: Any, **kwargs: Any) -> Tensor:
+            output = forward(*args, **kwargs)
+            calls[-1].ran[name] += len(output)
+            return output
+
+        return counting
+
+    def remembered(forward: Callable) -> Callable:
+        @wraps(forward)
+        def remembering(*args: Any, **kwargs: Any) -> Tensor:
+            output = forward(*args, **kwargs)
+            calls[-1].first = output.clone()
+            return output
+
+        return remembering
+
+    model.register_forward_pre_hook(begin)
+    model.register_forward_hook(end)
+    model.patch_embedding.register_forward_hook(enter)
+    model.norm_out.register_forward_pre_hook(leave)
+    model.blocks[0].forward = remembered(model.blocks[0].forward)
+    for block in model.blocks:
+        block.forward = counted("block", block.forward)
+        for part in PARTS:
+            module = getattr(block, part)
+            module.forward = counted(part, module.forward)
+    return calls
