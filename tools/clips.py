@@ -117,7 +117,7 @@ def _paths(direction: Tensor, radius: Tensor, speed: Tensor, times: Tensor, size
             start[:, 0] = thrown[:, 0]
             continue
         nearest = torch.cdist(thrown, start[:, :shape]).amin(-1)  # (batch, candidates)
-        start[:, shape] = thrown[torch.arange(batch), nearest.argmax(1)]
+        start[:, shape] = thrown[torch.arange(batch, device=radius.device), nearest.argmax(1)]
 
     angle = 2 * pi * _rand((batch, shapes), dice)
     own = torch.stack([angle.cos(), angle.sin()], -1)
@@ -167,7 +167,7 @@ def _distance(shape: Tensor, dx: Tensor, dy: Tensor, radius: Tensor) -> Tensor:
     square = torch.maximum(dx.abs(), dy.abs()) - 0.88 * radius
     # Apex up; its sides rise 2 on 1, so their normals are (0.894, 0.447).
     triangle = torch.maximum(0.894 * dx.abs() - 0.447 * (dy + radius), dy - 0.85 * radius)
-    return torch.stack([circle, square, triangle])[shape, torch.arange(len(shape))]
+    return torch.stack([circle, square, triangle])[shape, torch.arange(len(shape), device=shape.device)]
 
 
 # The latent code. A latent pixel holds 2 frames x 2 x 2 pixels x 3 colours as 16 numbers: the mean colour,
