@@ -40,14 +40,15 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page from the records")
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     parser.add_argument("--methods", nargs="+", default=[], metavar="PART", help="those with a part in their names")
-    parser.add_argument("--samplers", nargs="+", choices=sorted({sampler for sampler, _, _ in PLAN}))
-    parser.add_argument("--steps", nargs="+", type=int, choices=sorted({steps for _, steps, _ in PLAN}))
+    parser.add_argument("--samplers", nargs="+", choices=sorted({sampler for sampler, *_ in PLAN}))
+    parser.add_argument("--steps", nargs="+", type=int, choices=sorted({steps for _, steps, *_ in PLAN}))
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each (default 1)")
     arguments = parser.parse_args()
 
     if arguments.quick:
-        work = [Job(library, tuple(videos(seeds=1, classes=("slow", "busy")))) for library in arguments.libraries]
-        made = measured(work, arguments.jobs, arguments.methods, "middle")
+        few = tuple(videos(seeds=1, classes=("slow", "busy")))
+        work = [Job(library, few, "middle") for library in arguments.libraries]
+        made = measured(work, arguments.jobs, arguments.methods)
         print(every_setting(point for point in points(made) if point.motion_class == ALL))
         return
 
@@ -68,28 +69,25 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """What one process does: some videos with one library, and whether it first sees that off is off."""
+    """What one process does: videos with one library, which settings, and whether it first sees that off is off."""
 
     library: str
     videos: tuple[Video, ...]
+    settings: str
     check: bool = False
 
 
 def jobs(libraries: Iterable[str], samplers: Sequence[str] | None, steps: Sequence[int] | None) -> list[Job]:
     """PLAN, or the part of it with these samplers and numbers of steps; a library is checked once."""
     parts = [
-        (sampler, count, seeds)
-        for sampler, count, seeds in PLAN
+        (tuple(videos(sampler, count, seeds)), settings)
+        for sampler, count, seeds, settings in PLAN
         if (not samplers or sampler in samplers) and (not steps or count in steps)
     ]
-    return [
-        Job(library, tuple(videos(*part)), check=number == 0)
-        for number, part in enumerate(parts)
-        for library in libraries
-    ]
+    return [Job(library, *part, check=part == parts[0]) for part in parts for library in libraries]
 
 
-def measured(work: Sequence[Job], processes: int, methods: Sequence[str], settings: str = "all") -> Iterator[Record]:
+def measured(work: Sequence[Job], processes: int, methods: Sequence[str]) -> Iterator[Record]:
     """The records, as they are made; libraries that are not on this machine are named and left out.
 
     Raises:
@@ -97,7 +95,7 @@ def measured(work: Sequence[Job], processes: int, methods: Sequence[str], settin
     """
     made: Queue[Record | None] = Queue()
     with ThreadPoolExecutor(processes) as pool:
-        running = [pool.submit(_work, job, methods, settings, made.put) for job in work if _is_here(job.library)]
+        running = [pool.submit(_work, job, methods, made.put) for job in work if _is_here(job.library)]
         for future in running:
             future.add_done_callback(lambda _: made.put(None))
         for _ in running:
@@ -106,7 +104,7 @@ def measured(work: Sequence[Job], processes: int, methods: Sequence[str], settin
             future.result()
 
 
-def _work(job: Job, methods: Sequence[str], settings: str, put: Callable[[Record], None]) -> None:
+def _work(job: Job, methods: Sequence[str], put: Callable[[Record], None]) -> None:
     """One worker, whose output is a record a line."""
     python = library_class(job.library).python()
     command = [
@@ -116,7 +114,7 @@ def _work(job: Job, methods: Sequence[str], settings: str, put: Callable[[Record
         job.library,
         json.dumps([astuple(video) for video in job.videos]),
     ]
-    command += ["--settings", settings, "--methods", *methods, *["--check"] * job.check]
+    command += ["--settings", job.settings, "--methods", *methods, *["--check"] * job.check]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
         for line in worker.stdout:
             put(Record(**json.loads(line)))

@@ -46,7 +46,7 @@ def page(records: Sequence[Record], made: str) -> str:
     every = points(records)
     parts = [INTRO, made + "\n"]
     parts += ["## Where we stand\n", _standing(duels(every))]
-    for sampler, steps, _ in PLAN:
+    for sampler, steps, *_ in PLAN:
         chosen = [point for point in every if (point.sampler, point.steps, point.motion_class) == (sampler, steps, ALL)]
         if not chosen:
             continue

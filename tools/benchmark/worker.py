@@ -34,6 +34,13 @@ LIBRARIES = {
     "packs": ("through_host", "HostWithPacks"),
 }
 
+# Which settings of a method.
+SETTINGS = {
+    "all": lambda items: items,
+    "every other": lambda items: items[::2],
+    "middle": lambda items: items[len(items) // 2 :][:1],
+}
+
 CHECK_STEPS = 10  # enough for every method to skip something if its off setting were on
 
 
@@ -42,7 +49,7 @@ def main() -> None:
     parser.add_argument("library", choices=LIBRARIES)
     parser.add_argument("videos", help="JSON: a list of lists of the fields of Video")
     parser.add_argument("--methods", nargs="*", help="parts of names; default all")
-    parser.add_argument("--settings", choices=["all", "middle"], default="all")
+    parser.add_argument("--settings", choices=SETTINGS, default="all")
     parser.add_argument("--check", action="store_true", help="first see that every method's off setting is off")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -69,16 +76,12 @@ def library_class(name: str) -> type[Library]:
 
 
 def chosen(methods: Iterable[Method], parts: Sequence[str] | None, settings: str = "all") -> list[Method]:
-    """The methods with one of `parts` in their names, with all their settings or the middle one."""
-    kept = [method for method in methods if not parts or any(part in method.name for part in parts)]
-    if settings == "middle":
-        kept = [replace(method, settings=_middle(method.settings)) for method in kept]
-    return kept
-
-
-def _middle(settings: dict) -> dict:
-    label = list(settings)[len(settings) // 2]
-    return {label: settings[label]}
+    """The methods with one of `parts` in their names, with those of their settings."""
+    return [
+        replace(method, settings=dict(SETTINGS[settings](list(method.settings.items()))))
+        for method in methods
+        if not parts or any(part in method.name for part in parts)
+    ]
 
 
 def check_off(library: Library, methods: Iterable[Method]) -> None:
