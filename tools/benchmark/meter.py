@@ -32,7 +32,8 @@ class Meter(TorchDispatchMode):
         flops: floating-point operations of matrix products, convolutions and attention.
         block_calls: how often one of the watched blocks did run, each row of a batch for itself: who asks for
             conditional and unconditional in two calls runs no more blocks than who asks in one.
-        seconds: between entering and leaving.
+        seconds: that this process computed between entering and leaving. With one thread on a CPU that is the wall
+            time on a machine that does nothing else, whatever else this one does.
         held_bytes: the most bytes of tensors made in here that were alive at one of the `mark`s.
     """
 
@@ -69,12 +70,12 @@ class Meter(TorchDispatchMode):
     def __enter__(self) -> Meter:
         if torch.is_inference_mode_enabled():
             raise RuntimeError("a Meter counts nothing in inference mode")
-        self._begin = time.perf_counter()
+        self._begin = time.process_time()
         return super().__enter__()
 
     def __exit__(self, *exception) -> None:
         super().__exit__(*exception)
-        self.seconds += time.perf_counter() - self._begin
+        self.seconds += time.process_time() - self._begin
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         out = operation(*args, **(kwargs or {}))

@@ -31,9 +31,10 @@ none of which served to tune or calibrate anything; each is compared with the pl
 the same process, on its latent preview.
 
 *Operations* are executed multiplications and additions, attention included, counted by one counter for everybody, over
-those of the plain run; *blocks* are executed calls of transformer blocks; *time* is wall time, counting included. PSNR
-is mean and standard deviation over videos. *Motion kept* is the mean difference of neighbouring frames over that of the
-plain video. *MB* is the most that was held between evaluations.
+those of the plain run; *blocks* are executed calls of transformer blocks; *time* is that of the one thread, counting
+included: the wall time of a machine that does nothing else. PSNR is mean and standard deviation over videos. *Motion
+kept* is the mean difference of neighbouring frames over that of the plain video. *MB* is the most that was held between
+evaluations.
 """
 
 

@@ -20,7 +20,7 @@ class Record:
         sampler, steps, motion_class, seed: which video.
         computed_fraction: executed floating-point operations over those of plain.
         block_fraction: executed calls of transformer blocks over those of plain.
-        wall_ratio: seconds over those of plain.
+        wall_ratio: seconds over those of plain, as `Meter.seconds` takes them.
         psnr: dB. ssim, motion_kept: 1 is equal. See tools/quality.py.
         bytes: the most that lived between evaluations, beyond plain.
     """
