@@ -56,9 +56,11 @@ def load(path: Path) -> list[Record]:
 
 
 def save(path: Path, records: Iterable[Record]) -> None:
-    """Write them sorted, a line each, so that a diff shows which changed."""
+    """Write them sorted, a line each, so that a diff shows which changed; a reader meets the old file or the new one."""
     rows = sorted(records, key=lambda record: tuple(map(str, record.key)))
-    path.write_text("[\n" + ",\n".join(json.dumps(asdict(row)) for row in rows) + "\n]\n")
+    beside = path.with_name(path.name + ".new")
+    beside.write_text("[\n" + ",\n".join(json.dumps(asdict(row)) for row in rows) + "\n]\n")
+    beside.replace(path)
 
 
 def merged(records: Iterable[Record], made: Record) -> list[Record]:
