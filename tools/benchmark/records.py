@@ -56,7 +56,7 @@ def load(path: Path) -> list[Record]:
 
 
 def save(path: Path, records: Iterable[Record]) -> None:
-    """Write them sorted, a line each, so that a diff shows which changed; a reader meets the old file or the new one."""
+    """Write them sorted, a line each, so that a diff shows which changed. A reader meets the old file or the new."""
     rows = sorted(records, key=lambda record: tuple(map(str, record.key)))
     beside = path.with_name(path.name + ".new")
     beside.write_text("[\n" + ",\n".join(json.dumps(asdict(row)) for row in rows) + "\n]\n")
