@@ -12,8 +12,8 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "test"]
 
 PINNED = ["--constraint", "tools/constraints.txt"]
-# comfy-cli installs hosts and reads workflows; diffusers is the way without a host; cache-dit is measured beside us.
-TOOLS = ["torch", "diffusers", "kornia", "comfy-cli", "cache-dit"]
+# comfy-cli installs hosts and reads workflows; diffusers is the way without a host.
+TOOLS = ["torch", "diffusers", "kornia", "comfy-cli"]
 TOOLS += ["einops", "numpy", "pillow", "safetensors", "tqdm", "uv", "websocket-client"]
 # cache-dit and what else comes with diffusers is measured beside us; transformers is WanPipeline's.
 BENCHMARK = [*TOOLS, "cache-dit", "matplotlib", "transformers"]
