@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from benchmark.tiny_wan import LAYERS, STEPS, assert_reused, near, run
+from benchmark.tiny_wan import LAYERS, STEPS, assert_reused, assert_whole_steps_are_plain, near, run
 
 from tools.benchmark.cache_dit_caches import METHODS, dbcache
 from tools.benchmark.diffusers_caches import first_block_cache
@@ -17,6 +17,11 @@ def test_the_off_position_is_its_baseline_bit_for_bit(method):
     baseline, off = run(method.baseline), run(method.attach, method.off)
     assert all(map(torch.equal, off.velocities, baseline.velocities))
     assert off.ran == baseline.ran
+
+
+@pytest.mark.parametrize("order", [None, 1])
+def test_a_step_that_is_computed_is_exact(order):
+    assert_whole_steps_are_plain(run(dbcache, (0.2, 3, order)), run(plain_in_two_calls))
 
 
 @pytest.mark.parametrize("order", [None, 1])

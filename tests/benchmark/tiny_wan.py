@@ -53,8 +53,8 @@ class Run:
 
     @property
     def ran(self) -> Counter:
-        """Of all calls together."""
-        return sum((call.ran for calls in self.calls for call in calls), Counter())
+        """Of all steps together."""
+        return sum(map(ran, self.calls), Counter())
 
     def branch(self, row: int) -> list[Call]:
         """For a method that asks in two calls: the conditional calls, 0, or the unconditional, 1."""
@@ -69,9 +69,14 @@ class Run:
 
     def steps_of(self, part: str) -> list[int]:
         """The steps at which this part of every layer ran for both; where it ran for fewer, none must have."""
-        ran = [sum(call.ran[part] for call in calls) for calls in self.calls]
-        assert set(ran) <= {0, 2 * LAYERS}, f"{part} ran in some layers only: {ran}"
-        return [step for step, count in enumerate(ran) if count]
+        counts = [ran(calls)[part] for calls in self.calls]
+        assert set(counts) <= {0, 2 * LAYERS}, f"{part} ran in some layers only: {counts}"
+        return [step for step, count in enumerate(counts) if count]
+
+
+def ran(calls: list[Call]) -> Counter:
+    """Of these calls together."""
+    return sum((call.ran for call in calls), Counter())
 
 
 def tiny_wan() -> WanTransformer3DModel:
@@ -98,15 +103,28 @@ def run(
     """`attach` at this setting, over a way from noise to video that depends on nothing."""
     model = tiny_wan()
     calls = watched(model)
-    dice = torch.Generator().manual_seed(1)
-    noise, video = torch.randn(2, 1, 16, 2, 8, 8, generator=dice)
     seen = Run()
     with attach(model, setting, Video("slow", prompt, 1, "euler", steps)) as evaluate:
-        for step, sigma in enumerate(demo_model.sigmas(steps).tolist()[:-1]):
-            seen.velocities.append(evaluate(sigma * noise + (1 - sigma) * video, step, sigma))
+        for step, (x, sigma) in enumerate(way(steps)):
+            seen.velocities.append(evaluate(x, step, sigma))
             seen.calls.append(calls.copy())
             calls.clear()
     return seen
+
+
+def way(steps: int) -> list[tuple[Tensor, float]]:
+    """What the model is asked at each step: x, (1, 16, 2, 8, 8), and its noise level."""
+    noise, video = torch.randn(2, 1, 16, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    return [(sigma * noise + (1 - sigma) * video, sigma) for sigma in demo_model.sigmas(steps).tolist()[:-1]]
+
+
+def assert_whole_steps_are_plain(seen: Run, baseline: Run) -> None:
+    """A step that computes everything gives what the model gives, bit for bit, whatever was skipped before it."""
+    whole = [step for step, calls in enumerate(seen.calls) if ran(calls) == ran(baseline.calls[step])]
+    assert 0 < len(whole) < len(seen.calls)
+    assert whole != list(range(len(whole))), "no whole step after a skipped one"
+    for step in whole:
+        assert torch.equal(seen.velocities[step], baseline.velocities[step])
 
 
 def near(calls: list[Call], threshold: float, warmup: int = 1) -> list[int]:
