@@ -63,3 +63,7 @@ def test_a_peer_meets_only_its_own_class_sampler_and_number_of_steps():
     records = [record("peer"), record("AdaCache", steps=50, psnr=90.0), record("AdaCache", motion_class="busy")]
     in_class = [duel for duel in duels(points(records)) if duel.peer.motion_class == "slow"]
     assert [duel.ours for duel in in_class] == [None]
+
+
+def test_who_computed_everything_is_no_opponent():
+    assert duels(points([record("peer", computed_fraction=1.0, psnr=100.0), record("AdaCache")])) == []

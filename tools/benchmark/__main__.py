@@ -2,7 +2,7 @@
 
 `python -m tools.benchmark` measures everything (hours) and writes docs/benchmarks.json, docs/benchmarks.md, its plots
 and the README's headline; with `--methods` only those are measured again, beside the others' old figures.
-`--quick` (two minutes) makes one or two videos with one setting of each method, prints, and writes nothing.
+`--quick` (two minutes) makes one video with one setting of each method, prints, and writes nothing.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ README = ROOT / "README.md"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two videos, one setting a method; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="one video, one setting a method; nothing is written")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page from the records")
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     parser.add_argument("--methods", nargs="+", default=[], metavar="PART", help="those with a part in their names")
     parser.add_argument("--samplers", nargs="+", choices=sorted({sampler for sampler, *_ in PLAN}))
     parser.add_argument("--steps", nargs="+", type=int, choices=sorted({steps for _, steps, *_ in PLAN}))
-    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each (default 1)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each (default 2)")
     arguments = parser.parse_args()
 
     if arguments.quick:
-        few = tuple(videos(seeds=1, classes=("slow", "busy")))
-        work = [Job(library, few, "middle") for library in arguments.libraries]
+        one = tuple(videos(seeds=1, classes=["fast"]))
+        work = [Job(library, one, "middle") for library in arguments.libraries]
         made = measured(work, arguments.jobs, arguments.methods)
         print(every_setting(point for point in points(made) if point.motion_class == ALL))
         return

@@ -84,7 +84,10 @@ class Duel:
 
 
 def duels(all_points: Iterable[Point]) -> list[Duel]:
-    """Every peer's point against ours, within the same sampler, number of steps and motion class."""
+    """Every peer's point against ours, within the same sampler, number of steps and motion class.
+
+    Where a peer computed everything there is nothing to win: that is the plain video.
+    """
     groups: dict[tuple, list[Point]] = defaultdict(list)
     for point in all_points:
         groups[(point.sampler, point.steps, point.motion_class)].append(point)
@@ -92,5 +95,5 @@ def duels(all_points: Iterable[Point]) -> list[Duel]:
         Duel(peer, best_within((point for point in group if point.ours), peer.computed_fraction))
         for group in groups.values()
         for peer in group
-        if not peer.ours
+        if not peer.ours and peer.computed_fraction < 1
     ]
