@@ -123,7 +123,7 @@ def measure_ablation(
         calibration: how many prompts of CALIBRATION the tables for L2 and cosine are made from.
     """
     model = model or demo_model.load()
-    chosen = chosen or videos(samplers=("euler",), steps=(30,), seeds=1)
+    chosen = chosen or videos(seeds=1)
     tables = {name: _table_for(model, change, calibration, chosen[0].steps) for name, change in OTHER_METRICS.items()}
     plain = {video: demo_model.preview(_sample(model, video)[0]) for video in tqdm(chosen, desc="plain")}
     measured = {}
