@@ -94,7 +94,7 @@ def velocities(clip: Tensor) -> Tensor:
     height, width = cover.shape[1:]
     x, y = (torch.arange(length) / 2 for length in (width, height))
     middle = torch.stack([cover.sum(1) @ x, cover.sum(2) @ y], dim=1)
-    return reduce(middle, "(t two) axis -> t axis", "mean", two=2).diff(dim=0)
+    return reduce(middle, "(t two) xy -> t xy", "mean", two=2).diff(dim=0)
 
 
 def change(clip: Tensor) -> float:

@@ -72,7 +72,7 @@ def test_shapes_set_out_in_the_direction_of_the_prompt(heading):
     seeds = range(20)
     first = torch.stack([demo_sheet.velocities(draw(f"circle one red slow {heading} dark", seed))[0] for seed in seeds])
     along = first @ torch.tensor(HEADINGS[heading])
-    assert (along > 0).float().mean() > 0.9  # a few begin at the edge
+    assert (along > 0).float().mean() > 0.8  # a few begin at the edge
 
 
 @pytest.mark.parametrize("background", clips.SLOTS[clips.BACKGROUND])
