@@ -2,7 +2,7 @@
 
 `python -m tools.benchmark` measures everything (hours) and writes docs/benchmarks.json, docs/benchmarks.md, its plots
 and the README's headline; with `--methods` only those are measured again, beside the others' old figures.
-`--quick` (two minutes) makes one video with one setting of each method, prints, and writes nothing.
+`--quick` (two minutes) makes one video of 16 steps with one setting of each method, prints, and writes nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     if arguments.quick:
-        one = tuple(videos(seeds=1, classes=["fast"]))
+        one = tuple(videos(steps=16, seeds=1, classes=["fast"]))
         work = [Job(library, one, "middle") for library in arguments.libraries]
         made = measured(work, arguments.jobs, arguments.methods)
         print(every_setting(point for point in points(made) if point.motion_class == ALL))
