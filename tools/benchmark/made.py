@@ -46,5 +46,6 @@ def _lines(file: Path) -> list[str]:
 
 
 def sentence(made: Mapping[str, str]) -> str:
-    """`circumstances` for the line under a heading."""
-    return f"`{made['command']}`, {made['date']}, commit {made['commit']}, torch {made['torch']}, {made['machine']}."
+    """`circumstances` for the line under a heading, and what else there is to say of this time: its `note`."""
+    text = f"`{made['command']}`, {made['date']}, commit {made['commit']}, torch {made['torch']}, {made['machine']}."
+    return f"{text} {made['note']}" if "note" in made else text
