@@ -4,10 +4,11 @@ What to reuse and when. Needs torch, numpy, einops; works on any module whose bl
 ModuleList or ModuleDict.
 """
 
+from .budget import BudgetState
 from .config import CacheConfig, Codebook, MotionConfig
 from .engine import AdaCache, Engine, simulate
 from .errors import AdaCacheError
-from .presets import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES, TUNED_30
+from .presets import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES, TUNED_30, auto
 from .report import RunReport, Schedule, StepRecord
 from .scaling import scale_codebook, scale_rates, scale_window
 from .schedule import ScheduleState
@@ -22,6 +23,7 @@ __all__ = [
     "TUNED_30",
     "AdaCache",
     "AdaCacheError",
+    "BudgetState",
     "CacheConfig",
     "Codebook",
     "Engine",
@@ -32,6 +34,7 @@ __all__ = [
     "ScheduleState",
     "StackLayout",
     "StepRecord",
+    "auto",
     "scale_codebook",
     "scale_rates",
     "scale_window",

@@ -169,7 +169,7 @@ class CacheConfig:
     """Everything a run needs to know before it starts.
 
     Attributes:
-        codebook: from change to rate.
+        codebook: from change to rate; not asked where there is a target.
         moreg: motion regularisation, or None for the plain metric.
         start, end: fractions of the sampler steps in [0, 1] between which steps may be reused;
             equal values reuse nothing.
@@ -178,6 +178,10 @@ class CacheConfig:
             1 watches all, as the reference does.
         offload: keep residuals in main memory instead of on the device of the model.
         enabled: False computes every step and touches nothing.
+        target: wanted speed-up, counted in model evaluations, from 1 (nothing is skipped); see `budget.py`.
+        forecast: let residuals go on as they last changed instead of holding them, see `cache.py`. Takes a second
+            tensor of the residual's size.
+        correct: let a computed step make up for what the reused ones before it got wrong, see `correct.py`.
     """
 
     codebook: Codebook
@@ -188,6 +192,9 @@ class CacheConfig:
     probe_stride: int = 4
     offload: bool = False
     enabled: bool = True
+    target: float | None = None
+    forecast: bool = False
+    correct: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= 1 or not 0 <= self.end <= 1:
@@ -196,7 +203,10 @@ class CacheConfig:
             raise AdaCacheError(f"probe_position is a fraction in [0, 1], got {self.probe_position}; start from 0.5")
         if not _whole(self.probe_stride):
             raise AdaCacheError(f"probe_stride is a whole number >= 1, got {self.probe_stride}; start from 4")
+        if self.target is not None and not 1 <= self.target < math.inf:
+            raise AdaCacheError(f"the target is a speed-up of at least 1, got {self.target}; start from 2")
 
     @property
     def never_skips(self) -> bool:
-        return not self.enabled or self.start >= self.end or self.codebook.never_skips
+        nothing = self.codebook.never_skips if self.target is None else self.target == 1
+        return not self.enabled or self.start >= self.end or nothing

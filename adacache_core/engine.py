@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .budget import BudgetState, schedule_for
 from .cache import ResidualCache
 from .change import change_sums
 from .config import CacheConfig
+from .correct import Corrector
 from .errors import AdaCacheError
 from .motion import motion_sums
 from .presets import FAST_30
@@ -54,6 +56,7 @@ class Engine:
         steps: number of sampler steps.
         layout: where modules keep their blocks.
         ends_at_zero: see `ScheduleState`.
+        sigmas: noise levels of the run, falling, (steps + 1,); without them nothing is corrected.
         report: to be filled, with what the caller knows already.
     """
 
@@ -66,18 +69,23 @@ class Engine:
         layout: StackLayout,
         *,
         ends_at_zero: bool = True,
+        sigmas: Sequence[float] | None = None,
         report: RunReport | None = None,
     ) -> None:
         self.config = config
         self.report = report or RunReport()
         self.report.sampler_steps = steps
-        self.schedule = ScheduleState(config, steps, ends_at_zero=ends_at_zero)
-        self.report.codebook = str(self.schedule.codebook)
+        self.schedule = schedule_for(config, steps, ends_at_zero=ends_at_zero)
+        self.report.target, self.report.forecast = config.target, config.forecast
+        self.report.codebook = str(self.schedule.codebook) if config.target is None else ""
         self.layout = layout
         self.idle_reason = self._why_idle(steps)
         if not config.never_skips:
             self.note(self.idle_reason)
-        self.cache = ResidualCache(config.offload)
+        if isinstance(self.schedule, BudgetState) and self.schedule.unreachable:
+            self.note(f"{config.target:g}x cannot be reached in {steps} steps: too many of them are always computed")
+        self.cache = ResidualCache(config.offload, config.forecast)
+        self.corrector = Corrector(sigmas) if config.correct and sigmas is not None else None
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._evaluation: _Evaluation | None = None
         self._clock = _Clock()
@@ -88,8 +96,9 @@ class Engine:
             return "off"
         if steps < FEW_STEPS:
             return f"{steps} steps are too few to skip any; every step is computed"
-        if self.schedule.codebook.never_skips:
-            return f"scaled to {steps} steps the codebook skips nothing; every step is computed"
+        if self.schedule.never_skips:
+            what = "the codebook" if self.config.target is None else f"a target of {self.config.target:g}x"
+            return f"with {steps} steps {what} skips nothing; every step is computed"
         return ""
 
     def note(self, text: str) -> None:
@@ -98,9 +107,9 @@ class Engine:
             self.report.notes.append(text)
 
     @property
-    def evaluating(self) -> bool:
-        """Whether an evaluation is under way: only then `call` may be used."""
-        return self._evaluation is not None
+    def current(self) -> StepRecord | None:
+        """The evaluation under way: only then `call` and `corrected` may be used."""
+        return None if self._evaluation is None else self._evaluation.record
 
     @contextmanager
     def evaluation(
@@ -164,6 +173,23 @@ class Engine:
         if reading.moreg is not None:
             current.record.moreg = float(reading.moreg.factor)
 
+    def corrected(self, x: Tensor, denoised: Tensor) -> Tensor:
+        """What the sampler is to be given instead of the video that this evaluation found; see `correct.py`.
+
+        Args:
+            x: the latent that is evaluated.
+            denoised: the video found in it, guidance included, of the shape of x.
+        """
+        current = self._evaluation
+        assert current is not None, "corrected() belongs inside evaluation()"
+        record = current.record
+        if self.corrector is None or self.idle_reason or record.sigma is None:
+            return denoised
+        computed = record.calls_computed == record.calls
+        video = self.corrector(record.step, record.sigma, x, denoised, computed)
+        record.corrected = video is not denoised
+        return video
+
     @contextmanager
     def call(
         self,
@@ -197,13 +223,14 @@ class Engine:
                 current.record.calls_computed += 1
             else:
                 places, first_visit = self._count_visits(current, keys, variant)
-                held = [self.cache.get(place, signature) for place in places] if current.reuse else []
+                step = current.record.step
+                held = [self.cache.get(place, signature, step) for place in places] if current.reuse else []
                 residuals = [residual for residual in held if residual is not None]
                 reuse = len(residuals) == len(places)
                 current.record.calls_computed += not reuse
                 if not reuse:  # what is about to be replaced need not be held meanwhile
                     for place in places:
-                        self.cache.drop(place)
+                        self.cache.make_room(place)
                 stack = self._stack(module)
         if self.idle_reason:
             yield None
@@ -249,7 +276,7 @@ class Engine:
         if len(tape.residual) != len(places):
             raise AdaCacheError(f"{len(places)} keys were given for a batch of {len(tape.residual)}")
         for place, residual in zip(places, tape.residual, strict=True):
-            self.cache.put(place, signature, residual)
+            self.cache.put(place, signature, residual, current.record.step)
         if tape.probe is None:
             for key in keys:
                 self.cache.keep_probe(("probe", key))
@@ -276,6 +303,7 @@ class Engine:
         """Ends the run: nothing is held afterwards, and the report has its times."""
         self.cache.clear()
         self._stacks.clear()
+        self.corrector = None
         self.report.cache_bytes_max = self.cache.bytes_max
         for record, seconds in zip(self.report.evaluations, self._clock.read(), strict=False):
             record.seconds = seconds
@@ -342,6 +370,7 @@ class AdaCache:
         head: dotted path of the module whose first argument is the stack's output.
         steps: number of sampler steps.
         config: settings; the published fast table by default.
+        sigmas: noise levels of the run, falling, (steps + 1,), for `corrected`.
         stream, output, head_takes: see `StackLayout`.
     """
 
@@ -353,6 +382,7 @@ class AdaCache:
         head: str,
         steps: int,
         config: CacheConfig | None = None,
+        sigmas: Sequence[float] | None = None,
         stream: str = "hidden_states",
         output: int = 0,
         head_takes: str = "first",
@@ -362,7 +392,7 @@ class AdaCache:
         self.layout = StackLayout(paths, head, stream, output, head_takes)
         BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
         report = RunReport(model=type(module).__name__)
-        self.engine = Engine(config or CacheConfig(FAST_30), steps, self.layout, report=report)
+        self.engine = Engine(config or CacheConfig(FAST_30), steps, self.layout, sigmas=sigmas, report=report)
 
     def __enter__(self) -> AdaCache:
         return self
@@ -399,6 +429,20 @@ class AdaCache:
         grid = Grid(frames, positions, start) if frames and positions else None
         return self.engine.call(self.module, keys, signature=signature, grid=grid)
 
+    def corrected(self, x: Tensor, velocity: Tensor) -> Tensor:
+        """The velocity to go on with, what earlier steps got wrong made up for; inside `evaluation(step, sigma)`.
+
+        Args:
+            x: the latent that is evaluated.
+            velocity: d x / d sigma there, guidance included, of the shape of x.
+        """
+        current = self.engine.current
+        if current is None or not current.sigma:
+            return velocity
+        video = x - current.sigma * velocity
+        better = self.engine.corrected(x, video)
+        return velocity if better is video else (x - better) / current.sigma
+
 
 def simulate(
     probes: Tensor | Mapping[str, Tensor],
@@ -424,8 +468,9 @@ def simulate(
     """
     named = probes if isinstance(probes, Mapping) else {PROBE: probes}
     steps, _, tokens, _ = next(iter(named.values())).shape
-    state = state or ScheduleState(config, steps)
-    report = RunReport(model="simulate", sampler_steps=steps, codebook=str(state.codebook))
+    state = state or schedule_for(config, steps)
+    codebook = str(state.codebook) if config.target is None else ""
+    report = RunReport(model="simulate", sampler_steps=steps, codebook=codebook)
     grid = Grid(frames, tokens // frames) if frames else None
     strides = config.moreg.strides if config.moreg else ()
     missing = motion_unusable(grid, strides) if config.moreg else "MoReg is not asked for"

@@ -31,6 +31,7 @@ class StepRecord:
         rate: steps to the next computed one, as chosen here.
         seconds: wall time (GPU time on CUDA), known once the run has ended.
         calls, calls_computed: model calls, and those of them that ran the blocks.
+        corrected: whether it made up for the reused evaluations before it.
     """
 
     index: int
@@ -45,6 +46,7 @@ class StepRecord:
     seconds: float | None = None
     calls: int = 0
     calls_computed: int = 0
+    corrected: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class RunReport:
     sampler_steps: int = 0
     preset: str = ""
     codebook: str = ""
+    target: float | None = None
+    forecast: bool = False
     moreg: dict[str, Any] | None = None
     evaluations: list[StepRecord] = field(default_factory=list)
     cache_bytes_max: int = 0

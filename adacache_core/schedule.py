@@ -69,19 +69,36 @@ class ScheduleState:
         self._last_observed = -1
         self._previous_base: dict[str, Tensor] = {}
 
+    def forced(self, step: int) -> str:
+        """Why this step is computed whatever is measured, "" if it may be reused."""
+        if step == 0:
+            return "first step"
+        if self.ends_at_zero and step >= self.steps - PROTECTED_END:
+            return "last steps"
+        if not self.config.start <= step / self.steps < self.config.end:
+            return "outside start..end"
+        return ""
+
     def decide(self, step: int) -> Decision:
         """Whether an evaluation of this step (0..N-1) computes."""
-        if step == 0 or self._last_computed is None:
+        if self._last_computed is None:
             return Decision(True, "first step")
-        if self.ends_at_zero and step >= self.steps - PROTECTED_END:
-            return Decision(True, "last steps")
-        if not self.config.start <= step / self.steps < self.config.end:
-            return Decision(True, "outside start..end")
+        if self.forced(step):
+            return Decision(True, self.forced(step))
         if self.rate == 1:
             return Decision(True, "rate 1" if self._last_observed > 0 else "no metric yet")
         if step >= self._last_computed + self.rate:
             return Decision(True, "due")
         return Decision(False, f"rate {self.rate}")
+
+    @property
+    def never_skips(self) -> bool:
+        """Whether it is known before the run that nothing can be reused."""
+        return self.codebook.never_skips
+
+    def rate_for(self, metric: Tensor) -> int:
+        """Steps to the next computed one after a change of so much per step."""
+        return self.codebook.rate_for(metric)
 
     def wants_metric(self, step: int) -> bool:
         """Only the first evaluation of a new step is measured: the others are less than a step away."""
@@ -114,7 +131,7 @@ class ScheduleState:
             mean = (per_step + count * mean) / (count + 1)
             m, previous, moreg = self._regularise(name, step, motion, planned)
             metric = mean if moreg is None else mean * self._strengthened(moreg.factor)
-            rate = self.codebook.rate_for(metric)
+            rate = self.rate_for(metric)
             readings[name] = Reading(relative, per_step, mean, planned, m, previous, moreg, metric, rate)
             self.rate = rate
         return readings

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from ..adacache_core.config import CacheConfig, Codebook, MotionConfig
-from ..adacache_core.presets import FAST_30, PRESETS
+from ..adacache_core.presets import PRESETS, auto
 from .host.attach import attach
 from .schema import ADVANCED, CATEGORY, AdaCacheCodebookType, AdaCacheMoRegType
 
-OFF = "off"
+AUTO, OFF = "auto", "off"
 
 
 class AdaCacheApply(io.ComfyNode):
@@ -25,10 +27,20 @@ class AdaCacheApply(io.ComfyNode):
                 io.Model.Input("model", tooltip="The video model, after LoRAs and model sampling."),
                 io.Combo.Input(
                     "preset",
-                    options=[*PRESETS, OFF],
-                    default="fast",
-                    tooltip="fast skips most, slow stays closer to the original, off changes nothing. Start from fast; "
-                    "take slow if details or motion suffer. A connected codebook replaces the preset.",
+                    options=[AUTO, *PRESETS, OFF],
+                    default=AUTO,
+                    tooltip="auto aims at the speedup below and finds by itself where to skip, on any model. fast and "
+                    "slow are the tables of the paper, off changes nothing. Start from auto. A connected codebook "
+                    "replaces the preset.",
+                ),
+                io.Float.Input(
+                    "speedup",
+                    default=2.0,
+                    min=1.0,
+                    max=5.0,
+                    step=0.1,
+                    tooltip="With preset auto: how many times fewer steps are computed, about. Start from 2; 1.5 is "
+                    "closer to the original, 3 is bolder, 1 skips nothing.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -88,6 +100,7 @@ class AdaCacheApply(io.ComfyNode):
         cls,
         model: object,
         preset: str,
+        speedup: float,
         start_percent: float,
         end_percent: float,
         probe_position: float,
@@ -95,9 +108,12 @@ class AdaCacheApply(io.ComfyNode):
         codebook: Codebook | None = None,
         moreg: MotionConfig | None = None,
     ) -> io.NodeOutput:
-        config = CacheConfig(
-            codebook=codebook or PRESETS.get(preset, FAST_30),
-            moreg=moreg,
+        if codebook is not None or preset in PRESETS:
+            config = CacheConfig(codebook or PRESETS[preset], moreg)
+        else:
+            config = auto(speedup, moreg)
+        config = replace(
+            config,
             start=start_percent,
             end=end_percent,
             probe_position=probe_position,
@@ -105,4 +121,4 @@ class AdaCacheApply(io.ComfyNode):
             enabled=preset != OFF,
         )
         name = codebook.name if codebook is not None and preset != OFF else preset
-        return io.NodeOutput(attach(model, config, name))
+        return io.NodeOutput(attach(model, config, f"{name} {speedup:g}x" if name == AUTO else name))

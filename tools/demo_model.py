@@ -201,16 +201,18 @@ def cached(
 ) -> Iterator[tuple[Evaluate, AdaCache]]:
     """`guided` with AdaCache on the model, for one run; arguments as of `sample`."""
     chunks = ["positive", "negative"][: len(context)]
-    with AdaCache(model, blocks="blocks", head="norm_out", steps=steps, config=config) as run:
+    levels = sigmas(steps).tolist()
+    with AdaCache(model, blocks="blocks", head="norm_out", steps=steps, config=config, sigmas=levels) as run:
         if schedule is not None:
             run.engine.schedule = FixedSchedule(schedule, steps)
 
-        @contextmanager
-        def around(step: int, sigma: float) -> Iterator[None]:
-            with run.evaluation(step, sigma), run.call(chunks, *PATCHED):
-                yield
+        plain = guided(model, context, cfg, lambda step, sigma: run.call(chunks, *PATCHED))
 
-        yield guided(model, context, cfg, around), run
+        def evaluate(x: Tensor, step: int, sigma: float) -> Tensor:
+            with run.evaluation(step, sigma):
+                return run.corrected(x, plain(x, step, sigma))
+
+        yield evaluate, run
 
 
 def noise_of(seed: int) -> Tensor:

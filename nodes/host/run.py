@@ -50,6 +50,7 @@ class Run:
             len(self.sigmas) - 1,
             self.family.layout,
             ends_at_zero=self.sigmas[-1] == 0,
+            sigmas=self.sigmas,
             report=report,
         )
         self.other_cache = _other_cache(guider.model_options)
@@ -69,11 +70,11 @@ class Run:
         """One model evaluation of the sampler."""
         sigma = float(timestep.max())
         with self.engine.evaluation(step_of(sigma, self.sigmas), sigma, x.device):
-            return executor(x, timestep, *args, **kwargs)
+            return self.engine.corrected(x, executor(x, timestep, *args, **kwargs))
 
     def apply_model(self, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One call of the model: some conditionings, side by side in the batch."""
-        if not self.engine.evaluating:
+        if self.engine.current is None:
             self.engine.note("the model was also called outside of the sampler's evaluations; AdaCache left that alone")
             return executor(x, *args, **kwargs)
         arguments = [x, *args]

@@ -112,7 +112,7 @@ def test_off_is_plain_bit_for_bit_and_computes_everything(either):
 
 def test_our_node_computes_the_steps_that_the_core_computes_and_makes_its_video(host, model):
     latent, report = through_diffusers(model, CacheConfig(TUNED_30))
-    ((name, _),) = host.runs_of("AdaCache tuned (node)")
+    ((name, _),) = host.runs_of("AdaCache auto (node)")
     assert host.computed(name) == [each.state == "computed" for each in report.evaluations]
     assert 8 < report.computed < STEPS
     assert (latent - host.latents[name]).abs().max() < 1e-3 * latent.abs().max()

@@ -26,8 +26,9 @@ def nodes(pack, tmp_path):
 
 @pytest.fixture
 def apply(nodes):
-    def execute(model, preset="fast", start=0.0, end=1.0, position=0.5, device="main", **optional):
-        return nodes.apply.AdaCacheApply.execute(model, preset, start, end, position, device, **optional).args[0]
+    def execute(model, preset="fast", start=0.0, end=1.0, position=0.5, device="main", speedup=2.0, **optional):
+        settings = (preset, speedup, start, end, position, device)
+        return nodes.apply.AdaCacheApply.execute(model, *settings, **optional).args[0]
 
     return execute
 

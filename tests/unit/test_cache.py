@@ -53,7 +53,7 @@ def test_bytes_are_those_of_residuals_and_probes_and_the_most_is_remembered():
     cache.put_probe("a", residual(tokens=1, width=8))
     assert cache.bytes_held == cache.bytes_max == 128 + 64 + 32
     cache.put("a", None, residual(tokens=1, width=8))
-    cache.drop("b")
+    cache.make_room("b")
     assert cache.bytes_held == 32 + 32
     assert cache.bytes_max == 224
 
@@ -90,3 +90,71 @@ def test_otherwise_they_stay_where_they_are():
     cache, tensor = ResidualCache(), residual()
     cache.put("a", None, tensor)
     assert cache.get("a", None) is tensor
+
+
+def forecasting(*values, step=2, signature=None):
+    """A cache whose residual "a" took these values at every second step."""
+    cache = ResidualCache(forecast=True)
+    for index, value in enumerate(values):
+        cache.put("a", signature, residual(value), step * index)
+    return cache
+
+
+@pytest.mark.parametrize("values", [[1], [1, 3]])
+def test_what_was_never_forecast_before_is_held(values):
+    assert forecasting(*values).get("a", None, 7).eq(values[-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("third", "expected"),
+    [
+        (5, 5 + 1.0 * 2),  # all of 3 + 2 came true
+        (4, 4 + 0.5 * 1),  # half of it: half of what it now changes by per step
+        (9, 9 + 1.0 * 6),  # more than forecast: never more than all
+        (1, 1),  # it turned round: held
+    ],
+)
+def test_it_goes_on_as_far_as_the_forecast_before_came_true(third, expected):
+    cache = forecasting(1, 3, third)
+    assert cache.get("a", None, 4).eq(third).all()
+    torch.testing.assert_close(cache.get("a", None, 6), residual(expected))
+
+
+def test_a_forecast_of_nothing_is_trusted_in_nothing():
+    assert forecasting(1, 1, 3).get("a", None, 9).eq(3).all()
+
+
+def test_a_forecast_goes_by_steps_however_far_apart():
+    cache = forecasting(0, 2, 4)
+    cache.put("a", None, residual(10), 10)
+    torch.testing.assert_close(cache.get("a", None, 13), residual(13.0))
+
+
+@pytest.mark.parametrize(("signature", "step"), [("other shape", 6), ("shape", 4)])
+def test_a_residual_of_another_signature_or_of_the_same_step_begins_anew(signature, step):
+    cache = forecasting(1, 3, 5, signature="shape")
+    cache.put("a", signature, residual(9), step=step)
+    assert cache.get("a", signature, 19).eq(9).all()
+
+
+def test_the_forecast_of_half_precision_neither_overflows_nor_changes_its_dtype():
+    cache = ResidualCache(forecast=True)
+    for step, value in enumerate((0.0, 300.0, 600.0)):
+        cache.put("a", None, residual(value).half(), step)
+    torch.testing.assert_close(cache.get("a", None, 4), residual(1200.0).half())
+
+
+def test_a_forecast_takes_a_second_tensor_and_needs_both_until_the_next():
+    cache = forecasting(1)
+    assert cache.bytes_held == 128
+    cache.put("a", None, residual(3), step=2)
+    assert cache.bytes_held == 2 * 128
+    cache.make_room("a")
+    assert cache.bytes_held == 2 * 128
+
+
+def test_what_is_held_and_not_forecast_makes_room_entirely():
+    cache = ResidualCache()
+    cache.put("a", None, residual(1))
+    cache.make_room("a")
+    assert cache.bytes_held == 0

@@ -116,12 +116,12 @@ def test_the_json_is_valid_for_every_reader(full):
     assert data["measured_speedup"] == full.measured_speedup
     assert data["evaluations"][1]["metric"] == "nan"
     assert set(data) == {
-        "format", "version", "model", "family", "sampler_steps", "preset", "codebook", "moreg", "evaluations",
-        "computed", "total", "counted_speedup", "measured_speedup", "cache_bytes_max", "notes",
+        "format", "version", "model", "family", "sampler_steps", "preset", "codebook", "target", "forecast", "moreg",
+        "evaluations", "computed", "total", "counted_speedup", "measured_speedup", "cache_bytes_max", "notes",
     }  # fmt: skip
     assert set(data["evaluations"][0]) == {
         "index", "step", "sigma", "state", "reason", "metric", "motion", "moreg", "rate", "seconds", "calls",
-        "calls_computed",
+        "calls_computed", "corrected",
     }  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_settings_kept_as_tuples_are_written_as_lists(full):
 
 def test_what_a_later_writer_added_is_left_out(full):
     data = json.loads(full.to_json())
-    data["forecast"] = data["evaluations"][0]["forecast"] = True
+    data["invented"] = data["evaluations"][0]["invented"] = True
     assert repr(RunReport.from_json(json.dumps(data))) == repr(full)
 
 

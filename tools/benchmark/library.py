@@ -29,6 +29,7 @@ class Method:
         attach: puts it on a model; who calls it, and with what, is the library's own affair.
         baseline: an attach that puts nothing on, for a method that asks the model in another way than the library's
             plain run does (in two calls, say): with this its off position agrees bit for bit. None: with plain.
+        everywhere: all its settings are measured, also where only some of everybody else's are.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Method:
     attach: Any
     off: Any = None
     baseline: Any = None
+    everywhere: bool = False
 
 
 class Library(ABC):

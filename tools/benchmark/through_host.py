@@ -64,8 +64,7 @@ def lazycache(host: Host, model: Any, setting: dict[str, Any], video: Video) -> 
 
 def adacache(host: Host, model: Any, setting: dict[str, Any], video: Video) -> Any:
     pack = load(ROOT / "__init__.py")
-    codebook = pack.adacache_core.TABLES[setting["codebook"]]
-    return pack.nodes.apply.AdaCacheApply.execute(model, **setting | {"codebook": codebook}).args[0]
+    return pack.nodes.apply.AdaCacheApply.execute(model, **setting).args[0]
 
 
 def teacache(host: HostWithPacks, model: Any, setting: dict[str, Any], video: Video) -> Any:
@@ -90,7 +89,6 @@ def magcache(host: HostWithPacks, model: Any, setting: dict[str, Any], video: Vi
 NATIVE = {"start_percent": 0.15, "end_percent": 0.95, "verbose": False}
 
 OUR_NODE = {"start_percent": 0.0, "end_percent": 1.0, "probe_position": 0.5, "cache_device": "main"}
-OUR_NODE |= {"codebook": "tuned, 30 steps"}
 
 # As the packs' tables have them for Wan 2.1 1.3B. On a GPU the cache would stay there; here all is the CPU.
 TEACACHE = {"model_type": WAN, "start_percent": 0.0, "end_percent": 1.0, "cache_device": "cpu"}
@@ -115,10 +113,10 @@ class Host(Library):
             off=NATIVE | {"reuse_threshold": 0.0},
         ),
         Method(
-            "AdaCache tuned (node)",
-            {"thresholds x 1": OUR_NODE | {"preset": "fast"}},
+            "AdaCache auto (node)",
+            {"2x": OUR_NODE | {"preset": "auto", "speedup": 2.0}},
             adacache,
-            off=OUR_NODE | {"preset": "off"},
+            off=OUR_NODE | {"preset": "off", "speedup": 2.0},
         ),
     )
 

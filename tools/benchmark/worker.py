@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,10 +79,14 @@ def library_class(name: str) -> type[Library]:
 def chosen(methods: Iterable[Method], parts: Sequence[str] | None, settings: str = "all") -> list[Method]:
     """The methods with one of `parts` in their names, with those of their settings."""
     return [
-        replace(method, settings=dict(SETTINGS[settings](list(method.settings.items()))))
+        method if method.everywhere and settings != "middle" else replace(method, settings=_some(method, settings))
         for method in methods
         if not parts or any(part in method.name for part in parts)
     ]
+
+
+def _some(method: Method, settings: str) -> dict[str, Any]:
+    return dict(SETTINGS[settings](list(method.settings.items())))
 
 
 def check_off(library: Library, methods: Iterable[Method]) -> None:

@@ -1,0 +1,83 @@
+"""Spends a given number of computed steps where the video changes. Beyond the paper; see docs/method.md.
+
+The paper's codebook says what a rate of change is worth on one model. Here a run's changes are compared with each
+other instead: no model has to be calibrated, and what the user asks for is a speed-up.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from .config import CacheConfig
+from .schedule import ScheduleState
+
+# Chosen on videos of the demo model whose prompts and seeds are not among those of the benchmark.
+SENSITIVITY = 0.5  # exponent: four times the usual change halves the distance to the next computed step
+LEAST, MOST = 0.5, 2.0  # by how much a change may shrink or stretch that distance
+GRANTED = 0.5  # of what a change costs beyond the even pace, or gains, the budget grows or shrinks by this part
+
+
+class BudgetState(ScheduleState):
+    """A controller that computes about `steps / config.target` steps, and decides which and how many from the metric.
+
+    The budget is spread evenly over the steps that may be reused. Where the metric is above what it has been so far in
+    this run the next computed step comes sooner, below it later. Half of what that costs or gains is the video's own,
+    the other half is made up for later: a video that calms down is cheaper than one that does not.
+
+    Args:
+        config: settings; `target` is the wanted speed-up, the codebook is not asked.
+        steps, ends_at_zero: see `ScheduleState`.
+
+    Attributes:
+        unreachable: more steps are always computed than the target allows.
+    """
+
+    def __init__(self, config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> None:
+        super().__init__(config, steps, ends_at_zero=ends_at_zero)
+        assert config.target is not None
+        self._free = [not self.forced(step) for step in range(steps)]
+        allowed, forced = round(steps / config.target), steps - sum(self._free)
+        self.unreachable = allowed < forced
+        self._budget = float(max(allowed - forced, 0))
+        self._pace = 1.0  # of the step just computed: below 1 the video changes more than usual
+        self._logs: list[float] = []  # of this run's metrics
+        self.rate = _whole(self._even_distance(0))
+
+    @property
+    def never_skips(self) -> bool:
+        return self._budget >= sum(self._free)
+
+    def computed(self, step: int) -> None:
+        first_evaluation = step != self._last_computed
+        super().computed(step)
+        if first_evaluation:
+            self._budget -= self._free[step]
+            self._budget += GRANTED * (1 - self._pace)
+            self.rate = _whole(self._even_distance(step) * self._pace)
+            self._pace = 1.0
+
+    def rate_for(self, metric: Tensor) -> int:
+        """Takes the metric in; the rate is known once the step is `computed`. One that is not positive says nothing."""
+        value = float(metric)
+        if math.isfinite(value) and value > 0:
+            self._logs.append(math.log(value))
+            unusual = self._logs[-1] - sum(self._logs) / len(self._logs)
+            self._pace = min(max(math.exp(-SENSITIVITY * unusual), LEAST), MOST)
+        return self.rate
+
+    def _even_distance(self, step: int) -> float:
+        """Steps from this one to the next computed one if what is left were spread evenly."""
+        return (sum(self._free[step + 1 :]) + 1) / (max(self._budget, 0.0) + 1)
+
+
+def _whole(distance: float) -> int:
+    """Below 2 a step is computed: what can be skipped is skipped later, where it harms less."""
+    return 1 if distance < 2 else round(distance)
+
+
+def schedule_for(config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> ScheduleState:
+    """The controller that these settings ask for."""
+    kind = ScheduleState if config.target is None else BudgetState
+    return kind(config, steps, ends_at_zero=ends_at_zero)
