@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from adacache_core import PRESETS, TABLES, CacheConfig, Codebook, RunReport, scale_rates
+from adacache_core import PRESETS, TABLES, CacheConfig, Codebook, RunReport, auto, scale_rates
 from tools.host import PLACES, ROOT, HostError, find_host, install, version_of
 from tools.quality import Quality, compare
 from tools.video import read_webp, write_webp
@@ -140,18 +140,18 @@ def settings_of(workflow: dict[str, Any]) -> Settings:
     seed, _ = widgets["PrimitiveInt"][0]  # both samplers' seed inputs hang on it
     _, _, steps, cfg, sampler, scheduler, _ = widgets["KSampler"][0]
     assert (sampler, scheduler) == ("euler", "simple"), "the diffusers path has no other sampler"
-    preset, start, end, probe_position, _ = widgets["AdaCacheApply"][0]
-    codebook = PRESETS[preset]
+    preset, speedup, start, end, probe_position, _ = widgets["AdaCacheApply"][0]
+    config = CacheConfig(PRESETS[preset]) if preset in PRESETS else auto(speedup)
     for name, text, for_steps, rate_scale in widgets.get("AdaCacheCodebook", []):
         codebook = TABLES[name] if name in TABLES else Codebook.parse(text)
-        codebook = scale_rates(replace(codebook, steps=for_steps or codebook.steps), rate_scale)
+        config = CacheConfig(scale_rates(replace(codebook, steps=for_steps or codebook.steps), rate_scale))
     return Settings(
         prompt=tuple(prompt),
         seed=seed,
         steps=steps,
         cfg=cfg,
-        config=CacheConfig(codebook, start=start, end=end, probe_position=probe_position),
-        preset=codebook.name,
+        config=replace(config, start=start, end=end, probe_position=probe_position),
+        preset=preset if config.target else config.codebook.name,
         fps=widgets["SaveAnimatedWEBP"][0][1],
         scale=widgets["AdaCacheLatentPreview"][0][0],
     )

@@ -45,10 +45,10 @@ class Attachment:
         return self
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        guider, sigmas = executor.class_obj, args[3]
+        guider, sampler, sigmas = executor.class_obj, args[2], args[3]
         original = guider.model_options
         guider.model_options = create_model_options_clone(original)
-        run = Run(guider, sigmas, self.config, self.preset)
+        run = Run(guider, sampler, sigmas, self.config, self.preset)
         run.register(guider.model_options)
         made = None
         try:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from benchmark.in_host import STEPS, VIDEO
 
-from adacache_core import TUNED_30, CacheConfig
+from adacache_core import auto
 from tools import demo_model
 from tools.benchmark.library import NotHere
 from tools.benchmark.videos import CFG
@@ -111,7 +111,7 @@ def test_off_is_plain_bit_for_bit_and_computes_everything(either):
 
 
 def test_our_node_computes_the_steps_that_the_core_computes_and_makes_its_video(host, model):
-    latent, report = through_diffusers(model, CacheConfig(TUNED_30))
+    latent, report = through_diffusers(model, auto(2.0))
     ((name, _),) = host.runs_of("AdaCache auto (node)")
     assert host.computed(name) == [each.state == "computed" for each in report.evaluations]
     assert 8 < report.computed < STEPS

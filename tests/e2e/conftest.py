@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,13 @@ def workflow(request) -> dict:
 
 
 @pytest.fixture(scope="session")
-def demo_prompt(object_info) -> dict:
-    """The demo workflow in API format."""
+def prompt_of(object_info) -> Callable[[str], dict]:
+    """`prompt_of(name)` -> a shipped workflow in API format."""
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
-    return convert_ui_to_api(read_workflow("demo_wan_tiny"), object_info)
+    return lambda name: convert_ui_to_api(read_workflow(name), object_info)
+
+
+@pytest.fixture(scope="session")
+def demo_prompt(prompt_of) -> dict:
+    return prompt_of("demo_wan_tiny")

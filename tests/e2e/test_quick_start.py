@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from adacache_core import RunReport
+from adacache_core import RunReport, auto
 from tools import demo, demo_model, host, host_tests, quality, video
+from tools.benchmark.ours import evenly
 
 ROOT = Path(__file__).parents[2]
 
@@ -228,18 +229,34 @@ def test_a_fixed_schedule_of_all_steps_changes_nothing(model):
     assert torch.equal(plain, watched)
 
 
+def test_with_a_target_the_video_is_nearer_than_with_as_many_steps_evenly_held(model):
+    """What preset auto is for; on every class and against everybody: tools.benchmark."""
+    run = RUN | {"steps": 16}
+    plain, _ = demo_model.sample(model, **run)
+    cached, report = demo_model.sample(model, **run, config=auto(2.0))
+    held, _ = demo_model.sample(model, **run, schedule=evenly(report.computed, 16))
+    assert 6 <= report.computed <= 10
+    assert any(record.corrected for record in report.evaluations)
+    assert (cached - plain).norm() < 0.5 * (held - plain).norm()
+
+
+def test_a_target_of_one_changes_nothing(model):
+    plain, _ = demo_model.sample(model, **RUN)
+    cached, report = demo_model.sample(model, **RUN, config=auto(1.0))
+    assert torch.equal(plain, cached)
+    assert report.cache_bytes_max == 0
+
+
 # The main job
 
 
 @pytest.fixture
 def short_workflow(tmp_path, monkeypatch):
-    """The shipped workflow at few steps, with every third computed: tables made for many would skip none of them."""
+    """The shipped workflow at few steps."""
     workflow = json.loads(demo.WORKFLOW.read_text())
     for node in workflow["nodes"]:
         if node["type"] == "KSampler":
             node["widgets_values"][2] = FEW
-        if node["type"] == "AdaCacheCodebook":
-            node["widgets_values"] = ["custom", "1.0:3", FEW, 1.0]
     path = tmp_path / "workflow.json"
     path.write_text(json.dumps(workflow))
     monkeypatch.setattr(demo, "WORKFLOW", path)
@@ -256,7 +273,8 @@ def check_outputs(folder: Path, printed: str) -> RunReport:
         assert picture.width >= 500
     report = RunReport.from_json((folder / "report.json").read_text())
     assert report.total == FEW
-    assert [step for step, computed in enumerate(report.schedule().computed) if computed] == [0, 1, 4, 6, 7]
+    assert 0 < report.computed < FEW
+    assert report.target == 2.0
     for shown in (
         f"{report.computed} of {FEW}",
         f"{found.psnr:.1f} dB",

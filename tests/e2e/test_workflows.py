@@ -13,7 +13,8 @@ from comfy_cli.workflow_to_api import convert_ui_to_api
 from tools.host import HostError
 from tools.server import PACK
 
-NAMES = {"demo_wan_tiny", "wan_t2v_adacache", "wan_i2v_adacache", "hunyuan_video_adacache", "ltxv_adacache"}
+DEMOS = {"demo_wan_tiny", "demo_wan_tiny_paper"}
+NAMES = DEMOS | {"wan_t2v_adacache", "wan_i2v_adacache", "hunyuan_video_adacache", "ltxv_adacache"}
 NOTES = {"MarkdownNote"}  # the frontend's own; the server never sees them
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 ABSENT = "nobody has this.safetensors"
@@ -158,14 +159,15 @@ def test_adacache_comes_right_before_a_sampler_and_an_inspector_after_it(workflo
     assert sources[origin["latent"]]["type"] in ("KSampler", "SamplerCustom", "SamplerCustomAdvanced")
 
 
-def test_the_demos_two_samplers_differ_in_their_model_only(demo_prompt):
-    one, other = (each["inputs"] for each in demo_prompt.values() if each["class_type"] == "KSampler")
+@pytest.mark.parametrize("name", sorted(DEMOS))
+def test_a_demos_two_samplers_differ_in_their_model_only(name, prompt_of):
+    one, other = (each["inputs"] for each in prompt_of(name).values() if each["class_type"] == "KSampler")
     assert {name for name in one if one[name] != other[name]} == {"model"}
 
 
-@pytest.mark.parametrize("workflow", sorted(NAMES - {"demo_wan_tiny"}), indirect=True)
+@pytest.mark.parametrize("workflow", sorted(NAMES - DEMOS), indirect=True)
 def test_the_server_takes_every_workflow_and_misses_nothing_but_the_files(workflow, object_info, server):
-    """The demo has no files to miss; test_server.py runs it.
+    """The demos have no files to miss; test_server.py runs them.
 
     The files get names that nobody has, so that no model is run where somebody has them.
     """
