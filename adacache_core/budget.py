@@ -16,6 +16,7 @@ from .schedule import ScheduleState
 # Chosen on videos of the demo model whose prompts and seeds are not among those of the benchmark.
 SENSITIVITY = 0.5  # exponent: four times the usual change halves the distance to the next computed step
 LEAST, MOST = 0.5, 2.0  # by how much a change may shrink or stretch that distance
+MIDDLE, CALM_END = 0.65, 0.1  # where few are skipped: round this part of the run, and not in the last tenth
 GRANTED = 0.5  # of what a change costs beyond the even pace, or gains, the budget grows or shrinks by this part
 
 
@@ -41,6 +42,8 @@ class BudgetState(ScheduleState):
         allowed, forced = round(steps / config.target), steps - sum(self._free)
         self.unreachable = allowed < forced
         self._budget = float(max(allowed - forced, 0))
+        may = [step for step, free in enumerate(self._free) if free] or [0]
+        self._middle, self._calm = may[int(MIDDLE * len(may))], may[-1] - CALM_END * steps
         self._pace = 1.0  # of the step just computed: below 1 the video changes more than usual
         self._logs: list[float] = []  # of this run's metrics
         self.rate = _whole(self._even_distance(0))
@@ -54,8 +57,9 @@ class BudgetState(ScheduleState):
         super().computed(step)
         if first_evaluation:
             self._budget -= self._free[step]
-            self._budget += GRANTED * (1 - self._pace)
-            self.rate = _whole(self._even_distance(step) * self._pace)
+            even = self._even_distance(step)
+            self.rate = _whole(even * self._pace)
+            self._budget += GRANTED * (1 - self.rate / _whole(even))
             self._pace = 1.0
 
     def rate_for(self, metric: Tensor) -> int:
@@ -68,13 +72,22 @@ class BudgetState(ScheduleState):
         return self.rate
 
     def _even_distance(self, step: int) -> float:
-        """Steps from this one to the next computed one if what is left were spread evenly."""
-        return (sum(self._free[step + 1 :]) + 1) / (max(self._budget, 0.0) + 1)
+        """Steps from this one to the next computed one if what is left were spread evenly.
+
+        Where that is less than 2 every second step is skipped in one stretch, and none before and after: the first
+        steps decide what the video becomes, the last ones how it looks.
+        """
+        left, budget = sum(self._free[step + 1 :]), max(self._budget, 0.0)
+        even = (left + 1) / (budget + 1)
+        if even >= 2:
+            return even
+        skips = left - budget
+        begin = min(self._calm, self._middle + skips) - 2 * skips
+        return 2.0 if skips > 0 and step >= begin else 1.0
 
 
 def _whole(distance: float) -> int:
-    """Below 2 a step is computed: what can be skipped is skipped later, where it harms less."""
-    return 1 if distance < 2 else round(distance)
+    return max(1, round(distance))
 
 
 def schedule_for(config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> ScheduleState:

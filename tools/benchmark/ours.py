@@ -68,7 +68,7 @@ TABLES = {"fast": FAST_30, "slow": SLOW_30, "tuned": TUNED_30}
 
 OFF = CacheConfig(FAST_30, enabled=False)
 
-TARGETS = (1.04, 1.08, 1.15, 1.25, 1.4, 1.55, 1.75, 2.0, 2.2, 2.5, 2.8, 3.2, 3.6, 4.2, 5.0, 6.0)
+TARGETS = (1.04, 1.08, 1.15, 1.25, 1.4, 1.55, 1.75, 2.0, 2.2, 2.5, 2.8, 3.0, 3.2, 3.4, 3.6, 4.2, 5.0, 6.0)
 
 
 def _auto(targets: Iterable[float], **changes: Any) -> dict[str, CacheConfig]:
@@ -78,9 +78,9 @@ def _auto(targets: Iterable[float], **changes: Any) -> dict[str, CacheConfig]:
 METHODS = (
     Method("AdaCache auto", _auto(TARGETS), adacache, OFF, everywhere=True),
     Method("AdaCache auto + MoReg", _auto((2.0,), moreg=MotionConfig()), adacache, OFF),
-    Method("AdaCache auto, residuals held", _auto((1.5, 2.0, 3.2), forecast=False), adacache, OFF),
-    Method("AdaCache auto, not corrected", _auto((1.5, 2.0, 3.2), correct=False), adacache, OFF),
-    Method("AdaCache auto, held, not corrected", _auto((1.5, 2.0, 3.2), forecast=False, correct=False), adacache, OFF),
+    Method("AdaCache auto, residuals held", _auto((2.0, 3.2), forecast=False), adacache, OFF),
+    Method("AdaCache auto, not corrected", _auto((2.0, 3.2), correct=False), adacache, OFF),
+    Method("AdaCache auto, held, not corrected", _auto((2.0, 3.2), forecast=False, correct=False), adacache, OFF),
     *(Method(f"AdaCache {name}", _sweep(table), adacache, OFF) for name, table in TABLES.items()),
     *(Method(f"AdaCache {name} + MoReg", _with_moreg(table), adacache, OFF) for name, table in TABLES.items()),
     Method("fixed interval (FORA)", {f"every {n}": every(n) for n in (2, 3, 4)}, fixed, off=every(1)),
