@@ -8,8 +8,9 @@ from .budget import BudgetState
 from .config import CacheConfig, Codebook, MotionConfig
 from .engine import AdaCache, Engine, simulate
 from .errors import AdaCacheError
+from .plan import Schedule, average
 from .presets import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES, TUNED_30, auto
-from .report import RunReport, Schedule, StepRecord
+from .report import RunReport, StepRecord
 from .scaling import scale_codebook, scale_rates, scale_window
 from .schedule import ScheduleState
 from .stack import Grid, StackLayout
@@ -35,6 +36,7 @@ __all__ = [
     "StackLayout",
     "StepRecord",
     "auto",
+    "average",
     "scale_codebook",
     "scale_rates",
     "scale_window",

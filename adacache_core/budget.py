@@ -88,9 +88,3 @@ class BudgetState(ScheduleState):
 
 def _whole(distance: float) -> int:
     return max(1, round(distance))
-
-
-def schedule_for(config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> ScheduleState:
-    """The controller that these settings ask for."""
-    kind = ScheduleState if config.target is None else BudgetState
-    return kind(config, steps, ends_at_zero=ends_at_zero)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .errors import AdaCacheError
+from .plan import Schedule
 
 EXAMPLE = "0.08:6, 0.16:5, 0.24:4, 0.32:3, 0.40:2, 1.00:1"
 
@@ -169,7 +170,7 @@ class CacheConfig:
     """Everything a run needs to know before it starts.
 
     Attributes:
-        codebook: from change to rate; not asked where there is a target.
+        codebook: from change to rate; not asked where there is a target or a schedule.
         moreg: motion regularisation, or None for the plain metric.
         start, end: fractions of the sampler steps in [0, 1] between which steps may be reused;
             equal values reuse nothing.
@@ -179,6 +180,7 @@ class CacheConfig:
         offload: keep residuals in main memory instead of on the device of the model.
         enabled: False computes every step and touches nothing.
         target: wanted speed-up, counted in model evaluations, from 1 (nothing is skipped); see `budget.py`.
+        schedule: the steps to compute, whatever is measured; goes before the target. See `fixed.py`.
         forecast: let residuals go on as they last changed instead of holding them, see `cache.py`. Takes a second
             tensor of the residual's size.
         correct: let a computed step make up for what the reused ones before it got wrong, see `correct.py`.
@@ -193,6 +195,7 @@ class CacheConfig:
     offload: bool = False
     enabled: bool = True
     target: float | None = None
+    schedule: Schedule | None = None
     forecast: bool = False
     correct: bool = False
 
@@ -208,5 +211,8 @@ class CacheConfig:
 
     @property
     def never_skips(self) -> bool:
-        nothing = self.codebook.never_skips if self.target is None else self.target == 1
+        if self.schedule is not None:
+            nothing = all(self.schedule.computed)
+        else:
+            nothing = self.codebook.never_skips if self.target is None else self.target == 1
         return not self.enabled or self.start >= self.end or nothing

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .budget import BudgetState, schedule_for
+from .budget import BudgetState
 from .cache import ResidualCache
 from .change import change_sums
 from .config import CacheConfig
 from .correct import Corrector
 from .errors import AdaCacheError
+from .fixed import FixedState
 from .motion import motion_sums
 from .presets import FAST_30
 from .report import COMPUTED, PARTLY, REUSED, RunReport, StepRecord
@@ -32,6 +33,13 @@ from .stack import BlockStack, Grid, StackLayout, Tape
 FEW_STEPS = 8  # runs shorter than this are distilled models' business: every step matters
 
 PROBE = "probe"  # the name of a run's one probe
+
+
+def controller_for(config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> ScheduleState:
+    """The controller that these settings ask for; arguments as of `ScheduleState`."""
+    kind = ScheduleState if config.target is None else BudgetState
+    kind = kind if config.schedule is None else FixedState
+    return kind(config, steps, ends_at_zero=ends_at_zero)
 
 
 @dataclass
@@ -75,15 +83,17 @@ class Engine:
         self.config = config
         self.report = report or RunReport()
         self.report.sampler_steps = steps
-        self.schedule = schedule_for(config, steps, ends_at_zero=ends_at_zero)
+        self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero)
         self.report.target, self.report.forecast = config.target, config.forecast
-        self.report.codebook = str(self.schedule.codebook) if config.target is None else ""
+        self.report.codebook = str(self.schedule.codebook) if type(self.schedule) is ScheduleState else ""
         self.layout = layout
         self.idle_reason = self._why_idle(steps)
         if not config.never_skips:
             self.note(self.idle_reason)
         if isinstance(self.schedule, BudgetState) and self.schedule.unreachable:
             self.note(f"{config.target:g}x cannot be reached in {steps} steps: too many of them are always computed")
+        if config.schedule is not None and len(config.schedule.computed) != steps:
+            self.note(f"the schedule was made for {len(config.schedule.computed)} steps and is resampled to {steps}")
         self.cache = ResidualCache(config.offload, config.forecast)
         self.corrector = Corrector(sigmas) if config.correct and sigmas is not None else None
         self._stacks: dict[nn.Module, BlockStack] = {}
@@ -97,7 +107,7 @@ class Engine:
         if steps < FEW_STEPS:
             return f"{steps} steps are too few to skip any; every step is computed"
         if self.schedule.never_skips:
-            what = "the codebook" if self.config.target is None else f"a target of {self.config.target:g}x"
+            what = "the codebook" if self.report.codebook else "what was asked for"
             return f"with {steps} steps {what} skips nothing; every step is computed"
         return ""
 
@@ -468,8 +478,8 @@ def simulate(
     """
     named = probes if isinstance(probes, Mapping) else {PROBE: probes}
     steps, _, tokens, _ = next(iter(named.values())).shape
-    state = state or schedule_for(config, steps)
-    codebook = str(state.codebook) if config.target is None else ""
+    state = state or controller_for(config, steps)
+    codebook = str(state.codebook) if type(state) is ScheduleState else ""
     report = RunReport(model="simulate", sampler_steps=steps, codebook=codebook)
     grid = Grid(frames, tokens // frames) if frames else None
     strides = config.moreg.strides if config.moreg else ()

@@ -8,8 +8,9 @@ from statistics import median
 from typing import Any
 
 from .errors import AdaCacheError
+from .plan import Schedule
 
-REPORT_FORMAT, SCHEDULE_FORMAT, VERSION = "adacache.report", "adacache.schedule", 1
+REPORT_FORMAT, VERSION = "adacache.report", 1
 
 COMPUTED, REUSED, PARTLY = "computed", "reused", "partly"
 
@@ -47,18 +48,6 @@ class StepRecord:
     calls: int = 0
     calls_computed: int = 0
     corrected: bool = False
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Which steps computed, to be shown or replayed: `computed[k]` for sampler step k."""
-
-    computed: tuple[bool, ...]
-    source: str = ""
-
-    def to_json(self) -> str:
-        data = {"format": SCHEDULE_FORMAT, "version": VERSION, "source": self.source, "computed": list(self.computed)}
-        return json.dumps(data)
 
 
 @dataclass
@@ -112,7 +101,7 @@ class RunReport:
         ran: dict[int, bool] = {}
         for record in self.evaluations:
             ran[record.step] = ran.get(record.step, False) or record.state != REUSED
-        computed = tuple(ran.get(step, True) for step in range(self.sampler_steps))
+        computed = tuple(step == 0 or ran.get(step, True) for step in range(max(self.sampler_steps, 1)))
         return Schedule(computed, f"{self.family} {self.preset}".strip())
 
     def with_note(self, note: str) -> RunReport:

@@ -75,9 +75,10 @@ class ScheduleState:
             return "first step"
         if self.ends_at_zero and step >= self.steps - PROTECTED_END:
             return "last steps"
-        if not self.config.start <= step / self.steps < self.config.end:
-            return "outside start..end"
-        return ""
+        return self.outside(step)
+
+    def outside(self, step: int) -> str:
+        return "" if self.config.start <= step / self.steps < self.config.end else "outside start..end"
 
     def decide(self, step: int) -> Decision:
         """Whether an evaluation of this step (0..N-1) computes."""

@@ -10,6 +10,7 @@ from .demo import AdaCacheDemoModel, AdaCacheDemoPrompt
 from .inspector import AdaCacheInspector
 from .moreg import AdaCacheMoReg
 from .preview import AdaCacheLatentPreview
+from .schedule import AdaCacheSchedule
 
 
 class AdaCacheExtension(ComfyExtension):
@@ -19,6 +20,7 @@ class AdaCacheExtension(ComfyExtension):
             AdaCacheCodebook,
             AdaCacheMoReg,
             AdaCacheInspector,
+            AdaCacheSchedule,
             AdaCacheDemoModel,
             AdaCacheDemoPrompt,
             AdaCacheLatentPreview,

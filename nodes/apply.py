@@ -7,9 +7,10 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..adacache_core.config import CacheConfig, Codebook, MotionConfig
+from ..adacache_core.plan import Schedule
 from ..adacache_core.presets import PRESETS, auto
 from .host.attach import attach
-from .schema import ADVANCED, CATEGORY, AdaCacheCodebookType, AdaCacheMoRegType
+from .schema import ADVANCED, CATEGORY, AdaCacheCodebookType, AdaCacheMoRegType, AdaCacheScheduleType
 
 AUTO, OFF = "auto", "off"
 
@@ -66,6 +67,12 @@ class AdaCacheApply(io.ComfyNode):
                 AdaCacheMoRegType.Input(
                     "moreg", optional=True, tooltip="Spend more steps where there is more motion (MoReg)."
                 ),
+                AdaCacheScheduleType.Input(
+                    "schedule",
+                    optional=True,
+                    tooltip="Compute exactly these steps and measure nothing: the schedule of another run, from an "
+                    "inspector or an AdaCache Schedule node. Goes before codebook, moreg and speedup.",
+                ),
                 io.Float.Input(
                     "probe_position",
                     default=0.5,
@@ -107,6 +114,7 @@ class AdaCacheApply(io.ComfyNode):
         cache_device: str,
         codebook: Codebook | None = None,
         moreg: MotionConfig | None = None,
+        schedule: Schedule | None = None,
     ) -> io.NodeOutput:
         if codebook is not None or preset in PRESETS:
             config = CacheConfig(codebook or PRESETS[preset], moreg)
@@ -118,7 +126,16 @@ class AdaCacheApply(io.ComfyNode):
             end=end_percent,
             probe_position=probe_position,
             offload=cache_device == "offload",
+            schedule=schedule,
             enabled=preset != OFF,
         )
-        name = codebook.name if codebook is not None and preset != OFF else preset
-        return io.NodeOutput(attach(model, config, f"{name} {speedup:g}x" if name == AUTO else name))
+        return io.NodeOutput(attach(model, config, _name(config, preset)))
+
+
+def _name(config: CacheConfig, preset: str) -> str:
+    """What reports call these settings."""
+    if preset == OFF:
+        return OFF
+    if config.schedule is not None:
+        return f"schedule: {config.schedule}"
+    return config.codebook.name if config.target is None else f"{AUTO} {config.target:g}x"

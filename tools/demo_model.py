@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from math import log
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from adacache_core import FAST_30, AdaCache, CacheConfig, RunReport, ScheduleState
-from adacache_core.schedule import Decision
+from adacache_core import FAST_30, AdaCache, CacheConfig, RunReport, Schedule
 
 if TYPE_CHECKING:
     from diffusers import WanTransformer3DModel
@@ -136,20 +136,6 @@ def sigmas(steps: int, shift: float = SHIFT) -> Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
-class FixedSchedule(ScheduleState):
-    """Computes the steps it was told to and reuses all others: the baseline that looks at nothing."""
-
-    def __init__(self, compute: Iterable[int], steps: int) -> None:
-        super().__init__(CacheConfig(FAST_30), steps)
-        self.planned = frozenset(compute)
-
-    def decide(self, step: int) -> Decision:
-        return Decision(step in self.planned, "planned")
-
-    def wants_metric(self, step: int) -> bool:
-        return False
-
-
 # Latent (1, 16, 8, 16, 16), step, sigma -> guided velocity of the same shape: what a sampler asks of a model.
 Evaluate = Callable[[Tensor, int, float], Tensor]
 
@@ -202,10 +188,12 @@ def cached(
     """`guided` with AdaCache on the model, for one run; arguments as of `sample`."""
     chunks = ["positive", "negative"][: len(context)]
     levels = sigmas(steps).tolist()
+    if schedule is not None:
+        planned = set(schedule)
+        config = replace(
+            config or CacheConfig(FAST_30), schedule=Schedule(tuple(step in planned for step in range(steps)))
+        )
     with AdaCache(model, blocks="blocks", head="norm_out", steps=steps, config=config, sigmas=levels) as run:
-        if schedule is not None:
-            run.engine.schedule = FixedSchedule(schedule, steps)
-
         plain = guided(model, context, cfg, lambda step, sigma: run.call(chunks, *PATCHED))
 
         def evaluate(x: Tensor, step: int, sigma: float) -> Tensor:

@@ -263,3 +263,61 @@ def test_an_attachment_keeps_a_bounded_number_of_reports_and_no_tensor(apply, at
     assert len(finished) == 16
     values = [value for run in finished for value in (*run.fingerprint, *vars(run.report).values())]
     assert not any(map(torch.is_tensor, values))
+
+
+def test_auto_aims_at_the_speedup_and_says_so(apply, attachment_of, tiny, pack):
+    model = apply(tiny(WAN).model, "auto", speedup=2.5)
+    assert attachment_of(model).config == pack.adacache_core.auto(2.5)
+    sample(tiny(WAN), model)
+    report = attachment_of(model).finished[-1].report
+    assert (report.preset, report.target, report.codebook) == ("auto 2.5x", 2.5, "")
+
+
+def test_a_codebook_takes_the_place_of_auto(apply, attachment_of, tiny, pack):
+    core = pack.adacache_core
+    config = attachment_of(apply(tiny(WAN).model, "auto", codebook=core.SLOW_30)).config
+    assert config == core.CacheConfig(core.SLOW_30)
+
+
+def schedule_node(nodes, text="", *reports):
+    return nodes.schedule.AdaCacheSchedule.execute(text, *reports).args
+
+
+def test_a_schedule_is_replayed_and_shared_as_text(nodes, apply, attachment_of, tiny):
+    wan = tiny(WAN)
+    model = apply(wan.model, "auto", speedup=2.0)
+    found = inspect(nodes, model, sample(wan, model))
+    schedule, text = schedule_node(nodes, "", found["adacache_report"])
+    assert schedule == found["schedule"]
+    assert nodes.schedule.AdaCacheSchedule.validate_inputs(text=text) is True
+    shared, _ = schedule_node(nodes, text)
+    again = apply(wan.model, "auto", schedule=shared)
+    sample(wan, again)
+    report = attachment_of(again).finished[-1].report
+    assert report.schedule().computed == schedule.computed
+    assert 0 < report.computed < STEPS
+    assert all(record.metric is None for record in report.evaluations)
+    assert report.preset.startswith(f"schedule: {report.computed} of {STEPS} steps")
+
+
+def test_a_schedule_of_another_length_is_resampled_and_says_so(nodes, apply, attachment_of, tiny, pack):
+    schedule = pack.adacache_core.Schedule(tuple(step % 3 == 0 for step in range(3 * STEPS)))
+    model = apply(tiny(WAN).model, "fast", schedule=schedule)
+    sample(tiny(WAN), model)
+    report = attachment_of(model).finished[-1].report
+    assert report.notes == [f"the schedule was made for {3 * STEPS} steps and is resampled to {STEPS}"]
+    assert report.schedule().computed == schedule.for_steps(STEPS).computed
+
+
+def test_schedules_of_several_runs_are_averaged(nodes, pack):
+    core = pack.adacache_core
+    lines = [core.Schedule(tuple(step % every == 0 for step in range(30))).to_json() for every in (2, 4)]
+    schedule, text = schedule_node(nodes, "\n\n".join(lines))
+    assert 11 <= sum(schedule.computed) <= 12
+    assert core.Schedule.from_json(text) == schedule
+
+
+def test_a_text_that_is_no_schedule_and_no_text_at_all_are_said(nodes, pack):
+    assert "not JSON" in nodes.schedule.AdaCacheSchedule.validate_inputs(text="computed: all")
+    with pytest.raises(pack.adacache_core.AdaCacheError, match="paste one as text, or connect"):
+        schedule_node(nodes)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adacache_core import BudgetState, CacheConfig, MotionConfig, ScheduleState, auto
-from adacache_core.budget import schedule_for
+from adacache_core.engine import controller_for
 
 N = 30
 
@@ -14,7 +14,7 @@ N = 30
 def computed_steps(target, change=lambda step: 0.1, steps=N, ends_at_zero=True, motion=None, **settings):
     """Which steps compute when the probe changes by `change(step)` per step."""
     config = CacheConfig(auto(target).codebook, target=target, **settings)
-    state = schedule_for(config, steps, ends_at_zero=ends_at_zero)
+    state = controller_for(config, steps, ends_at_zero=ends_at_zero)
     computed = []
     for step in range(steps):
         if not state.decide(step).compute:
@@ -122,4 +122,4 @@ def test_a_second_evaluation_of_a_step_costs_nothing_more():
 
 
 def test_without_a_target_the_codebook_is_asked():
-    assert type(schedule_for(CacheConfig(auto(2).codebook), N)) is ScheduleState
+    assert type(controller_for(CacheConfig(auto(2).codebook), N)) is ScheduleState

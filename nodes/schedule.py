@@ -1,0 +1,62 @@
+"""A fixed schedule: from one or several runs, or from text that somebody shared."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..adacache_core.errors import AdaCacheError
+from ..adacache_core.plan import Schedule, average
+from ..adacache_core.report import RunReport
+from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType
+
+
+class AdaCacheSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AdaCacheSchedule",
+            display_name="AdaCache Schedule",
+            category=CATEGORY,
+            description="Which steps are computed, fixed before the run. Averages the runs of an inspector, and is "
+            "shared as text. Connect it to an AdaCache node, which then measures nothing.",
+            inputs=[
+                io.String.Input(
+                    "text",
+                    default="",
+                    multiline=True,
+                    tooltip="A schedule as this node's text output gives it; several, one per line, are averaged. "
+                    "Leave it empty to take the connected reports.",
+                ),
+                AdaCacheReportType.Input(
+                    "reports",
+                    optional=True,
+                    tooltip="The adacache_report of an inspector: all runs in it are averaged. Not looked at if there "
+                    "is text.",
+                ),
+            ],
+            outputs=[
+                AdaCacheScheduleType.Output(display_name="schedule"),
+                io.String.Output(display_name="text"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, text: str | None = None, **kwargs: object) -> bool | str:
+        try:
+            if text is not None:
+                _read(text)
+        except AdaCacheError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, text: str, reports: tuple[RunReport, ...] = ()) -> io.NodeOutput:
+        schedules = _read(text) or [report.schedule() for report in reports if report.evaluations]
+        if not schedules:
+            raise AdaCacheError("there is no schedule: paste one as text, or connect an inspector that has seen a run")
+        schedule = average(schedules)
+        return io.NodeOutput(schedule, schedule.to_json())
+
+
+def _read(text: str) -> list[Schedule]:
+    return [Schedule.from_json(line) for line in text.splitlines() if line.strip()]
