@@ -59,6 +59,8 @@ class BudgetState(ScheduleState):
             self._budget -= self._free[step]
             even = self._even_distance(step)
             self.rate = _whole(even * self._pace)
+            if even <= 2:  # only every second step is to be skipped, however calm the video
+                self.rate = min(self.rate, _whole(even))
             self._budget += GRANTED * (1 - self.rate / _whole(even))
             self._pace = 1.0
 

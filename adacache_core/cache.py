@@ -1,4 +1,4 @@
-"""What is remembered between evaluations: residuals and probes, by key. Knows bytes, no schedules."""
+"""What is remembered between evaluations, by key: residuals, how they go on, probes. Knows bytes, no schedules."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class ResidualCache:
 
     Args:
         offload: keep residuals in main memory; probes stay where they are compared.
-        forecast: let residuals go on as they last changed, as far as that came true before; the first two of a
-            key are held. Takes a second tensor of the residual's size.
+        forecast: let residuals go on as they last changed, as far as that came true before, if that was at most so
+            many steps; the first two of a key are held, with 0 all are. Takes a second tensor of the residual's size.
     """
 
-    def __init__(self, offload: bool = False, forecast: bool = False) -> None:
+    def __init__(self, offload: bool = False, forecast: int = 0) -> None:
         self.offload = offload
         self.forecast = forecast
         self.bytes_max = 0
@@ -74,7 +74,7 @@ class ResidualCache:
     def put(self, key: Hashable, signature: Hashable, residual: Tensor, step: int = 0) -> None:
         residual = residual.cpu() if self.offload else residual
         old = self._entries.get(key)
-        if self.forecast and old is not None and old.signature == signature and old.step < step:
+        if old is not None and old.signature == signature and 0 < step - old.step <= self.forecast:
             self._entries[key] = old.followed_by(residual, step)
         else:
             self._entries[key] = Entry(residual, signature, step)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 ON_LEVEL = 1e-3  # relative: how near to its step's noise level an evaluation has to be
+FARTHEST = 1 / 4  # of a run: between computed steps further apart a straight line says nothing
 ALONG = 0.05  # of a move: how far from x + (sigma' - sigma) * velocity it may lead
 
 
@@ -79,6 +80,8 @@ class Corrector:
     def _owed(self, step: int, velocity: Tensor) -> Tensor | None:
         """What the reused steps before this one should have moved beyond what they did, None if there were none."""
         if self._last is None or self._moved is None or self._last_step is None:
+            return None
+        if step - self._last_step > FARTHEST * (len(self._sigmas) - 1):
             return None
         old = new = 0.0  # how much of the two velocities the straight line between them moves
         for between in range(self._last_step + 1, step):

@@ -32,6 +32,8 @@ from .stack import BlockStack, Grid, StackLayout, Tape
 
 FEW_STEPS = 8  # runs shorter than this are distilled models' business: every step matters
 
+FORECAST = 1 / 6  # of a run: between computed steps further apart residuals are held, what lies ahead is unknown
+
 PROBE = "probe"  # the name of a run's one probe
 
 
@@ -94,7 +96,7 @@ class Engine:
             self.note(f"{config.target:g}x cannot be reached in {steps} steps: too many of them are always computed")
         if config.schedule is not None and len(config.schedule.computed) != steps:
             self.note(f"the schedule was made for {len(config.schedule.computed)} steps and is resampled to {steps}")
-        self.cache = ResidualCache(config.offload, config.forecast)
+        self.cache = ResidualCache(config.offload, round(FORECAST * steps) if config.forecast else 0)
         self.corrector = Corrector(sigmas) if config.correct and sigmas is not None else None
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._evaluation: _Evaluation | None = None

@@ -94,7 +94,7 @@ def test_otherwise_they_stay_where_they_are():
 
 def forecasting(*values, step=2, signature=None):
     """A cache whose residual "a" took these values at every second step."""
-    cache = ResidualCache(forecast=True)
+    cache = ResidualCache(forecast=9)
     for index, value in enumerate(values):
         cache.put("a", signature, residual(value), step * index)
     return cache
@@ -130,15 +130,15 @@ def test_a_forecast_goes_by_steps_however_far_apart():
     torch.testing.assert_close(cache.get("a", None, 13), residual(13.0))
 
 
-@pytest.mark.parametrize(("signature", "step"), [("other shape", 6), ("shape", 4)])
-def test_a_residual_of_another_signature_or_of_the_same_step_begins_anew(signature, step):
+@pytest.mark.parametrize(("signature", "step"), [("other shape", 6), ("shape", 4), ("shape", 14)])
+def test_a_residual_of_another_signature_of_the_same_step_or_from_too_far_begins_anew(signature, step):
     cache = forecasting(1, 3, 5, signature="shape")
     cache.put("a", signature, residual(9), step=step)
     assert cache.get("a", signature, 19).eq(9).all()
 
 
 def test_the_forecast_of_half_precision_neither_overflows_nor_changes_its_dtype():
-    cache = ResidualCache(forecast=True)
+    cache = ResidualCache(forecast=9)
     for step, value in enumerate((0.0, 300.0, 600.0)):
         cache.put("a", None, residual(value).half(), step)
     torch.testing.assert_close(cache.get("a", None, 4), residual(1200.0).half())

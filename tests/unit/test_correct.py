@@ -9,7 +9,7 @@ from adacache_core.correct import Corrector
 
 STEPS = 12
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
-COMPUTED = {0, 3, 4, 8, 10, 11}
+COMPUTED = {0, 3, 4, 7, 10, 11}
 
 
 def euler(velocity, correct=True, computed=COMPUTED, sigmas=SIGMAS):
@@ -64,6 +64,11 @@ def test_a_reused_step_is_left_as_it_is():
     without = euler(curved, correct=False)
     assert torch.equal(euler(curved)[:4], without[:4])
     assert not torch.equal(euler(curved)[4], without[4])  # step 3 was computed
+
+
+def test_over_too_long_a_way_nothing_is_paid_back():
+    apart = {0, 4, 8, 11}
+    assert torch.equal(euler(curved, computed=apart)[:11], euler(curved, correct=False, computed=apart)[:11])
 
 
 # Of a sampler's evaluations: step, level (2.5 lies between the levels of steps 2 and 3), and how x differs from where
