@@ -181,6 +181,7 @@ class CacheConfig:
         enabled: False computes every step and touches nothing.
         target: wanted speed-up, counted in model evaluations, from 1 (nothing is skipped); see `budget.py`.
         schedule: the steps to compute, whatever is measured; goes before the target. See `fixed.py`.
+        watch: compute and measure every step, for calibrating.
         forecast: let residuals go on as they last changed instead of holding them, see `cache.py`. Takes a second
             tensor of the residual's size.
         correct: let a computed step make up for what the reused ones before it got wrong, see `correct.py`.
@@ -196,6 +197,7 @@ class CacheConfig:
     enabled: bool = True
     target: float | None = None
     schedule: Schedule | None = None
+    watch: bool = False
     forecast: bool = False
     correct: bool = False
 
@@ -211,6 +213,8 @@ class CacheConfig:
 
     @property
     def never_skips(self) -> bool:
+        if self.watch:
+            return not self.enabled
         if self.schedule is not None:
             nothing = all(self.schedule.computed)
         else:

@@ -27,7 +27,7 @@ from .fixed import FixedState
 from .motion import motion_sums
 from .presets import FAST_30
 from .report import COMPUTED, PARTLY, REUSED, RunReport, StepRecord
-from .schedule import ScheduleState
+from .schedule import ScheduleState, WatchState
 from .stack import BlockStack, Grid, StackLayout, Tape
 
 FEW_STEPS = 8  # runs shorter than this are distilled models' business: every step matters
@@ -41,6 +41,7 @@ def controller_for(config: CacheConfig, steps: int, *, ends_at_zero: bool = True
     """The controller that these settings ask for; arguments as of `ScheduleState`."""
     kind = ScheduleState if config.target is None else BudgetState
     kind = kind if config.schedule is None else FixedState
+    kind = WatchState if config.watch else kind
     return kind(config, steps, ends_at_zero=ends_at_zero)
 
 

@@ -176,3 +176,15 @@ class ScheduleState:
     def _strengthened(self, factor: Tensor) -> Tensor:
         strength = self.config.moreg.strength if self.config.moreg else 1.0
         return factor if strength == 1.0 else factor**strength
+
+
+class WatchState(ScheduleState):
+    """A controller that computes and measures every step."""
+
+    never_skips = False
+
+    def decide(self, step: int) -> Decision:
+        return Decision(True, "watched")
+
+    def rate_for(self, metric: Tensor) -> int:
+        return 1

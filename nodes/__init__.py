@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import AdaCacheApply
+from .calibrate import AdaCacheCalibrate
 from .codebook import AdaCacheCodebook
 from .demo import AdaCacheDemoModel, AdaCacheDemoPrompt
 from .inspector import AdaCacheInspector
@@ -19,6 +20,7 @@ class AdaCacheExtension(ComfyExtension):
             AdaCacheApply,
             AdaCacheCodebook,
             AdaCacheMoReg,
+            AdaCacheCalibrate,
             AdaCacheInspector,
             AdaCacheSchedule,
             AdaCacheDemoModel,

@@ -12,7 +12,7 @@ from ..adacache_core.presets import PRESETS, auto
 from .host.attach import attach
 from .schema import ADVANCED, CATEGORY, AdaCacheCodebookType, AdaCacheMoRegType, AdaCacheScheduleType
 
-AUTO, OFF = "auto", "off"
+AUTO, WATCH, OFF = "auto", "watch", "off"
 
 
 class AdaCacheApply(io.ComfyNode):
@@ -28,11 +28,11 @@ class AdaCacheApply(io.ComfyNode):
                 io.Model.Input("model", tooltip="The video model, after LoRAs and model sampling."),
                 io.Combo.Input(
                     "preset",
-                    options=[AUTO, *PRESETS, OFF],
+                    options=[AUTO, *PRESETS, WATCH, OFF],
                     default=AUTO,
                     tooltip="auto aims at the speedup below and finds by itself where to skip, on any model. fast and "
-                    "slow are the tables of the paper, off changes nothing. Start from auto. A connected codebook "
-                    "replaces the preset.",
+                    "slow are the tables of the paper, watch computes and measures every step (for calibrating), off "
+                    "changes nothing. Start from auto. A connected codebook replaces the preset.",
                 ),
                 io.Float.Input(
                     "speedup",
@@ -127,6 +127,7 @@ class AdaCacheApply(io.ComfyNode):
             probe_position=probe_position,
             offload=cache_device == "offload",
             schedule=schedule,
+            watch=preset == WATCH,
             enabled=preset != OFF,
         )
         return io.NodeOutput(attach(model, config, _name(config, preset)))
@@ -134,8 +135,8 @@ class AdaCacheApply(io.ComfyNode):
 
 def _name(config: CacheConfig, preset: str) -> str:
     """What reports call these settings."""
-    if preset == OFF:
-        return OFF
+    if preset in (WATCH, OFF):
+        return preset
     if config.schedule is not None:
         return f"schedule: {config.schedule}"
     return config.codebook.name if config.target is None else f"{AUTO} {config.target:g}x"

@@ -10,6 +10,7 @@ from ..adacache_core.config import EXAMPLE, Codebook
 from ..adacache_core.errors import AdaCacheError
 from ..adacache_core.presets import TABLES
 from ..adacache_core.scaling import scale_rates
+from .host import library
 from .schema import CATEGORY, AdaCacheCodebookType
 
 CUSTOM = "custom"
@@ -26,10 +27,10 @@ class AdaCacheCodebook(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "table",
-                    options=[*TABLES, CUSTOM],
+                    options=[*TABLES, *library.codebooks(), CUSTOM],
                     default=next(iter(TABLES)),
-                    tooltip="A published table, our own (tuned), or custom to use the text below. Start from fast, "
-                    "30 steps; take tuned where that changes the video too much.",
+                    tooltip="A published table, our own (tuned), one that you calibrated, or custom to use the text "
+                    "below. Start from fast, 30 steps; take tuned where that changes the video too much.",
                 ),
                 io.String.Input(
                     "text",
@@ -70,7 +71,14 @@ class AdaCacheCodebook(io.ComfyNode):
 
     @classmethod
     def execute(cls, table: str, text: str, for_steps: int, rate_scale: float) -> io.NodeOutput:
-        codebook = Codebook.parse(text) if table == CUSTOM else TABLES[table]
+        codebook = Codebook.parse(text) if table == CUSTOM else _table(table)
         if for_steps:
             codebook = replace(codebook, steps=for_steps)
         return io.NodeOutput(scale_rates(codebook, rate_scale))
+
+
+def _table(name: str) -> Codebook:
+    tables = TABLES | library.codebooks()
+    if name not in tables:
+        raise AdaCacheError(f"there is no codebook {name!r}; there are {', '.join(tables)}")
+    return tables[name]

@@ -1,0 +1,61 @@
+"""Codebooks that users keep, in the host's `models/adacache`: one JSON file each."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ...adacache_core.calibrate import codebook_from_json
+from ...adacache_core.config import Codebook
+from ...adacache_core.errors import AdaCacheError
+
+log = logging.getLogger(__name__)
+
+_complained: set[tuple[str, int]] = set()  # of broken files, each state once: schemas are asked for all the time
+
+
+def folder() -> Path:
+    return Path(folder_paths.models_dir) / "adacache"
+
+
+def codebooks() -> dict[str, Codebook]:
+    """By file name without ending; a file that is no codebook is named in the log and left out."""
+    found = {}
+    for path in sorted(folder().glob("*.json")):
+        try:
+            found[path.stem] = codebook_from_json(path.read_text(encoding="utf-8"))
+        except (AdaCacheError, OSError, UnicodeDecodeError) as error:
+            state = (path.name, path.stat().st_mtime_ns if path.exists() else 0)
+            if state not in _complained:
+                log.warning("AdaCache: %s is left out: %s", path, error)
+                _complained.add(state)
+    return found
+
+
+def save(name: str, text: str, replace: bool = False) -> Path:
+    """Writes a file whole or not at all.
+
+    Args:
+        name: of the file, without ending.
+        text: what is in it.
+        replace: whether a file of this name may go.
+
+    Raises:
+        AdaCacheError: the name is no plain file name, or is taken.
+    """
+    if not re.fullmatch(r"[\w-][\w .-]{0,99}", name) or name.endswith((".", " ")):
+        raise AdaCacheError(
+            f"{name!r} is no name for a codebook: letters, digits, spaces, dots, - and _; start with a letter"
+        )
+    path = folder() / f"{name}.json"
+    if path.exists() and not replace:
+        raise AdaCacheError(f"{path} is there already; take another name, or set save to replace")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+    return path
