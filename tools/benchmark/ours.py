@@ -68,7 +68,10 @@ TABLES = {"fast": FAST_30, "slow": SLOW_30, "tuned": TUNED_30}
 
 OFF = CacheConfig(FAST_30, enabled=False)
 
-TARGETS = (1.04, 1.08, 1.15, 1.25, 1.4, 1.55, 1.75, 2.0, 2.2, 2.5, 2.8, 3.0, 3.2, 3.4, 3.6, 4.2, 5.0, 6.0)
+TARGETS = (
+    *(1.04, 1.08, 1.1, 1.15, 1.25, 1.4, 1.55, 1.65, 1.75, 1.85, 2.0, 2.2, 2.35, 2.5),
+    *(2.8, 3.0, 3.2, 3.4, 3.6, 4.2, 5.0, 6.0),
+)
 
 
 def _auto(targets: Iterable[float], **changes: Any) -> dict[str, CacheConfig]:
