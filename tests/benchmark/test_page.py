@@ -55,7 +55,7 @@ def test_a_picture_of_each_motion_class_is_drawn(records, tmp_path):
 def test_the_headline_says_the_figures_of_the_records_and_leaves_the_rest_of_the_readme(records):
     readme = f"before\n{page.HEADLINE}\nold paragraph\nafter\n"
     text = page.with_headline(readme, records, "a machine")
-    assert text.startswith(f"before\n{page.HEADLINE}\n**2.50x measured (2.00x counted) at 32.9 dB PSNR and SSIM 0.99")
+    assert text.startswith(f"before\n{page.HEADLINE}\n**2.50x measured (2.00x counted) at 32.9 dB PSNR and SSIM 0.987")
     assert text.endswith("\nafter\n")
     assert "a machine" in text
     assert "old paragraph" not in text

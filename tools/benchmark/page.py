@@ -162,7 +162,7 @@ def with_headline(readme: str, records: Iterable[Record], machine: str) -> str:
     )
     paragraph = (
         f"**{1 / ours.wall_ratio:.2f}x measured ({1 / ours.block_fraction:.2f}x counted) at {ours.psnr:.1f} dB PSNR "
-        f"and SSIM {ours.ssim:.2f} to the uncached video**: mean of {ours.videos} videos of the demo model, preset "
+        f"and SSIM {ours.ssim:.3f} to the uncached video**: mean of {ours.videos} videos of the demo model, preset "
         f"auto at {SHOWN[1]}, {machine}. [All figures, and all other methods](docs/benchmarks.md).\n"
     )
     before, _, after = readme.partition(HEADLINE + "\n")
