@@ -54,10 +54,13 @@ def main() -> None:
 
     stored, figures = records.load(RECORDS), json.loads(FIGURES.read_text())
     if not arguments.page:
-        work = jobs(arguments.libraries, arguments.samplers, arguments.steps)
+        work, anything = jobs(arguments.libraries, arguments.samplers, arguments.steps), False
         for record in measured(work, arguments.jobs, arguments.methods):
+            anything = True
             stored = records.merged(stored, record)
             records.save(RECORDS, stored)  # hours of work: what is measured stays measured
+        if not anything:
+            parser.error("nothing was measured: no library is here, or no method has such a part in its name")
         figures["quality"] = {"made": circumstances(" ".join(["python -m tools.benchmark", *sys.argv[1:]]))}
         FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     made = figures["quality"]["made"]
