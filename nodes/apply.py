@@ -65,7 +65,10 @@ class AdaCacheApply(io.ComfyNode):
                     "codebook", optional=True, tooltip="Your own table of how fast a change allows how many steps."
                 ),
                 AdaCacheMoRegType.Input(
-                    "moreg", optional=True, tooltip="Spend more steps where there is more motion (MoReg)."
+                    "moreg",
+                    optional=True,
+                    tooltip="Spend more steps where there is more motion (MoReg). Made for the tables of the paper; "
+                    "with auto start without it.",
                 ),
                 AdaCacheScheduleType.Input(
                     "schedule",
