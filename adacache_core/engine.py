@@ -93,10 +93,7 @@ class Engine:
         self.idle_reason = self._why_idle(steps)
         if not config.never_skips:
             self.note(self.idle_reason)
-        if isinstance(self.schedule, BudgetState) and self.schedule.unreachable:
-            self.note(f"{config.target:g}x cannot be reached in {steps} steps: too many of them are always computed")
-        if config.schedule is not None and len(config.schedule.computed) != steps:
-            self.note(f"the schedule was made for {len(config.schedule.computed)} steps and is resampled to {steps}")
+            self.note(self._what_differs(steps))
         self.cache = ResidualCache(config.offload, round(FORECAST * steps) if config.forecast else 0)
         self.corrector = Corrector(sigmas) if config.correct and sigmas is not None else None
         self._stacks: dict[nn.Module, BlockStack] = {}
@@ -113,6 +110,13 @@ class Engine:
             what = "the codebook" if self.report.codebook else "what was asked for"
             return f"with {steps} steps {what} skips nothing; every step is computed"
         return ""
+
+    def _what_differs(self, steps: int) -> str:
+        """From what was asked for."""
+        if isinstance(self.schedule, BudgetState) and self.schedule.unreachable:
+            return f"{self.config.target:g}x cannot be reached in {steps} steps: too many of them are always computed"
+        made_for = steps if self.config.schedule is None else len(self.config.schedule.computed)
+        return "" if made_for == steps else f"the schedule was made for {made_for} steps and is resampled to {steps}"
 
     def note(self, text: str) -> None:
         """Adds a sentence to the report, once."""

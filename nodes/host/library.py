@@ -48,9 +48,7 @@ def save(name: str, text: str, replace: bool = False) -> Path:
         AdaCacheError: the name is no plain file name, or is taken.
     """
     if not re.fullmatch(r"[\w-][\w .-]{0,99}", name) or name.endswith((".", " ")):
-        raise AdaCacheError(
-            f"{name!r} is no name for a codebook: letters, digits, spaces, dots, - and _; start with a letter"
-        )
+        raise AdaCacheError(f"{name!r} is no name for a codebook: take letters, digits, spaces, dots, - and _")
     path = folder() / f"{name}.json"
     if path.exists() and not replace:
         raise AdaCacheError(f"{path} is there already; take another name, or set save to replace")
