@@ -35,6 +35,8 @@ class BudgetState(ScheduleState):
         unreachable: more steps are always computed than the target allows.
     """
 
+    table = ""
+
     def __init__(self, config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> None:
         super().__init__(config, steps, ends_at_zero=ends_at_zero)
         assert config.target is not None

@@ -35,13 +35,16 @@ class Entry:
 
     def followed_by(self, residual: Tensor, step: int) -> Entry:
         """The entry of a residual that was computed after this one, with what this one's forecast was worth."""
-        change, gap = residual - self.residual, step - self.step
-        trust = None if self.slope is None else _part_that_came_true(self.slope * gap, change)
-        return Entry(residual, self.signature, step, change / gap, trust)
+        slope = (residual - self.residual) / (step - self.step)
+        trust = None if self.slope is None else _part_that_came_true(self.slope, slope)
+        return Entry(residual, self.signature, step, slope, trust)
 
 
 def _part_that_came_true(forecast: Tensor, change: Tensor) -> Tensor:
-    """The t in [0, 1] for which t * forecast is nearest to the change, on a quarter of the tokens; 0-dim, float32."""
+    """The t in [0, 1] for which t * forecast is nearest to the change, both per step; 0-dim, float32.
+
+    A quarter of the tokens is looked at.
+    """
     forecast, change = forecast[:, ::4].float(), change[:, ::4].float()
     return ((forecast * change).sum() / forecast.square().sum()).nan_to_num(0.0).clamp(0.0, 1.0)
 

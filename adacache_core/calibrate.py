@@ -11,12 +11,11 @@ from statistics import mean
 import numpy as np
 import torch
 
+from . import documents
 from .config import CacheConfig, Codebook
 from .errors import AdaCacheError
 from .report import COMPUTED, RunReport
 from .schedule import ScheduleState
-
-CODEBOOK_FORMAT, VERSION = "adacache.codebook", 1
 
 BOLDEST = 17  # rates are tried below this one
 
@@ -108,9 +107,7 @@ def computed_of(curve: Sequence[float], codebook: Codebook) -> int:
 
 
 def codebook_to_json(codebook: Codebook, note: str = "") -> str:
-    data = {
-        "format": CODEBOOK_FORMAT,
-        "version": VERSION,
+    data = documents.head_of("codebook") | {
         "name": codebook.name,
         "note": note,
         "steps": codebook.steps,
@@ -125,14 +122,7 @@ def codebook_from_json(text: str) -> Codebook:
     Raises:
         AdaCacheError: not JSON, another format, a newer version, or no codebook.
     """
-    try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise AdaCacheError(f"the codebook is not JSON: {error}") from None
-    if not isinstance(data, dict) or data.get("format") != CODEBOOK_FORMAT:
-        raise AdaCacheError(f"not a codebook: its 'format' must be {CODEBOOK_FORMAT!r}")
-    if data.get("version") != VERSION:
-        raise AdaCacheError(f"codebook version {data.get('version')!r}; this AdaCache reads version {VERSION}")
+    data = documents.read(text, "codebook")
     try:
         entries = tuple((threshold, rate) for threshold, rate in data["entries"])
         return Codebook(entries, data["steps"], str(data["name"]))

@@ -88,7 +88,7 @@ class Engine:
         self.report.sampler_steps = steps
         self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero)
         self.report.target, self.report.forecast = config.target, config.forecast
-        self.report.codebook = str(self.schedule.codebook) if type(self.schedule) is ScheduleState else ""
+        self.report.codebook = self.schedule.table
         self.layout = layout
         self.idle_reason = self._why_idle(steps)
         if not config.never_skips:
@@ -486,8 +486,7 @@ def simulate(
     named = probes if isinstance(probes, Mapping) else {PROBE: probes}
     steps, _, tokens, _ = next(iter(named.values())).shape
     state = state or controller_for(config, steps)
-    codebook = str(state.codebook) if type(state) is ScheduleState else ""
-    report = RunReport(model="simulate", sampler_steps=steps, codebook=codebook)
+    report = RunReport(model="simulate", sampler_steps=steps, codebook=state.table)
     grid = Grid(frames, tokens // frames) if frames else None
     strides = config.moreg.strides if config.moreg else ()
     missing = motion_unusable(grid, strides) if config.moreg else "MoReg is not asked for"

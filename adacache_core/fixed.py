@@ -14,6 +14,8 @@ class FixedState(ScheduleState):
         steps, ends_at_zero: see `ScheduleState`. The last steps are as they are in the schedule.
     """
 
+    table = ""
+
     def __init__(self, config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> None:
         super().__init__(config, steps, ends_at_zero=ends_at_zero)
         assert config.schedule is not None

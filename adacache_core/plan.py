@@ -9,9 +9,8 @@ from itertools import accumulate
 
 import numpy as np
 
+from . import documents
 from .errors import AdaCacheError
-
-SCHEDULE_FORMAT, VERSION = "adacache.schedule", 1
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,7 @@ class Schedule:
         return _where_it_rises(np.interp(np.arange(steps + 1) / steps, before, counted), self.source)
 
     def to_json(self) -> str:
-        data = {"format": SCHEDULE_FORMAT, "version": VERSION, "source": self.source, "computed": list(self.computed)}
-        return json.dumps(data)
+        return json.dumps(documents.head_of("schedule") | {"source": self.source, "computed": list(self.computed)})
 
     @classmethod
     def from_json(cls, text: str) -> Schedule:
@@ -55,14 +53,7 @@ class Schedule:
         Raises:
             AdaCacheError: not JSON, another format, a newer version, or a list that is no schedule.
         """
-        try:
-            data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise AdaCacheError(f"the schedule is not JSON: {error}") from None
-        if not isinstance(data, dict) or data.get("format") != SCHEDULE_FORMAT:
-            raise AdaCacheError(f"not a schedule: its 'format' must be {SCHEDULE_FORMAT!r}")
-        if data.get("version") != VERSION:
-            raise AdaCacheError(f"schedule version {data.get('version')!r}; this AdaCache reads version {VERSION}")
+        data = documents.read(text, "schedule")
         computed = data.get("computed")
         if not isinstance(computed, list) or not all(isinstance(each, bool) for each in computed):
             raise AdaCacheError("the schedule's 'computed' must be a list of true and false, one for each step")

@@ -1,4 +1,4 @@
-"""Published tables as data, and the one we tuned ourselves. Each row says where its numbers come from."""
+"""Published tables as data, each with its source; one that we tuned, and our settings without a table."""
 
 from __future__ import annotations
 

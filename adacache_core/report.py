@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import median
 from typing import Any
 
+from . import documents
 from .errors import AdaCacheError
 from .plan import Schedule
-
-REPORT_FORMAT, VERSION = "adacache.report", 1
 
 COMPUTED, REUSED, PARTLY = "computed", "reused", "partly"
 
@@ -118,14 +117,13 @@ class RunReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        head = {"format": REPORT_FORMAT, "version": VERSION}
         derived = {
             "computed": self.computed,
             "total": self.total,
             "counted_speedup": self.counted_speedup,
             "measured_speedup": self.measured_speedup,
         }
-        return head | asdict(self) | derived
+        return documents.head_of("report") | asdict(self) | derived
 
     def to_json(self, indent: int | None = None) -> str:
         """JSON with every number finite: a metric that is not is written as a string."""
@@ -138,14 +136,7 @@ class RunReport:
         Raises:
             AdaCacheError: not JSON, another format, a newer version, or evaluations that are none.
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise AdaCacheError(f"the report is not JSON: {error}") from None
-        if not isinstance(data, dict) or data.get("format") != REPORT_FORMAT:
-            raise AdaCacheError(f"not a report: its 'format' must be {REPORT_FORMAT!r}")
-        if data.get("version") != VERSION:
-            raise AdaCacheError(f"report version {data.get('version')!r}; this AdaCache reads version {VERSION}")
+        data = documents.read(text, "report")
         known = {item.name for item in fields(StepRecord)}
         try:
             records = [

@@ -84,13 +84,19 @@ class ScheduleState:
         """Whether an evaluation of this step (0..N-1) computes."""
         if self._last_computed is None:
             return Decision(True, "first step")
-        if self.forced(step):
-            return Decision(True, self.forced(step))
+        forced = self.forced(step)
+        if forced:
+            return Decision(True, forced)
         if self.rate == 1:
             return Decision(True, "rate 1" if self._last_observed > 0 else "no metric yet")
         if step >= self._last_computed + self.rate:
             return Decision(True, "due")
         return Decision(False, f"rate {self.rate}")
+
+    @property
+    def table(self) -> str:
+        """The codebook that is asked, "" if none is."""
+        return str(self.codebook)
 
     @property
     def never_skips(self) -> bool:
@@ -181,6 +187,7 @@ class ScheduleState:
 class WatchState(ScheduleState):
     """A controller that computes and measures every step."""
 
+    table = ""
     never_skips = False
 
     def decide(self, step: int) -> Decision:
