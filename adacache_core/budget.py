@@ -17,6 +17,7 @@ from .schedule import ScheduleState
 SENSITIVITY = 0.5  # exponent: four times the usual change halves the distance to the next computed step
 LEAST, MOST = 0.5, 2.0  # by how much a change may shrink or stretch that distance
 MIDDLE, CALM_END = 0.65, 0.1  # where few are skipped: round this part of the run, and not in the last tenth
+BOLD = 4.5  # beyond this speed-up the last step may be reused, too: computed ones are worth more elsewhere
 GRANTED = 0.5  # of what a change costs beyond the even pace, or gains, the budget grows or shrinks by this part
 
 
@@ -53,6 +54,11 @@ class BudgetState(ScheduleState):
     @property
     def never_skips(self) -> bool:
         return self._budget >= sum(self._free)
+
+    def forced(self, step: int) -> str:
+        assert self.config.target is not None
+        bold = self.config.target > BOLD and 0 < step == self.steps - 1
+        return self.outside(step) if bold else super().forced(step)
 
     def computed(self, step: int) -> None:
         first_evaluation = step != self._last_computed

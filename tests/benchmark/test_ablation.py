@@ -4,10 +4,12 @@ import pytest
 import torch
 from benchmark.tiny_wan import tiny_wan
 
-from adacache_core import Codebook
+from adacache_core import FAST_30, CacheConfig, Codebook, MotionConfig
+from tools import demo_model
 from tools.benchmark import ablation
-from tools.benchmark.ablation import METRICS, VARIANTS, cosine_sums, l2_sums, measure_ablation, section, translated
-from tools.benchmark.videos import Video
+from tools.benchmark.ablation import VARIANTS, measure_ablation, section, translated
+from tools.benchmark.videos import CFG, Video
+from tools.benchmark.watched import METRICS, PLACES, USUAL, Watch, cosine_sums, l2_sums, watched
 
 STEPS = 10
 
@@ -52,16 +54,48 @@ def measured():
     reports = {}
     original = ablation._sample
 
-    def remembering(model, video, config=None, change=METRICS["L1"]):
-        latent, report = original(model, video, config, change)
+    def remembering(model, video, config=None, watch=USUAL):
+        latent, report = original(model, video, config, watch)
         if config is not None:
-            reports[config, change] = report
+            reports[config, watch] = report
         return latent, report
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablation, "_sample", remembering)
         video = Video("slow", "circle one red slow right dark", 1, steps=STEPS)
         return measure_ablation(tiny_wan(), [video], calibration=1), reports
+
+
+def test_the_usual_watch_is_what_the_pack_does_without_one():
+    video, model = Video("slow", "circle one red slow right dark", 1, steps=STEPS), tiny_wan()
+    config = CacheConfig(FAST_30, MotionConfig())
+    _, ours = demo_model.sample(model, video.prompt, video.seed, STEPS, CFG, config)
+    with watched(model, video, config) as (evaluate, run):
+        demo_model.integrate(evaluate, demo_model.noise_of(video.seed), STEPS)
+    assert metrics_of(run.report) == metrics_of(ours)
+
+
+def test_the_parts_of_a_block_add_up_to_it():
+    """Residuals between places of the stream: attention, cross-attention and MLP lie end to end in the middle block."""
+    model, video = tiny_wan(), Video("slow", "circle one red slow right dark", 1, steps=STEPS)
+    probes = {}
+    for place in ("self-attention", "cross-attention", "MLP", "middle block"):
+        with watched(model, video, CacheConfig(FAST_30), [Watch(place=place)]) as (evaluate, run):
+            with torch.no_grad():
+                evaluate(demo_model.noise_of(1), 0, 1.0)
+            probes[place] = run.engine.cache.probe(("probe", "positive"))
+    whole = probes.pop("middle block")
+    torch.testing.assert_close(sum(probes.values()), whole, rtol=1e-4, atol=1e-5)
+    assert all(probe.abs().mean() > 0.01 * whole.abs().mean() for probe in probes.values())
+
+
+def test_of_several_places_the_mean_of_their_changes_is_taken():
+    watch = Watch(place="several blocks")
+    old = [torch.ones(1, 2, 4), torch.ones(1, 2, 4), torch.full((1, 2, 4), 100.0)]
+    factors = (1.1, 1.2, 1.6)
+    sums = watch.sums([(factor * each, each) for factor, each in zip(factors, old, strict=True)])
+    assert ratio(sums) == pytest.approx(0.3)
+    assert len(PLACES["several blocks"]) == 3
 
 
 def metrics_of(report):
@@ -71,12 +105,9 @@ def metrics_of(report):
 def test_every_departure_reads_other_changes(measured):
     """Metric, place and motion alike: were one switch without effect, two rows would read the same numbers."""
     _, reports = measured
-    without_tables = {
-        (config.probe_position, config.moreg, change): metrics_of(report)
-        for (config, change), report in reports.items()
-    }
-    assert len(without_tables) == 9
-    assert len(set(without_tables.values())) == 9
+    without_tables = {(config.moreg, watch): metrics_of(report) for (config, watch), report in reports.items()}
+    assert len(without_tables) == 14
+    assert len(set(without_tables.values())) == 14
 
 
 def test_there_is_a_row_for_every_variant_with_what_it_computed(measured):

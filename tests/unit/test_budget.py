@@ -41,9 +41,14 @@ def test_then_the_computed_steps_are_evenly_spread(target):
 
 
 def test_the_first_step_and_the_last_two_always_compute():
-    for target in (1.5, 3.0, 30.0):
+    for target in (1.5, 3.0, 4.4):
         assert {0, 28, 29} <= set(computed_steps(target))
-    assert computed_steps(30.0) == [0, 28, 29]
+
+
+def test_far_beyond_that_the_last_step_is_reused_like_any_other():
+    """Where every computed step counts, it is worth more elsewhere."""
+    assert computed_steps(5.0) == [0, 6, 12, 18, 24, 28]
+    assert computed_steps(30.0) == [0, 28]
     assert computed_steps(30.0, ends_at_zero=False) == [0]
 
 
@@ -94,7 +99,7 @@ def test_only_steps_between_start_and_end_are_counted_and_skipped():
 
 
 @pytest.mark.parametrize(
-    ("target", "settings", "unreachable"), [(10, {}, False), (15, {}, True), (2, {"start": 0.6}, True)]
+    ("target", "settings", "unreachable"), [(10, {}, False), (15, {}, False), (30, {}, True), (2, {"start": 0.6}, True)]
 )
 def test_it_knows_what_it_cannot_reach(target, settings, unreachable):
     config = CacheConfig(auto(2).codebook, target=target, **settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
@@ -13,30 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adacache_core import FAST_30, SLOW_30, TUNED_30, CacheConfig, Codebook, MotionConfig, RunReport
-from adacache_core.change import change_sums
 from tools import demo_model
 from tools.quality import compare
 
 from .made import sentence
 from .videos import CALIBRATION, CFG, Video, videos
-
-# (new, old) -> two numbers, (2,): their ratio is the relative change. The engine adds them up over conditionings.
-Change = Callable[[Tensor, Tensor], Tensor]
-
-
-def l2_sums(new: Tensor, old: Tensor) -> Tensor:
-    """||old - new||_2 and ||old||_2; float32, (2,)."""
-    return torch.stack([torch.linalg.vector_norm(each, dtype=torch.float32) for each in (old - new, old)])
-
-
-def cosine_sums(new: Tensor, old: Tensor) -> Tensor:
-    """1 - cos(old, new), and 1, so that the mean over conditionings is taken; float32, (2,)."""
-    old, new = old.flatten().float(), new.flatten().float()
-    return torch.stack([1 - torch.cosine_similarity(old, new, dim=0), torch.ones((), device=old.device)])
-
-
-OTHER_METRICS: dict[str, Change] = {"L2": l2_sums, "cosine": cosine_sums}
-METRICS: dict[str, Change] = {"L1": change_sums} | OTHER_METRICS
+from .watched import USUAL, Watch, watched
 
 
 @dataclass(frozen=True)
@@ -62,14 +44,14 @@ class Variant:
 
     Attributes:
         part: of the ablation.
-        metric: of METRICS.
+        watch: where it is not the usual one, the codebook is translated to it.
     """
 
     part: str
     name: str
     config: CacheConfig
     published: Published
-    metric: str = "L1"
+    watch: Watch = USUAL
 
 
 FAST = CacheConfig(FAST_30)
@@ -83,11 +65,16 @@ METRIC, PLACE, MOTION, TABLE = "metric", "probe place", "MoReg", "codebook"
 
 VARIANTS = (
     Variant(METRIC, "L1", FAST, Published(83.40, 89.53)),
-    Variant(METRIC, "L2", FAST, Published(83.50), "L2"),
-    Variant(METRIC, "cosine", FAST, Published(83.19), "cosine"),
-    Variant(PLACE, "first block", replace(FAST, probe_position=0.0), Published(83.30)),
+    Variant(METRIC, "L2", FAST, Published(83.50), Watch(metric="L2")),
+    Variant(METRIC, "cosine", FAST, Published(83.19), Watch(metric="cosine")),
+    Variant(PLACE, "first block", FAST, Published(83.30), Watch(place="first block")),
     Variant(PLACE, "middle block", FAST, Published(83.40, 89.53)),
-    Variant(PLACE, "last block", replace(FAST, probe_position=1.0), Published(83.43)),
+    Variant(PLACE, "last block", FAST, Published(83.43), Watch(place="last block")),
+    Variant(PLACE, "several blocks", FAST, Published(83.41), Watch(place="several blocks")),
+    Variant(PLACE, "whole stack", FAST, Published(), Watch(place="whole stack")),
+    Variant(PLACE, "self-attention", FAST, Published(83.40, 89.53), Watch(place="self-attention")),
+    Variant(PLACE, "cross-attention", FAST, Published(83.25), Watch(place="cross-attention")),
+    Variant(PLACE, "MLP", FAST, Published(83.62, 99.72), Watch(place="MLP")),
     Variant(MOTION, "without", FAST, Published(83.40, 89.53)),
     Variant(MOTION, "with", _with_motion(), Published(83.50, 93.50)),
     Variant(MOTION, "without gradient", _with_motion(gradient=0.0), Published(83.36, 89.01)),
@@ -100,16 +87,8 @@ VARIANTS = (
     Variant(TABLE, "tuned (ours)", CacheConfig(TUNED_30), Published()),
 )
 
-# Published, and not measured here: we watch one block, and all of what it adds.
-LEFT_OUT = {
-    PLACE: (
-        ("several blocks", Published(83.41)),
-        ("only temporal attention (the paper's choice)", Published(83.40, 89.53)),
-        ("only spatial attention", Published(83.19)),
-        ("only cross-attention", Published(83.25)),
-        ("only the MLP", Published(83.62, 99.72)),
-    )
-}
+# Published, and not measured here: Wan's self-attention is over space and time at once.
+LEFT_OUT = {PLACE: (("only spatial attention", Published(83.19)),)}
 
 
 def measure_ablation(
@@ -120,39 +99,37 @@ def measure_ablation(
     Args:
         model: from `demo_model.load`, by default.
         chosen: which videos; by default one of each motion class, 30 Euler steps.
-        calibration: how many prompts of CALIBRATION the tables for L2 and cosine are made from.
+        calibration: how many prompts of CALIBRATION the tables for other watches are made from.
     """
     model = model or demo_model.load()
     chosen = chosen or videos(seeds=1)
-    tables = {name: _table_for(model, change, calibration, chosen[0].steps) for name, change in OTHER_METRICS.items()}
+    departures = dict.fromkeys((variant.config, variant.watch) for variant in VARIANTS)
+    watches = [watch for _, watch in departures if watch != USUAL]
+    tables = translated_tables(model, watches, calibration, chosen[0].steps)
     plain = {video: demo_model.preview(_sample(model, video)[0]) for video in tqdm(chosen, desc="plain")}
     measured = {}
-    departures = dict.fromkeys((variant.config, variant.metric) for variant in VARIANTS)
-    for config, metric in tqdm(departures, desc="ablation", mininterval=5):
-        own = replace(config, codebook=tables[metric]) if metric in tables else config
-        runs = [(video, *_sample(model, video, own, METRICS[metric])) for video in chosen]
-        measured[config, metric] = _means(runs, plain)
+    for config, watch in tqdm(departures, desc="ablation", mininterval=5):
+        own = replace(config, codebook=tables.get(watch, config.codebook))
+        measured[config, watch] = _means([(video, *_sample(model, video, own, watch)) for video in chosen], plain)
     rows = [
-        {"part": variant.part, "variant": variant.name} | measured[variant.config, variant.metric]
+        {"part": variant.part, "variant": variant.name} | measured[variant.config, variant.watch]
         for variant in VARIANTS
     ]
     return {
         "videos": len(chosen),
         "steps": chosen[0].steps,
         "cfg": CFG,
-        "tables": {name: str(table) for name, table in tables.items()},
+        "tables": {variant.name: str(tables[variant.watch]) for variant in VARIANTS if variant.watch in tables},
         "rows": rows,
     }
 
 
 def _sample(
-    model: WanTransformer3DModel, video: Video, config: CacheConfig | None = None, change: Change = change_sums
+    model: WanTransformer3DModel, video: Video, config: CacheConfig | None = None, watch: Watch = USUAL
 ) -> tuple[Tensor, RunReport | None]:
     if config is None:
         return demo_model.sample(model, video.prompt, video.seed, video.steps, CFG, sampler=video.sampler)
-    context = demo_model.guided_context(video.prompt, CFG).to(model.device)
-    with demo_model.cached(model, context, video.steps, CFG, config) as (evaluate, run):
-        run.engine.measure_change = change
+    with watched(model, video, config, [watch]) as (evaluate, run):
         noise = demo_model.noise_of(video.seed).to(model.device)
         latent = demo_model.integrate(evaluate, noise, video.steps, video.sampler)
     return latent, run.report
@@ -171,29 +148,33 @@ def _means(runs: Iterable[tuple[Video, Tensor, RunReport]], plain: dict[Video, T
     }
 
 
-def _table_for(model: WanTransformer3DModel, change: Change, calibration: int, steps: int) -> Codebook:
-    """The fast table in the units of another metric."""
-    pairs: list[tuple[float, float]] = []
+def translated_tables(
+    model: WanTransformer3DModel, watches: Sequence[Watch], calibration: int, steps: int
+) -> dict[Watch, Codebook]:
+    """The fast table in the units of each watch, from what all of them read in runs with the usual one."""
+    readings: list[list[float]] = []
     for prompt, seed in CALIBRATION[:calibration]:
-        pairs += paired_readings(model, Video("", prompt, seed, steps=steps), change)
-    return translated(FAST_30, pairs)
+        readings += side_by_side(model, Video("", prompt, seed, steps=steps), [USUAL, *watches])
+    usual, *others = zip(*readings, strict=True)
+    return {
+        watch: translated(FAST_30, zip(usual, theirs, strict=True))
+        for watch, theirs in zip(watches, others, strict=True)
+    }
 
 
-def paired_readings(model: WanTransformer3DModel, video: Video, other: Change) -> list[tuple[float, float]]:
-    """Both changes per step, L1 first, wherever a run with the fast table and L1 measures."""
-    pairs = []
-    context = demo_model.guided_context(video.prompt, CFG).to(model.device)
-    with demo_model.cached(model, context, video.steps, CFG, FAST) as (evaluate, run):
+def side_by_side(model: WanTransformer3DModel, video: Video, watches: Sequence[Watch]) -> list[list[float]]:
+    """The changes per step that all watches read, wherever a run with the fast table and the first of them measures."""
+    sums: list[Tensor] = []  # (watches, 2), of the prompt and of the empty prompt in turn
+    rates: list[int] = []
 
-        def both(new: Tensor, old: Tensor) -> Tensor:
-            sums = change_sums(new, old)
-            ratios = [float(each[0] / each[1]) / run.engine.schedule.rate for each in (sums, other(new, old))]
-            pairs.append(tuple(ratios))
-            return sums
+    def notice(of_watches: list[Tensor]) -> None:
+        sums.append(torch.stack(of_watches))
+        rates.append(run.engine.schedule.rate)
 
-        run.engine.measure_change = both
+    with watched(model, video, FAST, watches, notice) as (evaluate, run):
         demo_model.integrate(evaluate, demo_model.noise_of(video.seed).to(model.device), video.steps, video.sampler)
-    return pairs
+    both = [prompt + empty for prompt, empty in zip(sums[::2], sums[1::2], strict=True)]
+    return [(each[:, 0] / each[:, 1] / rate).tolist() for each, rate in zip(both, rates[::2], strict=True)]
 
 
 def translated(table: Codebook, pairs: Iterable[tuple[float, float]]) -> Codebook:
@@ -218,9 +199,9 @@ def section(stored: dict) -> str:
         f"Euler steps, cfg {stored['cfg']:g}, against the uncached video. A row departs from L1, the middle block, no",
         "MoReg and the fast table in one thing. On the right the paper's own figures, of another model and other",
         "videos: only the order of rows can be compared. A dash: not measured, not printed or not found.\n",
-        "A threshold for L1 means nothing to L2 and cosine. Theirs are the fast table's, moved by the power law that",
-        "fits what both metrics read at the same steps of two other videos, so that about as many steps are computed:",
-        f"{tables}. Rows with equal figures computed the same steps.\n",
+        "A threshold for L1 of the middle block means nothing elsewhere. Other metrics and places have the fast",
+        "table, moved by the power law that fits what both read at the same steps of two other videos, so that about",
+        f"as many steps are computed: {tables}. Rows with equal figures computed the same steps.\n",
     ]
     for part in (METRIC, PLACE, MOTION):
         lines += _table(stored, part)

@@ -50,14 +50,14 @@ def evenly(computed: int, steps: int) -> set[int]:
     return {round(index * (steps - 2) / (between - 1)) for index in range(between)} | {steps - 2, steps - 1}
 
 
-def _stricter(table: Codebook, factor: float) -> Codebook:
+def stricter(table: Codebook, factor: float) -> Codebook:
     """The table with every threshold but the last times `factor`."""
     *rows, last = table.entries
     return Codebook((*((threshold * factor, rate) for threshold, rate in rows), last), table.steps)
 
 
 def _sweep(table: Codebook) -> dict[str, CacheConfig]:
-    return {f"thresholds x {factor:g}": CacheConfig(_stricter(table, factor)) for factor in (0.5, 1.0, 1.5)}
+    return {f"thresholds x {factor:g}": CacheConfig(stricter(table, factor)) for factor in (0.5, 1.0, 1.5)}
 
 
 def _with_moreg(table: Codebook) -> dict[str, CacheConfig]:
@@ -69,8 +69,8 @@ TABLES = {"fast": FAST_30, "slow": SLOW_30, "tuned": TUNED_30}
 OFF = CacheConfig(FAST_30, enabled=False)
 
 TARGETS = (
-    *(1.04, 1.08, 1.1, 1.15, 1.25, 1.4, 1.55, 1.65, 1.75, 1.85, 2.0, 2.2, 2.35, 2.5),
-    *(2.8, 3.0, 3.2, 3.4, 3.6, 4.2, 5.0, 6.0),
+    *(1.04, 1.08, 1.1, 1.15, 1.25, 1.3, 1.4, 1.42, 1.55, 1.65, 1.75, 1.85, 2.0, 2.2, 2.35, 2.5),
+    *(2.8, 3.0, 3.2, 3.4, 3.6, 4.2, 5.0, 6.0, 8.0),
 )
 
 

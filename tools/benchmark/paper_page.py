@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from . import ablation, codebook, cost, models, real_weights
+from . import ablation, codebook, cost, models, per_layer, real_weights
 from .made import ROOT, circumstances
 
 FIGURES = ROOT / "docs" / "figures.json"
@@ -21,10 +21,12 @@ MEASURES: dict[str, Callable[[], dict]] = {
     "cost": cost.measure_cost,
     "models": models.measure_models,
     "ablation": ablation.measure_ablation,
+    "per_layer": per_layer.measure_per_layer,
     "codebook_100": codebook.codebook_100,
 }
 SECTIONS: dict[str, Callable[[dict], str]] = {
     "ablation": ablation.section,
+    "per_layer": per_layer.section,
     "codebook_100": codebook.section,
     "models": models.section,
     "cost": cost.section,
