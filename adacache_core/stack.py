@@ -28,7 +28,8 @@ class StackLayout:
 
     Attributes:
         blocks: dotted paths of the ModuleLists or ModuleDicts, in the order in which they run.
-        head: dotted path of the module whose first positional argument is the stack's output.
+        head: dotted path of the module whose first positional argument is the stack's output; several, if a call
+            uses one of several.
         stream: the keyword under which a block takes the hidden states when it is not given them
             as its first positional argument.
         output: which element of a block's output tuple is the hidden states.
@@ -37,7 +38,7 @@ class StackLayout:
     """
 
     blocks: tuple[str, ...]
-    head: str
+    head: str | tuple[str, ...]
     stream: str = "hidden_states"
     output: int = 0
     head_takes: str = "first"
@@ -139,12 +140,13 @@ class BlockStack:
             raise AdaCacheError(f"{type(module).__name__} has no blocks under {', '.join(layout.blocks)}")
         self.depth = len(filled[0].child._modules)
         self.probe_index = min(int(probe_position * self.depth), self.depth - 1)
-        head = _resolve(module, layout.head)
+        paths = (layout.head,) if isinstance(layout.head, str) else layout.head
+        heads = [_resolve(module, path) for path in paths]
         self._first = filled[0]
-        self._recording_head = (head, _Head(head.child, self._record_head))
+        self._recording_heads: list[_Exchange] = [(head, _Head(head.child, self._record_head)) for head in heads]
         self._recordings: dict[int, list[_Exchange]] = {}
-        self._skipping = [(place, _look_alike(place.child, {})) for place in containers]
-        self._skipping.append((head, _Head(head.child, self._add_residual)))
+        self._skipping: list[_Exchange] = [(place, _look_alike(place.child, {})) for place in containers]
+        self._skipping += [(head, _Head(head.child, self._add_residual)) for head in heads]
 
     def _recording(self, avoid: Collection[int]) -> list[_Exchange]:
         """Look-alikes that record the first block and the probe: the nearest to its place that runs."""
@@ -155,7 +157,7 @@ class BlockStack:
                 name: _Recorder(block, self, first=index == 0, probe=index == probe) if index in (0, probe) else block
                 for index, (name, block) in enumerate(cast(dict[str, nn.Module], self._first.child._modules).items())
             }
-            self._recordings[probe] = [(self._first, _look_alike(self._first.child, blocks)), self._recording_head]
+            self._recordings[probe] = [(self._first, _look_alike(self._first.child, blocks)), *self._recording_heads]
         return self._recordings[probe]
 
     @contextmanager

@@ -52,6 +52,18 @@ def _wan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -
     return Grid(frames, positions, start=positions if in_front else 0)
 
 
+def _scail_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    frames, positions = _patches(module, latent)
+    references = arguments.get("reference_latent")
+    return Grid(frames, positions, start=0 if references is None else _patches(module, references)[0] * positions)
+
+
+def _cogvideo_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    sizes = zip(latent.shape[2:], (module.patch_size_t or 1, module.patch_size, module.patch_size), strict=True)
+    frames, height, width = (-(-size // patch) for size, patch in sizes)
+    return Grid(frames, height * width)
+
+
 def _hunyuan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
     reference = arguments.get("ref_latent")
     start = 0 if reference is None else _patches(module, reference)[0] * _patches(module, reference)[1]
@@ -77,6 +89,25 @@ FAMILIES = (
         ),
         layout=StackLayout(("blocks",), "head", stream="x"),
         grid=_wan_grid,
+    ),
+    Family(
+        name="Wan Dancer",
+        classes=("comfy.ldm.wan.model_wandancer.WanDancerModel",),
+        layout=StackLayout(("blocks",), ("head", "head_global"), stream="x"),
+        grid=_wan_grid,
+    ),
+    Family(
+        name="SCAIL",
+        classes=("comfy.ldm.wan.model.SCAILWanModel", "comfy.ldm.wan.model.SCAIL2WanModel"),
+        layout=StackLayout(("blocks",), "head", stream="x"),
+        grid=_scail_grid,
+    ),
+    Family(
+        name="CogVideoX",
+        classes=("comfy.ldm.cogvideo.model.CogVideoXTransformer3DModel",),
+        layout=StackLayout(("blocks",), "norm_final"),
+        grid=_cogvideo_grid,
+        slot="",
     ),
     Family(
         name="HunyuanVideo",

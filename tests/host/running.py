@@ -69,13 +69,20 @@ def blocks_of(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def head_of(module: nn.Module) -> nn.Module:
-    return next(getattr(module, name) for name in ("head", "final_layer", "norm_out") if hasattr(module, name))
+def head_of(tiny: Tiny) -> nn.Module:
+    names = (tiny.head, "head", "final_layer", "norm_final", "norm_out")
+    return next(getattr(tiny.module, name) for name in names if hasattr(tiny.module, name))
+
+
+def patch_of(module: nn.Module) -> tuple[int, int, int]:
+    """Frames, rows and columns of the latent that become one token."""
+    patch = getattr(module, "patch_size", (1, 1, 1))
+    return (getattr(module, "patch_size_t", None) or 1, patch, patch) if isinstance(patch, int) else tuple(patch)
 
 
 def stream_in(args: tuple, kwargs: dict) -> Tensor:
     """The hidden states among a block's arguments."""
-    return args[0] if args else kwargs["img"]
+    return args[0] if args else kwargs["img" if "img" in kwargs else "hidden_states"]
 
 
 def stream_out(output: Any) -> Tensor:
@@ -141,7 +148,7 @@ class Witness:
             hook(block.register_forward_hook(self._leave(name)))
         for path in self.tiny.between:
             hook(module.get_submodule(path).register_forward_pre_hook(self._count(path)))
-        hook(head_of(module).register_forward_pre_hook(self._head))
+        hook(head_of(self.tiny).register_forward_pre_hook(self._head))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -252,9 +259,7 @@ def assert_reuse_is_per_block(tiny: Tiny, witness: Witness) -> int:
         rounding = 2 * torch.finfo(dtype).eps
         expected = held(last[place], embedded(tiny, call)).to(dtype)
         assert (call.head_in - expected).abs().max() <= rounding * expected.abs().max()
-        handle = head_of(tiny.module).register_forward_pre_hook(
-            lambda head, args, expected=expected: (expected, *args[1:])
-        )
+        handle = head_of(tiny).register_forward_pre_hook(lambda head, args, expected=expected: (expected, *args[1:]))
         with with_hook(handle):
             output = replay(tiny, call)
         assert (call.output - output).abs().max() <= 4 * rounding * output.abs().max()

@@ -252,7 +252,6 @@ def error_of(name):
 
 def failing_run(tiny_model, model, place, error):
     """Samples, and the error strikes in the 4th evaluation (a reused one) or, in a block, in the 5th."""
-    module = tiny_model.module
     if place == "callback":
 
         def callback(step, *args):
@@ -261,9 +260,9 @@ def failing_run(tiny_model, model, place, error):
 
         return sample(tiny_model, model, callback=callback)
     if place == "block":
-        handle = raising(list(blocks_of(module).values())[1], error, at=3)
+        handle = raising(list(blocks_of(tiny_model.module).values())[1], error, at=3)
     else:
-        handle = raising(head_of(module), error, at=4)
+        handle = raising(head_of(tiny_model), error, at=4)
     with with_hook(handle):
         return sample(tiny_model, model)
 

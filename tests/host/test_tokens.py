@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from host.running import STEPS, Witness, blocks_of, holding_no_new_tensor, sample, stream_in, with_hook
+from host.running import STEPS, Witness, blocks_of, holding_no_new_tensor, patch_of, sample, stream_in, with_hook
 from host.tiny import KINDS, Kind, wan
 from torch import Tensor
 
@@ -52,7 +52,7 @@ def test_a_change_at_one_place_of_the_latent_moves_exactly_the_token_that_the_gr
     grid = family.grid(tiny(kind).module, x, kwargs)
     assert grid.fits(before.shape[1])
 
-    patch = getattr(tiny(kind).module, "patch_size", (1, 1, 1))
+    patch = patch_of(tiny(kind).module)
     frames, height, width = x.shape[2:]
     columns = -(-width // patch[2])
     # Not at row or column 0: an odd size is padded with these.
@@ -62,7 +62,7 @@ def test_a_change_at_one_place_of_the_latent_moves_exactly_the_token_that_the_gr
         after = stack_input(tiny(kind), moved, args, kwargs)
         tokens = (after != before).any(dim=-1).any(dim=0).nonzero().flatten().tolist()
         position = row // patch[1] * columns + column // patch[2]
-        assert tokens == [grid.start + frame * grid.positions + position]
+        assert tokens == [grid.start + frame // patch[0] * grid.positions + position]
 
 
 @every_kind

@@ -9,6 +9,8 @@ fixed widths of thousands and lie far in front of the blocks, so stand-ins take 
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -31,6 +33,7 @@ class Tiny:
         positive, negative: CONDITIONING.
         noise_mask: of the latent, or None.
         between: paths of modules that run between the blocks.
+        head: name of the head, where it is none of the usual ones.
     """
 
     model: Any
@@ -39,6 +42,7 @@ class Tiny:
     negative: list
     noise_mask: Tensor | None = None
     between: tuple[str, ...] = ()
+    head: str = ""
 
     @property
     def module(self) -> nn.Module:
@@ -66,6 +70,7 @@ class Kind:
     text_tokens: tuple[int, int] = (6, 6)
     noise_mask: Callable[[], Tensor] | None = None
     between: tuple[str, ...] = ()
+    head: str = ""
     stand_ins: dict[str, Callable[[], nn.Module]] = field(default_factory=dict)
 
     def build(self, dtype: torch.dtype = torch.float32) -> Tiny:
@@ -84,7 +89,7 @@ class Kind:
         positive, negative = ([[text, self.extras()]] for text in texts)
         latent = torch.zeros(1, self.channels, *self.size)
         noise_mask = None if self.noise_mask is None else self.noise_mask()
-        return Tiny(model, latent, positive, negative, noise_mask, self.between)
+        return Tiny(model, latent, positive, negative, noise_mask, self.between, self.head)
 
 
 def fill(module: nn.Module, blank: tuple[str, ...] = ()) -> dict[str, Tensor]:
@@ -117,11 +122,24 @@ def seen_by_clip() -> SimpleNamespace:
 
 def wan(kind: str = "WanModel", layers: int = 5, **settings: Any) -> Callable[[dict], nn.Module]:
     def architecture(common: dict) -> nn.Module:
+        import comfy.ldm.wan
         import comfy.ldm.wan.model
-        import comfy.ldm.wan.model_animate
 
-        found = getattr(comfy.ldm.wan.model, kind, None) or getattr(comfy.ldm.wan.model_animate, kind)
+        files = (
+            importlib.import_module(f"comfy.ldm.wan.{file.name}")
+            for file in pkgutil.iter_modules(comfy.ldm.wan.__path__)
+        )
+        found = next(getattr(file, kind) for file in files if hasattr(file, kind))
         return found(dim=128, ffn_dim=256, num_heads=1, num_layers=layers, **settings, **common)
+
+    return architecture
+
+
+def cogvideo(**settings: Any) -> Callable[[dict], nn.Module]:
+    def architecture(common: dict) -> nn.Module:
+        from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
+
+        return CogVideoXTransformer3DModel(num_attention_heads=3, num_layers=4, time_embed_dim=64, **settings, **common)
 
     return architecture
 
@@ -268,6 +286,40 @@ KINDS: dict[str, Kind] = {
         },
         between=("face_adapter.fuser_blocks.0",),
         stand_ins={"motion_encoder": _AnyMotion, "face_encoder": _AnyFaces},
+    ),
+    "Wan Dancer": Kind(
+        wan("WanDancerModel", in_dim=36),
+        lambda: {"audio_embed": noise(1, 8 * FRAMES, 35), "clip_vision_output_ref": seen_by_clip()},
+        between=("music_injector.injector.0", "music_injector.injector.1"),
+    ),
+    "Wan Dancer at 24 frames per second": Kind(
+        wan("WanDancerModel", in_dim=36),
+        lambda: {"audio_embed": noise(1, 8 * FRAMES, 35), "fps": 24},
+        between=("music_injector.injector.0", "music_injector.injector.1"),
+        head="head_global",
+    ),
+    "SCAIL": Kind(
+        wan("SCAILWanModel"),
+        lambda: {
+            "reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)],
+            "pose_video_latent": noise(1, 16, FRAMES, HEIGHT // 2, WIDTH // 2),
+        },
+    ),
+    "SCAIL 2": Kind(
+        wan("SCAIL2WanModel"),
+        lambda: {
+            "reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH), noise(1, 16, 1, HEIGHT, WIDTH, seed=12)],
+            "pose_video_latent": noise(1, 16, FRAMES, HEIGHT // 2, WIDTH // 2),
+            "driving_mask_28ch": torch.ones(1, FRAMES, 28, HEIGHT // 2, WIDTH // 2),
+            "ref_mask_28ch": torch.ones(1, FRAMES + 2, 28, HEIGHT, WIDTH),
+        },
+    ),
+    "CogVideoX 2B": Kind(cogvideo(use_learned_positional_embeddings=True)),
+    "CogVideoX 5B": Kind(cogvideo(use_rotary_positional_embeddings=True)),
+    "CogVideoX 1.5": Kind(
+        cogvideo(
+            use_rotary_positional_embeddings=True, patch_size_t=2, patch_bias=False, in_channels=32, ofs_embed_dim=64
+        )
     ),
     "HunyuanVideo": Kind(hunyuan(), lambda: {"pooled_output": noise(1, 768), "guidance": 6.0}),
     "HunyuanVideo with a reference": Kind(
