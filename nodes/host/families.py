@@ -7,7 +7,7 @@ something else between its blocks, and gets a row of its own once somebody has l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +38,15 @@ class Family:
     slot: str = "double_block"
 
 
-def _patches(module: nn.Module, latent: Tensor) -> tuple[int, int]:
+def _patched(latent: Tensor, patch: Sequence[int]) -> tuple[int, int]:
     """Frames and tokens per frame of a latent (batch, channels, [frames,] height, width)."""
-    sizes = [-(-size // patch) for size, patch in zip(latent.shape[2:], module.patch_size, strict=True)]
+    sizes = [-(-size // side) for size, side in zip(latent.shape[2:], patch, strict=True)]
     frames, height, width = [1, *sizes] if len(sizes) == 2 else sizes
     return frames, height * width
+
+
+def _patches(module: nn.Module, latent: Tensor) -> tuple[int, int]:
+    return _patched(latent, module.patch_size)
 
 
 def _wan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
@@ -59,9 +63,15 @@ def _scail_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any])
 
 
 def _cogvideo_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    sizes = zip(latent.shape[2:], (module.patch_size_t or 1, module.patch_size, module.patch_size), strict=True)
-    frames, height, width = (-(-size // patch) for size, patch in sizes)
-    return Grid(frames, height * width)
+    return Grid(*_patched(latent, (module.patch_size_t or 1, module.patch_size, module.patch_size)))
+
+
+def _predict2_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    return Grid(*_patched(latent, (module.patch_temporal, module.patch_spatial, module.patch_spatial)))
+
+
+def _flux_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    return Grid(*_patched(latent, (module.patch_size, module.patch_size)))
 
 
 def _hunyuan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
@@ -110,6 +120,13 @@ FAMILIES = (
         slot="",
     ),
     Family(
+        name="Cosmos-Predict2",
+        classes=("comfy.ldm.cosmos.predict2.MiniTrainDIT",),
+        layout=StackLayout(("blocks",), "final_layer"),
+        grid=_predict2_grid,
+        slot="",
+    ),
+    Family(
         name="HunyuanVideo",
         classes=("comfy.ldm.hunyuan_video.model.HunyuanVideo",),
         layout=StackLayout(("double_blocks", "single_blocks"), "final_layer", stream="img", head_takes="last"),
@@ -120,6 +137,12 @@ FAMILIES = (
         classes=("comfy.ldm.lightricks.model.LTXVModel",),
         layout=StackLayout(("transformer_blocks",), "norm_out", stream="x"),
         grid=_ltxv_grid,
+    ),
+    Family(
+        name="Flux",
+        classes=("comfy.ldm.flux.model.Flux",),
+        layout=StackLayout(("double_blocks", "single_blocks"), "final_layer", stream="img", head_takes="last"),
+        grid=_flux_grid,
     ),
 )
 

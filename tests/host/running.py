@@ -44,8 +44,12 @@ def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **cha
         "seed": 1,
         "disable_pbar": True,
     }
-    with torch.inference_mode():
-        return comfy.sample.sample(model or tiny.model, **(settings | changes))
+    try:
+        with torch.inference_mode():
+            return comfy.sample.sample(model or tiny.model, **(settings | changes))
+    finally:
+        for name in tiny.keeps:
+            vars(tiny.module).pop(name, None)
 
 
 def percent_of(tiny: Tiny, step: int) -> float:
@@ -76,6 +80,8 @@ def head_of(tiny: Tiny) -> nn.Module:
 
 def patch_of(module: nn.Module) -> tuple[int, int, int]:
     """Frames, rows and columns of the latent that become one token."""
+    if hasattr(module, "patch_spatial"):
+        return module.patch_temporal, module.patch_spatial, module.patch_spatial
     patch = getattr(module, "patch_size", (1, 1, 1))
     return (getattr(module, "patch_size_t", None) or 1, patch, patch) if isinstance(patch, int) else tuple(patch)
 

@@ -34,6 +34,7 @@ class Tiny:
         noise_mask: of the latent, or None.
         between: paths of modules that run between the blocks.
         head: name of the head, where it is none of the usual ones.
+        keeps: attributes in which the host's own code leaves tensors of a call.
     """
 
     model: Any
@@ -43,6 +44,7 @@ class Tiny:
     noise_mask: Tensor | None = None
     between: tuple[str, ...] = ()
     head: str = ""
+    keeps: tuple[str, ...] = ()
 
     @property
     def module(self) -> nn.Module:
@@ -58,7 +60,7 @@ class Kind:
         extras: () -> what the conditionings hold beside the text.
         text_width: of the text embeddings.
         channels: of the latent.
-        size: frames, height, width of the latent.
+        size: frames, height, width of the latent; of a picture height and width.
         text_tokens: of the positive and the negative; if they differ, the host calls the model for each.
     """
 
@@ -66,11 +68,12 @@ class Kind:
     extras: Callable[[], dict] = dict
     text_width: int = 4096
     channels: int = 16
-    size: tuple[int, int, int] = (FRAMES, HEIGHT, WIDTH)
+    size: tuple[int, ...] = (FRAMES, HEIGHT, WIDTH)
     text_tokens: tuple[int, int] = (6, 6)
     noise_mask: Callable[[], Tensor] | None = None
     between: tuple[str, ...] = ()
     head: str = ""
+    keeps: tuple[str, ...] = ()
     stand_ins: dict[str, Callable[[], nn.Module]] = field(default_factory=dict)
 
     def build(self, dtype: torch.dtype = torch.float32) -> Tiny:
@@ -89,7 +92,7 @@ class Kind:
         positive, negative = ([[text, self.extras()]] for text in texts)
         latent = torch.zeros(1, self.channels, *self.size)
         noise_mask = None if self.noise_mask is None else self.noise_mask()
-        return Tiny(model, latent, positive, negative, noise_mask, self.between, self.head)
+        return Tiny(model, latent, positive, negative, noise_mask, self.between, self.head, self.keeps)
 
 
 def fill(module: nn.Module, blank: tuple[str, ...] = ()) -> dict[str, Tensor]:
@@ -140,6 +143,51 @@ def cogvideo(**settings: Any) -> Callable[[dict], nn.Module]:
         from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
 
         return CogVideoXTransformer3DModel(num_attention_heads=3, num_layers=4, time_embed_dim=64, **settings, **common)
+
+    return architecture
+
+
+def _predict2(common: dict) -> nn.Module:
+    from comfy.ldm.cosmos.predict2 import MiniTrainDIT
+
+    return MiniTrainDIT(
+        max_img_h=240,
+        max_img_w=240,
+        max_frames=128,
+        in_channels=16,
+        out_channels=16,
+        patch_spatial=2,
+        patch_temporal=1,
+        model_channels=256,
+        num_blocks=4,
+        pos_emb_cls="rope3d",
+        use_adaln_lora=True,
+        **common,
+    )
+
+
+def flux(**settings: Any) -> Callable[[dict], nn.Module]:
+    def architecture(common: dict) -> nn.Module:
+        from comfy.ldm.flux.model import Flux
+
+        v1 = {
+            "in_channels": 16,
+            "out_channels": 16,
+            "vec_in_dim": 768,
+            "context_in_dim": 256,
+            "hidden_size": 128,
+            "mlp_ratio": 4.0,
+            "num_heads": 1,
+            "depth": 3,
+            "depth_single_blocks": 2,
+            "axes_dim": [16, 56, 56],
+            "theta": 10000,
+            "patch_size": 2,
+            "qkv_bias": True,
+            "guidance_embed": True,
+            "txt_ids_dims": [],
+        }
+        return Flux(**(v1 | settings), **common)
 
     return architecture
 
@@ -320,6 +368,22 @@ KINDS: dict[str, Kind] = {
         cogvideo(
             use_rotary_positional_embeddings=True, patch_size_t=2, patch_bias=False, in_channels=32, ofs_embed_dim=64
         )
+    ),
+    "Cosmos-Predict2": Kind(
+        _predict2, text_width=1024, keeps=("affline_scale_log_info", "affline_emb", "crossattn_emb")
+    ),
+    "Flux": Kind(
+        flux(), lambda: {"pooled_output": noise(1, 768), "guidance": 3.5}, text_width=256, size=(HEIGHT, WIDTH)
+    ),
+    "Flux Kontext": Kind(
+        flux(),
+        lambda: {
+            "pooled_output": noise(1, 768),
+            "guidance": 3.5,
+            "reference_latents": [noise(1, 16, HEIGHT, WIDTH)],
+        },
+        text_width=256,
+        size=(HEIGHT, WIDTH),
     ),
     "HunyuanVideo": Kind(hunyuan(), lambda: {"pooled_output": noise(1, 768), "guidance": 6.0}),
     "HunyuanVideo with a reference": Kind(
