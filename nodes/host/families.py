@@ -146,6 +146,11 @@ FAMILIES = (
     ),
 )
 
+LEFT_OUT = {
+    "comfy.ldm.wan.ar_model.CausalWanModel": "it makes frame after frame, each from what it remembers of the last",
+    "comfy.ldm.seedvr.model.NaDiT": "it takes a single step, of which nothing can be skipped",
+}
+
 _BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
 
 
@@ -159,13 +164,15 @@ def family_of(module: nn.Module) -> Family:
     """The row of a diffusion model.
 
     Raises:
-        AdaCacheError: there is none; names the class and what is supported, and says what to do.
+        AdaCacheError: there is none; says why, or what is supported, and what to do.
     """
     name = class_name(module)
-    if name not in _BY_CLASS:
+    if name in _BY_CLASS:
+        return _BY_CLASS[name]
+    short = name.rsplit(".", 1)[-1]
+    if name in LEFT_OUT:
+        why = f"AdaCache leaves {short} out on purpose: {LEFT_OUT[name]}."
+    else:
         known = ", ".join(family.name for family in FAMILIES)
-        raise AdaCacheError(
-            f"AdaCache has no row for {name.rsplit('.', 1)[-1]} ({name}). It supports: {known} and their variants. "
-            "Bypass the AdaCache node (select it, Ctrl+B) to render without it."
-        )
-    return _BY_CLASS[name]
+        why = f"AdaCache has no row for {short} ({name}). It supports {known}, and their variants."
+    raise AdaCacheError(f"{why} Bypass the AdaCache node (select it, Ctrl+B) to render without it.")

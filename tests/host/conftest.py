@@ -54,7 +54,10 @@ def tiny(host: Path):
 
     def build(kind: str, dtype: torch.dtype = torch.float32) -> Tiny:
         if (kind, dtype) not in made:
-            made[kind, dtype] = KINDS[kind].build(dtype)
+            try:
+                made[kind, dtype] = KINDS[kind].build(dtype)
+            except ImportError as missing:
+                pytest.skip(f"this ComfyUI has no {kind}: {missing}")
         return made[kind, dtype]
 
     return build

@@ -50,7 +50,7 @@ def bare(kind):
     [
         ("comfy.ldm.modules.diffusionmodules.openaimodel", "UNetModel"),
         ("comfy.ldm.genmo.joint_model.asymm_models_joint", "AsymmDiTJoint"),
-        ("comfy.ldm.flux.model", "Flux"),
+        ("comfy.ldm.aura.mmdit", "MMDiT"),
     ],
 )
 def test_a_model_that_is_not_known_is_refused_with_what_is_known_and_a_way_out(file, kind, apply, host, pack):
@@ -62,6 +62,20 @@ def test_a_model_that_is_not_known_is_refused_with_what_is_known_and_a_way_out(f
     assert kind in said
     assert all(family.name in said for family in pack.nodes.host.families.FAMILIES)
     assert "Bypass the AdaCache node" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "why"),
+    [
+        ("comfy.ldm.wan.ar_model", "CausalWanModel", "frame after frame"),
+        ("comfy.ldm.seedvr.model", "NaDiT", "a single step"),
+    ],
+)
+def test_a_model_that_is_left_out_on_purpose_is_refused_with_the_reason(file, kind, why, apply, host, pack):
+    import importlib
+
+    with pytest.raises(pack.adacache_core.AdaCacheError, match=f"leaves {kind} out on purpose: .*{why}.* Bypass"):
+        apply(bare(getattr(importlib.import_module(file), kind)))
 
 
 def test_a_subclass_of_a_known_model_is_not_known(apply, tiny, pack):

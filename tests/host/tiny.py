@@ -128,12 +128,11 @@ def wan(kind: str = "WanModel", layers: int = 5, **settings: Any) -> Callable[[d
         import comfy.ldm.wan
         import comfy.ldm.wan.model
 
-        files = (
-            importlib.import_module(f"comfy.ldm.wan.{file.name}")
-            for file in pkgutil.iter_modules(comfy.ldm.wan.__path__)
-        )
-        found = next(getattr(file, kind) for file in files if hasattr(file, kind))
-        return found(dim=128, ffn_dim=256, num_heads=1, num_layers=layers, **settings, **common)
+        for file in pkgutil.iter_modules(comfy.ldm.wan.__path__):
+            found = getattr(importlib.import_module(f"comfy.ldm.wan.{file.name}"), kind, None)
+            if found is not None:
+                return found(dim=128, ffn_dim=256, num_heads=1, num_layers=layers, **settings, **common)
+        raise ImportError(f"no class {kind} in comfy.ldm.wan")
 
     return architecture
 
