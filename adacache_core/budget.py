@@ -26,7 +26,8 @@ class BudgetState(ScheduleState):
 
     The budget is spread evenly over the steps that may be reused. Where the metric is above what it has been so far in
     this run the next computed step comes sooner, below it later. Half of what that costs or gains is the video's own,
-    the other half is made up for later: a video that calms down is cheaper than one that does not.
+    the other half is made up for later: a video that calms down is cheaper than one that does not. Of the last two
+    steps, which are always computed otherwise, a target beyond BOLD leaves the very last one free.
 
     Args:
         config: settings; `target` is the wanted speed-up, the codebook is not asked.

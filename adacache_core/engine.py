@@ -71,7 +71,7 @@ class Engine:
         report: to be filled, with what the caller knows already.
     """
 
-    measure_change = staticmethod(change_sums)  # the paper's choice; its ablation puts other norms here
+    measure_change = staticmethod(change_sums)  # the paper's choice; its ablation puts others here
 
     def __init__(
         self,

@@ -165,28 +165,28 @@ def _predict2(common: dict) -> nn.Module:
     )
 
 
+# Flux, and HunyuanVideo which comes from it.
+_TWO_STREAMS = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": 768,
+    "hidden_size": 128,
+    "mlp_ratio": 4.0,
+    "num_heads": 1,
+    "depth": 3,
+    "depth_single_blocks": 2,
+    "axes_dim": [16, 56, 56],
+    "qkv_bias": True,
+    "guidance_embed": True,
+}
+
+
 def flux(**settings: Any) -> Callable[[dict], nn.Module]:
     def architecture(common: dict) -> nn.Module:
         from comfy.ldm.flux.model import Flux
 
-        v1 = {
-            "in_channels": 16,
-            "out_channels": 16,
-            "vec_in_dim": 768,
-            "context_in_dim": 256,
-            "hidden_size": 128,
-            "mlp_ratio": 4.0,
-            "num_heads": 1,
-            "depth": 3,
-            "depth_single_blocks": 2,
-            "axes_dim": [16, 56, 56],
-            "theta": 10000,
-            "patch_size": 2,
-            "qkv_bias": True,
-            "guidance_embed": True,
-            "txt_ids_dims": [],
-        }
-        return Flux(**(v1 | settings), **common)
+        v1 = {"context_in_dim": 256, "theta": 10000, "patch_size": 2, "txt_ids_dims": []}
+        return Flux(**(_TWO_STREAMS | v1 | settings), **common)
 
     return architecture
 
@@ -195,21 +195,10 @@ def hunyuan(**settings: Any) -> Callable[[dict], nn.Module]:
     def architecture(common: dict) -> nn.Module:
         from comfy.ldm.hunyuan_video.model import HunyuanVideo, HunyuanVideoParams
 
-        v1 = {
-            "in_channels": 16,
-            "out_channels": 16,
-            "vec_in_dim": 768,
+        v1 = _TWO_STREAMS | {
             "context_in_dim": 4096,
-            "hidden_size": 128,
-            "mlp_ratio": 4.0,
-            "num_heads": 1,
-            "depth": 3,
-            "depth_single_blocks": 2,
-            "axes_dim": [16, 56, 56],
             "theta": 256,
             "patch_size": [1, 2, 2],
-            "qkv_bias": True,
-            "guidance_embed": True,
             "byt5": False,
             "meanflow": False,
             "use_cond_type_embedding": False,
