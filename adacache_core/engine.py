@@ -68,6 +68,7 @@ class Engine:
         layout: where modules keep their blocks.
         ends_at_zero: see `ScheduleState`.
         sigmas: noise levels of the run, falling, (steps + 1,); without them nothing is corrected.
+        multistep: the sampler extrapolates from the step before, see `Corrector`.
         report: to be filled, with what the caller knows already.
     """
 
@@ -81,6 +82,7 @@ class Engine:
         *,
         ends_at_zero: bool = True,
         sigmas: Sequence[float] | None = None,
+        multistep: bool = False,
         report: RunReport | None = None,
     ) -> None:
         self.config = config
@@ -95,7 +97,7 @@ class Engine:
             self.note(self.idle_reason)
             self.note(self._what_differs(steps))
         self.cache = ResidualCache(config.offload, round(FORECAST * steps) if config.forecast else 0)
-        self.corrector = Corrector(sigmas) if config.correct and sigmas is not None else None
+        self.corrector = Corrector(sigmas, multistep) if config.correct and sigmas is not None else None
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._evaluation: _Evaluation | None = None
         self._clock = _Clock()
@@ -388,6 +390,7 @@ class AdaCache:
         steps: number of sampler steps.
         config: settings; the published fast table by default.
         sigmas: noise levels of the run, falling, (steps + 1,), for `corrected`.
+        multistep: the sampler extrapolates from the step before, see `Corrector`.
         stream, output, head_takes: see `StackLayout`.
     """
 
@@ -400,6 +403,7 @@ class AdaCache:
         steps: int,
         config: CacheConfig | None = None,
         sigmas: Sequence[float] | None = None,
+        multistep: bool = False,
         stream: str = "hidden_states",
         output: int = 0,
         head_takes: str = "first",
@@ -409,7 +413,9 @@ class AdaCache:
         self.layout = StackLayout(paths, head, stream, output, head_takes)
         BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
         report = RunReport(model=type(module).__name__)
-        self.engine = Engine(config or CacheConfig(FAST_30), steps, self.layout, sigmas=sigmas, report=report)
+        self.engine = Engine(
+            config or CacheConfig(FAST_30), steps, self.layout, sigmas=sigmas, multistep=multistep, report=report
+        )
 
     def __enter__(self) -> AdaCache:
         return self
