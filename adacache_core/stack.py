@@ -8,9 +8,10 @@ wrapped to record its input, or to receive `x + R`. Knows no schedule and no mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Callable, Collection, ItemsView, Iterator, KeysView, Sequence, ValuesView
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -23,25 +24,58 @@ _GOLDEN = 0.618033988749895
 
 
 @dataclass(frozen=True)
+class Head:
+    """A module whose first positional argument is the stack's output.
+
+    Attributes:
+        path: dotted.
+        takes: where a model cuts tokens (references, say) off the stream before the head: whether the "first" or
+            the "last" ones go on.
+    """
+
+    path: str
+    takes: str = "first"
+
+
+@dataclass(frozen=True)
 class StackLayout:
     """Where a module keeps what we need.
 
     Attributes:
         blocks: dotted paths of the ModuleLists or ModuleDicts, in the order in which they run.
-        head: dotted path of the module whose first positional argument is the stack's output; several, if a call
-            uses one of several.
+        head: dotted path of the head; several `Head`s, if a call uses one of several or each stream has its own; none
+            (), if something else than a module comes behind the last block: blocks of the last container must then
+            take the stream first, and return nothing else.
         stream: the keyword under which a block takes the hidden states when it is not given them
-            as its first positional argument.
+            among its positional arguments.
+        argument: place of the hidden states among a block's positional arguments.
         output: which element of a block's output tuple is the hidden states.
-        head_takes: where a model cuts tokens (references, say) off the stream before the head:
-            whether the "first" or the "last" ones go on.
+        head_takes: see `Head.takes`, for a head that is given by its path alone.
+        batch: which dimension of the hidden states is the batch, None if they have none.
+        by_index: the model does not iterate, it asks for the number of blocks, and for each by its index.
+        method: the method of a block that the model calls.
+        streams: how many streams blocks take and return in a tuple (video and audio, say), if more than one; the
+            first is probed, and their heads are called in this order.
     """
 
     blocks: tuple[str, ...]
-    head: str | tuple[str, ...]
+    head: str | tuple[Head, ...]
     stream: str = "hidden_states"
     output: int = 0
     head_takes: str = "first"
+    argument: int = 0
+    batch: int | None = 0
+    by_index: bool = False
+    method: str = "forward"
+    streams: int = 1
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        return (Head(self.head, takes=self.head_takes),) if isinstance(self.head, str) else self.head
+
+    def batch_first(self, x: Tensor) -> Tensor:
+        """A view of hidden states, (batch, ..., width)."""
+        return x[None] if self.batch is None else x.movedim(self.batch, 0)
 
 
 @dataclass(frozen=True)
@@ -51,15 +85,20 @@ class Grid:
     Attributes:
         frames: latent frames after patching.
         positions: tokens per frame.
-        start: tokens before the video (references).
+        start: tokens before the video (references); a negative one counts from the end of the stream.
     """
 
     frames: int
     positions: int
     start: int = 0
 
+    def begin(self, tokens: int) -> int:
+        """Index of the video's first token in a stream of so many."""
+        return self.start if self.start >= 0 else tokens + self.start
+
     def fits(self, tokens: int) -> bool:
-        return self.frames > 0 and self.positions > 0 and self.start + self.frames * self.positions <= tokens
+        begin = self.begin(tokens)
+        return self.frames > 0 and self.positions > 0 and 0 <= begin <= tokens - self.frames * self.positions
 
 
 def probe_positions(tokens: int, grid: Grid | None, stride: int, device: torch.device | None = None) -> Tensor | None:
@@ -76,12 +115,12 @@ def probe_positions(tokens: int, grid: Grid | None, stride: int, device: torch.d
     """
     if grid is None:
         grid = Grid(1, tokens)
-    if stride == 1 and grid.start == 0 and grid.frames * grid.positions == tokens:
+    if stride == 1 and grid.frames * grid.positions == tokens:
         return None
     count = max(1, grid.positions // stride)
     picks = torch.arange(count, device=device)
     picks = picks * stride + (picks * _GOLDEN % 1 * stride).long()
-    frames = torch.arange(grid.frames, device=device) * grid.positions + grid.start
+    frames = torch.arange(grid.frames, device=device) * grid.positions + grid.begin(tokens)
     return (frames[:, None] + picks[None, :]).flatten()
 
 
@@ -91,8 +130,9 @@ class Tape:
 
     Attributes:
         grid, stride: which tokens to probe; `want_probe` False: no probe at all.
-        stack_input: what the first block got, (batch, tokens, width), a copy.
-        residual: head input - stack input, (batch, tokens, width), one tensor per chunk.
+        stack_input: what the first block got, (batch, tokens, width), copies, one for each stream.
+        residual: stack's output - stack input, (batch, tokens, width), one tensor per chunk; of several streams
+            (batch, all their numbers).
         probe: what the probe block added at the probe's tokens, (batch, n, width).
     """
 
@@ -100,17 +140,17 @@ class Tape:
     want_probe: bool = False
     grid: Grid | None = None
     stride: int = 4
-    stack_input: Tensor | None = None
+    stack_input: list[Tensor] = field(default_factory=list)
     residual: list[Tensor] = field(default_factory=list)
     probe: Tensor | None = None
 
-    def note_stack_input(self, x: Tensor) -> None:
+    def note_stack_input(self, x: Tensor | Sequence[Tensor]) -> None:
         # A copy, always: many models work in place on what they hand to their blocks.
-        if self.stack_input is None:
-            self.stack_input = x.clone()
+        if not self.stack_input and not self.residual:
+            self.stack_input = [stream.clone() for stream in _streams(x)]
 
     def sample(self, x: Tensor) -> Tensor:
-        """The probe's tokens of a stream, as a copy."""
+        """The probe's tokens of a stream (batch, ..., width), as a copy."""
         flat = x.flatten(1, -2)
         if self.grid is not None and not self.grid.fits(flat.shape[1]):
             self.grid = None
@@ -135,30 +175,48 @@ class BlockStack:
         self._tape = Tape()
         self._residual: list[Tensor] = []
         containers = [_resolve(module, path) for path in layout.blocks]
-        filled = [place for place in containers if place.child._modules]
+        filled = [place for place in containers if _blocks(place.child)]
         if not filled:
             raise AdaCacheError(f"{type(module).__name__} has no blocks under {', '.join(layout.blocks)}")
-        self.depth = len(filled[0].child._modules)
+        self.depth = len(_blocks(filled[0].child))
         self.probe_index = min(int(probe_position * self.depth), self.depth - 1)
-        paths = (layout.head,) if isinstance(layout.head, str) else layout.head
-        heads = [_resolve(module, path) for path in paths]
-        self._first = filled[0]
-        self._recording_heads: list[_Exchange] = [(head, _Head(head.child, self._record_head)) for head in heads]
+        heads = [_resolve(module, head.path) for head in layout.heads]
+        self._containers = filled
+        self._recording_heads = [
+            (place, _Head(place.child, partial(self._record, head)))
+            for place, head in zip(heads, layout.heads, strict=True)
+        ]
         self._recordings: dict[int, list[_Exchange]] = {}
-        self._skipping: list[_Exchange] = [(place, _look_alike(place.child, {})) for place in containers]
-        self._skipping += [(head, _Head(head.child, self._add_residual)) for head in heads]
+        left: dict[_Place, dict[str, nn.Module]] = {}
+        if not heads:
+            any_block = next(iter(_blocks(filled[-1].child).values()))
+            left[filled[-1]] = {"": _Adder(any_block, self._add_residual)}
+        self._skipping: list[_Exchange] = [
+            (place, _look_alike(place.child, left.get(place, {}), layout)) for place in containers
+        ]
+        self._skipping += [(place, _Head(place.child, self._add_residual)) for place in heads]
 
     def _recording(self, avoid: Collection[int]) -> list[_Exchange]:
         """Look-alikes that record the first block and the probe: the nearest to its place that runs."""
         by_distance = sorted(range(self.depth), key=lambda index: abs(index - self.probe_index))
         probe = next((index for index in by_distance if index not in avoid), self.probe_index)
         if probe not in self._recordings:
-            blocks = {
-                name: _Recorder(block, self, first=index == 0, probe=index == probe) if index in (0, probe) else block
-                for index, (name, block) in enumerate(cast(dict[str, nn.Module], self._first.child._modules).items())
-            }
-            self._recordings[probe] = [(self._first, _look_alike(self._first.child, blocks)), *self._recording_heads]
+            self._recordings[probe] = [*self._recording_containers(probe), *self._recording_heads]
         return self._recordings[probe]
+
+    def _recording_containers(self, probe: int) -> list[_Exchange]:
+        """Look-alikes of the first container and, where no head ends the stack, of the last one."""
+        begin, end = self._containers[0], None if self.layout.heads else self._containers[-1]
+        exchange: list[_Exchange] = []
+        for place in (begin,) if end in (None, begin) else (begin, end):
+            blocks = _blocks(place.child)
+            for index, (name, block) in enumerate(blocks.items()):
+                first, at_probe = place == begin and index == 0, place == begin and index == probe
+                last = place == end and index == len(blocks) - 1
+                if first or at_probe or last:
+                    blocks[name] = _Recorder(block, self, first=first, probe=at_probe, last=last)
+            exchange.append((place, _look_alike(place.child, blocks, self.layout)))
+        return exchange
 
     @contextmanager
     def recording(self, tape: Tape, avoid: Collection[int] = ()) -> Iterator[None]:
@@ -182,31 +240,63 @@ class BlockStack:
         Args:
             residual: one (batch, tokens, width) per chunk of the batch, not written to.
         """
-        self._residual = residual
+        self._residual, self._added = residual, 0
         try:
             with _exchanged(self._skipping):
                 yield
         finally:
             self._residual = []
 
-    def _record_head(self, x: Tensor) -> Tensor:
+    def _record(self, head: Head, x: Tensor) -> Tensor:
+        """A head is reached: notes what the blocks added to its stream."""
         tape = self._tape
-        if tape.stack_input is not None:
-            before = self._as_head_sees(tape.stack_input, x).chunk(tape.chunks)
-            after = x.to(tape.stack_input.dtype).chunk(tape.chunks)
-            tape.residual = [a - b for a, b in zip(after, before, strict=True)]
-            tape.stack_input = None
+        if tape.stack_input:
+            stack_input = tape.stack_input.pop(0)
+            after = x[None] if self.layout.batch is None else x
+            before = self.layout.batch_first(stack_input)
+            self._note_residual(_as_head_sees(before, after, head), after)
         return x
+
+    def _note_residual(self, before: Tensor, after: Tensor) -> None:
+        tape = self._tape
+        after = after.to(before.dtype)
+        added = [a - b for a, b in zip(after.chunk(tape.chunks), before.chunk(tape.chunks), strict=True)]
+        if self.layout.streams == 1:
+            tape.residual = added
+            return
+        added = [part.flatten(1) for part in added]
+        earlier = tape.residual or [part[:, :0] for part in added]
+        tape.residual = [torch.cat(parts, dim=1) for parts in zip(earlier, added, strict=True)]
+
+    def _record_end(self, out: Tensor) -> None:
+        """The last block is left, and no head will be reached."""
+        tape = self._tape
+        if tape.stack_input:
+            before, after = self.layout.batch_first(tape.stack_input.pop()), self.layout.batch_first(out)
+            self._note_residual(before, after[:, -before.shape[1] :])
 
     def _add_residual(self, x: Tensor) -> Tensor:
         parts = [part.to(x) for part in self._residual]
-        return x + (parts[0] if len(parts) == 1 else torch.cat(parts)).view_as(x)
+        residual = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if self.layout.streams > 1:  # each head takes what comes next
+            begin, self._added = self._added, self._added + x[0].numel()
+            residual = residual[:, begin : self._added]
+        if self.layout.batch:
+            residual = residual.movedim(0, self.layout.batch)
+        if residual.numel() == x.numel():
+            return x + residual.reshape(x.shape)
+        return torch.cat([x[:, : -residual.shape[1]], x[:, -residual.shape[1] :] + residual], dim=1)
 
-    def _as_head_sees(self, stack_input: Tensor, x: Tensor) -> Tensor:
-        if stack_input.numel() == x.numel():
-            return stack_input.view_as(x)
-        tokens = x.shape[1]
-        return stack_input[:, :tokens] if self.layout.head_takes == "first" else stack_input[:, -tokens:]
+
+def _as_head_sees(stack_input: Tensor, x: Tensor, head: Head) -> Tensor:
+    if stack_input.numel() == x.numel():
+        return stack_input.reshape(x.shape)
+    tokens = x.shape[1]
+    return stack_input[:, :tokens] if head.takes == "first" else stack_input[:, -tokens:]
+
+
+def _streams(x: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    return [x] if isinstance(x, Tensor) else x
 
 
 @dataclass(frozen=True)
@@ -238,6 +328,11 @@ def _child(parent: nn.Module, name: str, child: Any) -> nn.Module:
     return child
 
 
+def _blocks(container: nn.Module) -> dict[str, nn.Module]:
+    """By name, in order."""
+    return cast(dict[str, nn.Module], dict(container._modules))
+
+
 @contextmanager
 def _exchanged(exchange: list[_Exchange]) -> Iterator[None]:
     originals = [(place, place.child) for place, _ in exchange]
@@ -250,10 +345,10 @@ def _exchanged(exchange: list[_Exchange]) -> Iterator[None]:
             place.parent._modules[place.name] = original
 
 
-def _look_alike(container: nn.Module, yields: dict[str, nn.Module]) -> nn.Module:
+def _look_alike(container: nn.Module, yields: dict[str, nn.Module], layout: StackLayout) -> nn.Module:
     """The container, but iteration yields other modules."""
     kind = _DictLookAlike if isinstance(container, nn.ModuleDict) else _ListLookAlike
-    return kind(container, yields)
+    return (_IndexedLookAlike if layout.by_index else kind)(container, yields)
 
 
 class _ListLookAlike(nn.ModuleList):
@@ -271,6 +366,16 @@ class _ListLookAlike(nn.ModuleList):
         if isinstance(index, slice):  # somebody iterates over a part
             return list(self)[index]
         return super().__getitem__(index)
+
+
+class _IndexedLookAlike(_ListLookAlike):
+    """For a model that does not iterate: its length is that of what it yields."""
+
+    def __len__(self) -> int:
+        return len(self._yields)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        return list(self)[index]
 
 
 class _DictLookAlike(nn.ModuleDict):
@@ -309,26 +414,46 @@ class _Wrapper(nn.Module):
 
 
 class _Recorder(_Wrapper):
-    """A block that also notes its input (the first one) or what it adds (the probe)."""
+    """A block that also notes its input (the first one), what it adds (the probe) or its output (the last one)."""
 
-    def __init__(self, block: nn.Module, stack: BlockStack, *, first: bool, probe: bool) -> None:
+    def __init__(self, block: nn.Module, stack: BlockStack, *, first: bool, probe: bool, last: bool) -> None:
         super().__init__(block)
         self.__dict__["_stack"] = stack
-        self._first = first
-        self._probe = probe
+        self._first, self._probe, self._last = first, probe, last
+        method = stack.layout.method
+        if method != "forward":
+            self.__dict__[method] = partial(self._recorded, getattr(block, method))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._recorded(self.inner, *args, **kwargs)
+
+    def _recorded(self, inner: Callable, *args: Any, **kwargs: Any) -> Any:
         tape, layout = self._stack._tape, self._stack.layout
-        x = args[0] if args else kwargs[layout.stream]
+        probing = self._probe and tape.want_probe
+        if self._first or probing:
+            x = args[layout.argument] if args else kwargs[layout.stream]
         if self._first:
             tape.note_stack_input(x)
-        probing = self._probe and tape.want_probe
-        before = tape.sample(x) if probing else None
-        out = self.inner(*args, **kwargs)
+        before = tape.sample(layout.batch_first(_streams(x)[0])) if probing else None
+        out = inner(*args, **kwargs)
         if probing:
             # At once: what comes next may write into the block's output.
-            tape.probe = tape.sample(out if isinstance(out, Tensor) else out[layout.output]) - before
+            made = out if isinstance(out, Tensor) else out[layout.output]
+            tape.probe = tape.sample(layout.batch_first(made)) - before
+        if self._last:
+            self._stack._record_end(out)
         return out
+
+
+class _Adder(_Wrapper):
+    """In place of all blocks where no head can do it: adds to the first positional argument what they added."""
+
+    def __init__(self, block: nn.Module, add: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(block)
+        self.__dict__["_add"] = add
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self._add(x)
 
 
 class _Head(_Wrapper):

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...adacache_core.errors import AdaCacheError
-from ...adacache_core.stack import Grid, StackLayout
+from ...adacache_core.stack import Grid, Head, StackLayout
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ FAMILIES = (
     Family(
         name="Wan Dancer",
         classes=("comfy.ldm.wan.model_wandancer.WanDancerModel",),
-        layout=StackLayout(("blocks",), ("head", "head_global"), stream="x"),
+        layout=StackLayout(("blocks",), (Head("head"), Head("head_global")), stream="x"),
         grid=_wan_grid,
     ),
     Family(

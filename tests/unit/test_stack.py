@@ -10,6 +10,7 @@ from toys import Double, DoubleInPlace, DoubleInTuple, Head, Stack, tokens
 
 from adacache_core import AdaCacheError, Grid, StackLayout
 from adacache_core.stack import BlockStack, Tape, probe_positions
+from adacache_core.stack import Head as stack_head
 
 LAYOUT = StackLayout(("blocks",), "head")
 
@@ -97,6 +98,52 @@ class NothingInTheFirst(TwoContainers):
         self.blocks = nn.ModuleList()
 
 
+class ByIndex(Stack):
+    def forward(self, x):
+        for index in range(len(self.blocks)):
+            x = self.blocks[index](x)
+        return self.head(x)
+
+
+class BehindSomethingElse(Stack):
+    """The second of two arguments is the stream; text in front of it shares the last container with it."""
+
+    def __init__(self, *blocks):
+        super().__init__(*blocks[:-1])
+        self.more = nn.ModuleList(blocks[-1:])
+
+    def forward(self, x):
+        text = torch.ones(1, 3, x.shape[-1])
+        for block in self.blocks:
+            x = block.with_text(text, x)
+        both = torch.cat([text, x], dim=1)
+        for block in self.more:
+            both = block(both)
+        return self.head((both[:, 3:] + 1) * 0.5 - 0.5) * 2
+
+
+class DoubleWithText(Double):
+    def with_text(self, text, hidden_states):
+        assert text.shape[1] == 3
+        return super().forward(hidden_states)
+
+
+class BatchInTheMiddle(Stack):
+    def forward(self, x):
+        x = x.movedim(0, 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.movedim(1, 0))
+
+
+class WithoutBatch(Stack):
+    def forward(self, x):
+        (x,) = x
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)[None]
+
+
 TWO = StackLayout(("blocks", "more"), "head")
 
 KINDS = [
@@ -111,6 +158,12 @@ KINDS = [
     (TwoContainers, Double, TWO),
     (TwoContainers, DoubleInPlace, TWO),
     (NothingInTheFirst, Double, TWO),
+    (ByIndex, Double, StackLayout(("blocks",), "head", by_index=True)),
+    (ByName, Double, StackLayout(("blocks",), ())),
+    (Stack, DoubleInPlace, StackLayout(("blocks",), ())),
+    (BehindSomethingElse, DoubleWithText, StackLayout(("blocks", "more"), (), argument=1, method="with_text")),
+    (BatchInTheMiddle, Double, StackLayout(("blocks",), (), batch=1)),
+    (WithoutBatch, Double, StackLayout(("blocks",), "head", batch=None)),
 ]
 
 
@@ -169,7 +222,7 @@ def test_afterwards_the_model_is_what_it_was(stacked):
 def test_an_exception_in_a_block_passes_and_leaves_the_model_what_it_was(stacked):
     model, blocks, stack = stacked
     before = [(name, id(module)) for name, module in model.named_modules()]
-    hook = blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
+    hook = blocks[2].register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         record(stack, model, tokens(1))
     hook.remove()
@@ -207,6 +260,45 @@ def test_two_containers_run_in_turn_are_skipped_together():
     tape, out = record(stack, model, tokens(1))
     assert torch.equal(out, tokens(40))
     assert torch.equal(reuse(stack, model, tokens(2), tape), tokens(50))
+
+
+class TwoStreams(nn.Module):
+    """Pairs go through the blocks, and each of a pair through a head of its own, which may get less than there was."""
+
+    def __init__(self, *blocks):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.head, self.other_head = Head(), Head()
+
+    def forward(self, x, other):
+        for block in self.blocks:
+            x, other = block((x, other))
+        return self.head(x), self.other_head(other[:, 1:])
+
+
+class DoublePair(Double):
+    def forward(self, pair):
+        return tuple(super(DoublePair, self).forward(each) for each in pair)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_two_streams_each_get_what_the_blocks_added_to_them(batch):
+    model = TwoStreams(DoublePair(), DoublePair())
+    heads = stack_head("head"), stack_head("other_head", takes="last")
+    stack = BlockStack(model, StackLayout(("blocks",), heads, streams=2))
+    x, other = tokens(1, -3).expand(batch, -1, -1), tokens(9, 5, 7, 6)[..., :1].expand(batch, -1, -1)
+    tape = Tape(chunks=batch, want_probe=True)
+    with stack.recording(tape):
+        recorded = model(x, other)
+    assert all(map(torch.equal, recorded, model(x, other)))
+    assert tape.probe.shape[-1] == x.shape[-1]
+    assert len(tape.residual) == batch
+    ran = model.blocks[0].ran
+    with stack.skipping(tape.residual):
+        reused = model(0 * x, 0 * other)
+    assert model.blocks[0].ran == ran
+    assert torch.equal(reused[0], 30 * x)
+    assert torch.equal(reused[1], 30 * other[:, 1:])
 
 
 @pytest.mark.parametrize("block_class", [Double, DoubleInPlace])
