@@ -217,7 +217,7 @@ def test_law_6_the_report_equals_what_counters_inside_the_blocks_saw(kind, tiny,
     assert states(report) == ["computed" if ran else "reused" for _, ran in witness.row()]
     assert [record.step for record in report.evaluations if record.state == "computed"] == [0, 1, 4, 7, 8]
     assert report.computed == 5
-    everything = {*blocks_of(tiny(kind).module), *tiny(kind).between}
+    everything = {*blocks_of(tiny(kind).module), *tiny(kind).kind.between}
     for call in witness.calls:
         assert call.ran == (dict.fromkeys(everything, 1) if call.computed else {})
 

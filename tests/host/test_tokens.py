@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 from host.running import STEPS, Witness, blocks_of, holding_no_new_tensor, patch_of, sample, stream_in, with_hook
-from host.tiny import KINDS, Kind, wan
+from host.tiny import KINDS, Kind
+from host.tiny.wan import wan
 from torch import Tensor
 
 WITHOUT_GRID = ["LTXV with keyframes"]
@@ -37,7 +38,7 @@ def stack_input(tiny_model, x, args, kwargs):
     seen = []
     block = next(iter(blocks_of(tiny_model.module).values()))
     hook = block.register_forward_pre_hook(
-        lambda block, args, kwargs: seen.append(stream_in(args, kwargs).clone()), with_kwargs=True
+        lambda block, args, kwargs: seen.append(stream_in(tiny_model, args, kwargs).clone()), with_kwargs=True
     )
     with with_hook(hook), torch.inference_mode():
         tiny_model.model.model.apply_model(x, *args, **kwargs)
@@ -64,7 +65,7 @@ def test_a_change_at_one_place_of_the_latent_moves_exactly_the_token_that_the_gr
         after = after.flatten(1, -2)
         tokens = (after != before).any(dim=-1).any(dim=0).nonzero().flatten().tolist()
         position = row // patch[1] * columns + column // patch[2]
-        assert tokens == [grid.start + frame // patch[0] * grid.positions + position]
+        assert tokens == [grid.begin(before.shape[1]) + frame // patch[0] * grid.positions + position]
 
 
 @every_kind
@@ -81,13 +82,14 @@ def test_motion_is_measured_where_the_frames_are_known_and_the_report_says_so_wh
 
     x, _, kwargs = first_call(tiny(kind))
     grid = pack.nodes.host.families.family_of(tiny(kind).module).grid(tiny(kind).module, x, kwargs)
-    video = slice(grid.start, grid.start + grid.frames * grid.positions)
     probes = {}
     for call in witness.calls:
         if call.computed:
             name = blocks[depth // 2]
             added = (call.left[name] - call.entered[name]).flatten(1, -2)
-            probes.setdefault(call.evaluation, []).append(added if kind in WITHOUT_GRID else added[:, video])
+            if kind not in WITHOUT_GRID:
+                added = added[:, grid.begin(added.shape[1]) :][:, : grid.frames * grid.positions]
+            probes.setdefault(call.evaluation, []).append(added)
     probes = {evaluation: torch.cat(added) for evaluation, added in probes.items()}
 
     assert list(probes) == [0, 1, 4, 7, 8]
@@ -113,11 +115,12 @@ def test_blocks_that_work_in_place_are_among_those_tested(kind, tiny):
     """Else law 4 would not show that their input is copied in time."""
     block = next(iter(blocks_of(tiny(kind).module).values()))
     before = []
-    enter = block.register_forward_pre_hook(
-        lambda block, args, kwargs: before.append((stream_in(args, kwargs), stream_in(args, kwargs).clone())),
-        with_kwargs=True,
-    )
-    with with_hook(enter):
+
+    def enter(block, args, kwargs):
+        given = stream_in(tiny(kind), args, kwargs)
+        before.append((given, given.clone()))
+
+    with with_hook(block.register_forward_pre_hook(enter, with_kwargs=True)):
         sample(tiny(kind), steps=1)
     given, copy = before[0]
     assert not torch.equal(given, copy)

@@ -1,0 +1,137 @@
+"""What a tiny model is and how the host's own loader makes it.
+
+Everything is what the loader makes, but for three encoders of sound and faces (HuMo's, Animate's): they have
+fixed widths of thousands and lie far in front of the blocks, so stand-ins take their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FRAMES, HEIGHT, WIDTH = 4, 8, 8  # of the latent
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A model, and what it is sampled with.
+
+    Attributes:
+        model: the host's ModelPatcher.
+        latent: zeros, (1, channels, frames, height, width).
+        positive, negative: CONDITIONING.
+        noise_mask: of the latent, or None.
+        kind: what it was made from.
+    """
+
+    model: Any
+    latent: Tensor
+    positive: list
+    negative: list
+    noise_mask: Tensor | None
+    kind: Kind
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model.model.diffusion_model
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How to make one.
+
+    Attributes:
+        architecture: () -> an empty module of the diffusion model's class, on the meta device.
+        extras: () -> what the conditionings hold beside the text.
+        text_width: of the text embeddings.
+        channels: of the latent.
+        size: frames, height, width of the latent; of a picture height and width.
+        text_tokens: of the positive and the negative; if they differ, the host calls the model for each.
+        between: paths of modules that run between the blocks.
+        head: name of the head, where it is none of the usual ones; "" if the stack ends with its last block.
+        argument: place of the hidden states among the positional arguments of the first blocks.
+        output: their place in the tuple that these return.
+        keeps: attributes in which the host's own code leaves tensors of a call.
+        stand_ins: submodules, by name, that are not what the loader makes.
+    """
+
+    architecture: Callable[[dict], nn.Module]
+    extras: Callable[[], dict] = dict
+    text_width: int = 4096
+    channels: int = 16
+    size: tuple[int, ...] = (FRAMES, HEIGHT, WIDTH)
+    text_tokens: tuple[int, int] = (6, 6)
+    noise_mask: Callable[[], Tensor] | None = None
+    between: tuple[str, ...] = ()
+    head: str | None = None
+    argument: int = 0
+    output: int = 0
+    keeps: tuple[str, ...] = ()
+    stand_ins: dict[str, Callable[[], nn.Module]] = field(default_factory=dict)
+
+    def build(self, dtype: torch.dtype = torch.float32) -> Tiny:
+        """Through `load_diffusion_model_state_dict`, then computing in `dtype` (a CPU would compute in float32)."""
+        import comfy.ops
+        import comfy.sd
+
+        settings = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32, "device": "meta"}
+        weights = fill(self.architecture(settings), blank=tuple(self.stand_ins))
+        model = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
+        model.model.manual_cast_dtype = None
+        for name, stand_in in self.stand_ins.items():
+            setattr(model.model.diffusion_model, name, stand_in())
+        generator = torch.Generator().manual_seed(7)
+        texts = (torch.randn(1, tokens, self.text_width, generator=generator) for tokens in self.text_tokens)
+        positive, negative = ([[text, self.extras()]] for text in texts)
+        latent = torch.zeros(1, self.channels, *self.size)
+        noise_mask = None if self.noise_mask is None else self.noise_mask()
+        return Tiny(model, latent, positive, negative, noise_mask, self)
+
+
+def fill(module: nn.Module, blank: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """A state dict with nothing left to chance: norms 1, biases small, matrices N(0, 1 / fan-in).
+
+    Submodules named in `blank` are all zeros, which costs nothing; the loader knows models by their keys.
+    """
+    generator = torch.Generator().manual_seed(3)
+    weights = {}
+    for name, empty in module.state_dict().items():
+        if name.split(".")[0] in blank:
+            weights[name] = torch.zeros(()).expand(empty.shape)
+        elif name == "casual_audio_encoder.weights" or (empty.ndim == 1 and name.endswith("weight")):
+            weights[name] = torch.ones(empty.shape)
+        elif empty.ndim == 1:
+            weights[name] = 0.1 * torch.randn(empty.shape, generator=generator)
+        else:
+            weights[name] = torch.randn(empty.shape, generator=generator) / empty[0].numel() ** 0.5
+    return weights
+
+
+def noise(*shape: int, seed: int = 11) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def seen_by_clip() -> SimpleNamespace:
+    """What a CLIP vision encoder hands on."""
+    return SimpleNamespace(penultimate_hidden_states=noise(1, 5, 1280), last_hidden_state=noise(1, 5, 1152))
+
+
+# Flux, and HunyuanVideo which comes from it.
+TWO_STREAMS = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": 768,
+    "hidden_size": 128,
+    "mlp_ratio": 4.0,
+    "num_heads": 1,
+    "depth": 3,
+    "depth_single_blocks": 2,
+    "axes_dim": [16, 56, 56],
+    "qkv_bias": True,
+    "guidance_embed": True,
+}

@@ -1,0 +1,157 @@
+"""Video models that are no Wan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .kind import FRAMES, HEIGHT, TWO_STREAMS, WIDTH, Kind, noise, seen_by_clip
+
+LTXV_SIZE = 4, 4, 4
+
+
+def cogvideo(**settings: Any) -> Callable[[dict], nn.Module]:
+    def architecture(common: dict) -> nn.Module:
+        from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
+
+        return CogVideoXTransformer3DModel(num_attention_heads=3, num_layers=4, time_embed_dim=64, **settings, **common)
+
+    return architecture
+
+
+def _predict2(common: dict) -> nn.Module:
+    from comfy.ldm.cosmos.predict2 import MiniTrainDIT
+
+    return MiniTrainDIT(
+        max_img_h=240,
+        max_img_w=240,
+        max_frames=128,
+        in_channels=16,
+        out_channels=16,
+        patch_spatial=2,
+        patch_temporal=1,
+        model_channels=256,
+        num_blocks=4,
+        pos_emb_cls="rope3d",
+        use_adaln_lora=True,
+        **common,
+    )
+
+
+def hunyuan(**settings: Any) -> Callable[[dict], nn.Module]:
+    def architecture(common: dict) -> nn.Module:
+        from comfy.ldm.hunyuan_video.model import HunyuanVideo, HunyuanVideoParams
+
+        v1 = TWO_STREAMS | {
+            "context_in_dim": 4096,
+            "theta": 256,
+            "patch_size": [1, 2, 2],
+            "byt5": False,
+            "meanflow": False,
+            "use_cond_type_embedding": False,
+            "vision_in_dim": None,
+            "meanflow_sum": False,
+        }
+        assert v1.keys() >= settings.keys()
+        known = HunyuanVideoParams.__dataclass_fields__
+        return HunyuanVideo(**{key: value for key, value in (v1 | settings).items() if key in known}, **common)
+
+    return architecture
+
+
+def _ltxv(common: dict) -> nn.Module:
+    from comfy.ldm.lightricks.model import LTXVModel
+
+    return LTXVModel(cross_attention_dim=128, attention_head_dim=4, num_layers=4, **common)
+
+
+def _ltxv_keyframes() -> dict:
+    """The last frame of the latent is a keyframe at video frame 9."""
+    height, width = LTXV_SIZE[1:]
+    at = torch.stack(torch.meshgrid(torch.tensor([9]), torch.arange(height), torch.arange(width), indexing="ij"))
+    start = at.flatten(1) * torch.tensor([[1], [32], [32]])
+    end = start + torch.tensor([[1], [32], [32]])
+    return {"keyframe_idxs": torch.stack((start, end), dim=-1)[None].float() if _new_coordinates() else start[None]}
+
+
+def _new_coordinates() -> bool:
+    """Whether keyframes of LTXV have a start and an end (later hosts) or one place."""
+    from comfy_extras.nodes_lt import LTXVAddGuide
+
+    return getattr(LTXVAddGuide, "PATCHIFIER", LTXVAddGuide).start_end
+
+
+def _ltxv_mask() -> Tensor:
+    """Half of the keyframe's tokens are dropped, as by a guide on a coarser grid."""
+    mask = torch.ones(1, 1, *LTXV_SIZE)
+    mask[:, :, -1, ::2] = -1
+    return mask
+
+
+KINDS = {
+    "CogVideoX 2B": Kind(cogvideo(use_learned_positional_embeddings=True)),
+    "CogVideoX 5B": Kind(cogvideo(use_rotary_positional_embeddings=True)),
+    "CogVideoX 1.5": Kind(
+        cogvideo(
+            use_rotary_positional_embeddings=True, patch_size_t=2, patch_bias=False, in_channels=32, ofs_embed_dim=64
+        )
+    ),
+    "Cosmos-Predict2": Kind(
+        _predict2, text_width=1024, keeps=("affline_scale_log_info", "affline_emb", "crossattn_emb")
+    ),
+    "HunyuanVideo": Kind(hunyuan(), lambda: {"pooled_output": noise(1, 768), "guidance": 6.0}),
+    "HunyuanVideo with a reference": Kind(
+        hunyuan(),
+        lambda: {
+            "pooled_output": noise(1, 768),
+            "ref_latent": noise(1, 16, 1, HEIGHT, WIDTH),
+            "guiding_frame_index": 0,
+        },
+        text_tokens=(6, 5),  # the host's own code fails on a reference with a batch above 1
+    ),
+    "HunyuanVideo 1.5": Kind(
+        hunyuan(
+            in_channels=65,
+            out_channels=32,
+            vec_in_dim=None,
+            context_in_dim=3584,
+            patch_size=[1, 1, 1],
+            depth=4,
+            depth_single_blocks=0,
+            guidance_embed=False,
+            byt5=True,
+            use_cond_type_embedding=True,
+            vision_in_dim=1152,
+            meanflow_sum=True,
+        ),
+        lambda: {
+            "pooled_output": noise(1, 768),
+            "conditioning_byt5small": noise(1, 3, 1472),
+            "clip_vision_output": seen_by_clip(),
+            "concat_latent_image": noise(1, 32, FRAMES, 4, 4),
+        },
+        text_width=3584,
+        channels=32,
+        size=(FRAMES, 4, 4),
+    ),
+    "LTXV": Kind(
+        _ltxv,
+        lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25},
+        channels=128,
+        size=LTXV_SIZE,
+    ),
+    "LTXV with keyframes": Kind(
+        _ltxv,
+        lambda: {
+            "attention_mask": torch.ones(1, 6, dtype=torch.int64),
+            "frame_rate": 25,
+            **_ltxv_keyframes(),
+        },
+        channels=128,
+        size=LTXV_SIZE,
+        noise_mask=_ltxv_mask,
+    ),
+}
