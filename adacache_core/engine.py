@@ -304,7 +304,7 @@ class Engine:
             probe = probe.clone() if len(keys) > 1 else probe
             old = self.cache.probe(("probe", key))
             if old is not None and old.shape == probe.shape:
-                self._measure(current, tape, probe, old)
+                self._measure(current, tape, probe, old.to(probe.device))
             self.cache.put_probe(("probe", key), probe)
 
     def _measure(self, current: _Evaluation, tape: Tape, probe: Tensor, old: Tensor) -> None:

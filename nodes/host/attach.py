@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
+from comfy.cli_args import args as host_arguments
 from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -52,7 +55,8 @@ class Attachment:
         run.register(guider.model_options)
         made = None
         try:
-            out = executor(*args, **kwargs)
+            with _varying_allocations():
+                out = executor(*args, **kwargs)
             made = fingerprint(out)
             return out
         except BaseException as error:
@@ -86,6 +90,20 @@ class Attachment:
             if wanted is not None and run.fingerprint is not None and _alike(wanted, run.fingerprint):
                 return run.report, _stopped(before)
         return self.finished[-1].report, "no run made this latent; this is the newest run of the AdaCache node"
+
+
+@contextmanager
+def _varying_allocations() -> Iterator[None]:
+    """Hosts from 0.34 on record what a model's forward allocates and replay it, which skipped blocks would break."""
+    before = getattr(host_arguments, "disable_comfy_compiler", None)
+    if before is None:
+        yield
+        return
+    host_arguments.disable_comfy_compiler = True
+    try:
+        yield
+    finally:
+        host_arguments.disable_comfy_compiler = before
 
 
 def _stopped(run: FinishedRun | None) -> str:

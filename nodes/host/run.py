@@ -20,7 +20,7 @@ from .families import Family, class_name, family_of
 KEY = "adacache"
 
 # BaseModel.apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-_OPTIONS_ARGUMENT = 5
+_CONTROL_ARGUMENT, _OPTIONS_ARGUMENT = 4, 5
 
 # The host's sampler functions that paying back brings nearer to the plain video (measured; ddim is euler there).
 # Those of higher order (uni_pc, ipndm, deis, lms) go on using the step that paid; they and all others are left alone.
@@ -88,6 +88,7 @@ class Run:
         arguments = [x, *args]
         positional = len(arguments) > _OPTIONS_ARGUMENT
         options = arguments[_OPTIONS_ARGUMENT] if positional else kwargs.get("transformer_options", {})
+        control = arguments[_CONTROL_ARGUMENT] if len(arguments) > _CONTROL_ARGUMENT else kwargs.get("control")
         module = executor.class_obj.diffusion_model
         module = getattr(module, "_orig_mod", module)
         replaced = options.get("patches_replace", {}).get("dit", {})
@@ -95,7 +96,7 @@ class Run:
             module,
             keys_of(options, len(x)),
             variant=frozenset(replaced),
-            signature=_signature(x, kwargs),
+            signature=(_sizes(x, kwargs), _hooks(executor.class_obj), control is None),
             grid=self.family.grid(module, x, kwargs),
             avoid={slot[1] for slot in replaced if slot[:1] == (self.family.slot,)},
         ) as tape:
@@ -141,7 +142,13 @@ def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:
     return keys if batch % len(keys) == 0 else [tuple(keys)]
 
 
-def _signature(x: Tensor, arguments: Mapping[str, Any]) -> Hashable:
+def _hooks(model: Any) -> Hashable:
+    """Which hooks (LoRAs of one conditioning, say) are on the weights now, and how strongly: keyframes change it."""
+    group = getattr(model.current_patcher, "current_hooks", None)
+    return () if group is None else tuple((hook.hook_ref, hook.strength) for hook in group.hooks)
+
+
+def _sizes(x: Tensor, arguments: Mapping[str, Any]) -> Hashable:
     """What decides the number of tokens: the latent, and extra inputs that are latents themselves."""
     extra = []
     for name, value in sorted(arguments.items()):

@@ -323,3 +323,28 @@ def holding_no_new_tensor() -> Iterator[Callable[[], list[Any]]]:
         assert [tuple(thing.shape) for thing in gc.get_objects() if issubclass(type(thing), Tensor)] == []
     finally:
         gc.unfreeze()
+
+
+WATCH = ((0.0, 4), (1.0, 1))  # a table that records every step and skips none
+
+
+def assert_right(tiny: Tiny, model: Any, adacache: Callable, run: Callable = sample) -> tuple[Witness, Any]:
+    """Watching changes nothing; where two of three steps are skipped, reuse is per-block and the report is true.
+
+    Args:
+        tiny: what is sampled; `model` is its MODEL with whatever is on it.
+        adacache: the fixture.
+        run: (tiny, model) -> the video.
+
+    Returns:
+        What was seen of the skipping run, and its report.
+    """
+    watching, _ = adacache(model, table=WATCH)
+    assert torch.equal(run(tiny, watching), run(tiny, model))
+    skipping, attachment = adacache(model, rate=3)
+    with Witness(tiny) as witness:
+        run(tiny, witness.watched(skipping))
+    report = attachment.finished[-1].report
+    assert row_of(report) == witness.row()
+    assert assert_reuse_is_per_block(tiny, witness) == sum(calls - ran for calls, ran in witness.row())
+    return witness, report

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from host.running import Witness, assert_reuse_is_per_block, blocks_of, percent_of, replay, row_of, sample
-
-WATCH = ((0.0, 4), (1.0, 1))  # records every step, skips none
+from host.running import WATCH, Witness, assert_reuse_is_per_block, blocks_of, percent_of, replay, row_of, sample
 
 
 def test_a_second_adacache_takes_the_place_of_the_first(tiny, adacache):
