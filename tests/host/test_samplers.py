@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from host.running import STEPS, Witness, assert_reuse_is_per_block, row_of, sample
+from host.running import STEPS, WATCH, Witness, assert_reuse_is_per_block, assert_right, row_of, sample
 
 WAN = "Wan t2v"
 
@@ -51,13 +51,24 @@ def test_of_steps_with_the_same_sigma_the_last_one_counts(step_of):
     assert step_of(0.8, [1.0, 0.8, 0.8, 0.5, 0.0]) == 2
 
 
-# A few of each kind: one evaluation a step, two, between the steps, drawn with noise, of its own choice.
-SAMPLERS = ["euler", "uni_pc", "dpmpp_2m_sde", "heun", "dpmpp_sde", "dpmpp_2s_ancestral", "dpm_adaptive"]
+# Of one evaluation a step, of two, with some between the steps, with noise, and with a choice of its own.
+SAMPLERS = (
+    *("euler", "euler_ancestral", "ddim", "ddpm", "lcm", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m_sde", "uni_pc"),
+    *("res_multistep", "er_sde", "sa_solver", "gradient_estimation", "ipndm", "deis", "lms"),
+    *("heun", "heunpp2", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde", "seeds_2", "seeds_3"),
+    *("dpm_fast", "dpm_adaptive"),
+)
+BY_THE_STEP = set(SAMPLERS) - {"dpm_fast", "dpm_adaptive"}  # which have steps of their own
+BACKWARDS = {"heunpp2"}  # looks ahead, and evaluates a step that it has left once more
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_watched_a_sampler_makes_the_same_video_and_skipping_it_computes_first_and_last_steps(name, tiny, adacache):
-    watching, _ = adacache(tiny(WAN).model, table=((0.0, 4), (1.0, 1)))
+    import comfy.samplers
+
+    if name not in comfy.samplers.SAMPLER_NAMES:
+        pytest.skip(f"this ComfyUI has no sampler {name}")
+    watching, _ = adacache(tiny(WAN).model, table=WATCH)
     assert torch.equal(sample(tiny(WAN), watching, sampler_name=name), sample(tiny(WAN), sampler_name=name))
 
     model, attachment = adacache(tiny(WAN).model, rate=3)
@@ -66,12 +77,23 @@ def test_watched_a_sampler_makes_the_same_video_and_skipping_it_computes_first_a
     report = attachment.finished[-1].report
     assert video.isfinite().all()
     assert row_of(report) == witness.row()
+    assert assert_reuse_is_per_block(tiny(WAN), witness) == sum(calls - ran for calls, ran in witness.row()) > 0
     assert report.computed <= 0.6 * report.total
     for record in report.evaluations:
         if record.step in (0, STEPS - 2, STEPS - 1):
             assert record.state == "computed", record
-    if name != "dpm_adaptive":  # which goes back and tries again
+    if name in BY_THE_STEP - BACKWARDS:
         assert {record.step for record in report.evaluations if record.state == "computed"} == {0, 1, 4, 7, 8}
+
+
+@pytest.mark.parametrize("scheduler", ["simple", "beta", "normal", "linear_quadratic", "sgm_uniform", "kl_optimal"])
+def test_schedulers(scheduler, tiny, adacache):
+    def run(tiny_model, model):
+        return sample(tiny_model, model, scheduler=scheduler)
+
+    witness, report = assert_right(tiny(WAN), tiny(WAN).model, adacache, run)
+    assert len(witness.row()) == report.total == STEPS
+    assert report.computed == 5
 
 
 def test_the_second_evaluation_of_a_step_is_reused_as_the_steps_between_are(tiny, adacache):
@@ -131,7 +153,7 @@ def with_windows(model, schedule):
 def test_each_context_window_reuses_what_it_made_itself(tiny, adacache):
     long = torch.zeros(1, 16, 8, 7, 5)
     windowed = with_windows(tiny(WAN).model, "standard_static")
-    watching, _ = adacache(windowed, table=((0.0, 4), (1.0, 1)))
+    watching, _ = adacache(windowed, table=WATCH)
     assert torch.equal(sample(tiny(WAN), watching, latent=long), sample(tiny(WAN), windowed, latent=long))
 
     model, attachment = adacache(windowed, rate=3)
