@@ -86,6 +86,31 @@ def test_a_compiled_model_really_skips_its_blocks_with_two_graphs_and_no_more(
     torch.testing.assert_close(video, sample(tiny(kind), eager), rtol=0, atol=1e-4 * video.abs().max().item())
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_blocks_that_are_compiled_one_by_one_are_skipped_like_others(backend, ours_first, tiny, adacache):
+    import torch._dynamo
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    torch._dynamo.reset()
+    wan = tiny("Wan VACE")
+    keys = [f"diffusion_model.{name}" for name in blocks_of(wan.module)]
+
+    def compiled(model):
+        model = model.clone()
+        set_torch_compile_wrapper(model, backend, keys=keys)
+        return model
+
+    ours, _ = adacache(wan.model, rate=3)
+    eager = sample(wan, ours)
+    both = compiled(ours) if ours_first else adacache(compiled(wan.model), rate=3)[0]
+    with Witness(wan) as witness:
+        video = sample(wan, witness.watched(both))
+    assert [bool(ran) for _, ran in witness.row()] == [step in (0, 1, 4, 7, 8) for step in range(9)]
+    torch.testing.assert_close(video, eager, rtol=0, atol=1e-4 * eager.abs().max().item())
+    assert torch.equal(sample(wan, adacache(compiled(wan.model), table=WATCH)[0]), sample(wan, compiled(wan.model)))
+
+
 def passes_on(args, extra):
     return extra["original_block"](args)
 
