@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **cha
         model: a patched clone of its MODEL, else that itself.
         latent: another than its own.
         changes: other arguments of the host's function.
+
+    Returns:
+        The video; with sound, that and the sound in a row.
     """
     import comfy.sample
 
@@ -46,10 +50,15 @@ def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **cha
     }
     try:
         with torch.inference_mode():
-            return comfy.sample.sample(model or tiny.model, **(settings | changes))
+            return joined(comfy.sample.sample(model or tiny.model, **(settings | changes)))
     finally:
         for name in tiny.kind.keeps:
             vars(tiny.module).pop(name, None)
+
+
+def joined(latent: Any) -> Tensor:
+    """A latent as it is, or the several of a NestedTensor in one row."""
+    return torch.cat([part.flatten() for part in latent.unbind()]) if hasattr(latent, "tensors") else latent
 
 
 def percent_of(tiny: Tiny, step: int) -> float:
@@ -78,9 +87,15 @@ def blocks_of(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def head_of(tiny: Tiny) -> nn.Module:
-    """What behind the blocks is a module."""
+    """What behind the blocks is a module (of several, the first)."""
     names = (tiny.kind.head, "head", "final_layer", "norm_final", "norm_out", "final_linear", "out_layer")
     return next(getattr(tiny.module, name) for name in names if name and hasattr(tiny.module, name))
+
+
+def heads_of(tiny: Tiny) -> list[nn.Module]:
+    """That of the sound, too, if it has its own."""
+    sound = tiny.kind.sound_head
+    return [head_of(tiny), *([getattr(tiny.module, sound)] if sound else [])]
 
 
 def patch_of(module: nn.Module) -> tuple[int, int, int]:
@@ -91,14 +106,37 @@ def patch_of(module: nn.Module) -> tuple[int, int, int]:
     return (getattr(module, "patch_size_t", None) or 1, patch, patch) if isinstance(patch, int) else tuple(patch)
 
 
-def stream_in(tiny: Tiny, args: tuple, kwargs: dict) -> Tensor:
+# Hidden states; of a model with two streams a list of both. Their batch is in front, wherever the model has it.
+Streams = Tensor | list[Tensor]
+
+
+def each(streams: Streams) -> list[Tensor]:
+    return [streams] if isinstance(streams, Tensor) else list(streams)
+
+
+def stream_in(tiny: Tiny, args: tuple, kwargs: dict) -> Streams:
     """The hidden states among the arguments of one of the first blocks."""
     names = ("img", "hidden_states", "image_tokens")
-    return args[tiny.kind.argument] if args else next(kwargs[name] for name in names if name in kwargs)
+    given = args[tiny.kind.argument] if args else next(kwargs[name] for name in names if name in kwargs)
+    return _batch_first(tiny, given) if isinstance(given, Tensor) else list(given)
 
 
-def stream_out(tiny: Tiny, output: Any) -> Tensor:
-    return output if isinstance(output, Tensor) else output[tiny.kind.output]
+def stream_out(tiny: Tiny, output: Any) -> Streams:
+    if tiny.kind.sound_head:
+        return list(output)
+    return _batch_first(tiny, output if isinstance(output, Tensor) else output[tiny.kind.output])
+
+
+def _batch_first(tiny: Tiny, stream: Tensor) -> Tensor:
+    return stream[None] if tiny.kind.batch is None else stream.movedim(tiny.kind.batch, 0)
+
+
+def _as_the_model_has_it(tiny: Tiny, stream: Tensor) -> Tensor:
+    return stream[0] if tiny.kind.batch is None else stream.movedim(0, tiny.kind.batch)
+
+
+def _cloned(thing: Any) -> Any:
+    return tree_map_only(Tensor, Tensor.clone, thing)
 
 
 @dataclass
@@ -110,16 +148,20 @@ class Call:
         arguments: (args, kwargs), tensors cloned.
         ran: how often each block and each module between blocks ran.
         entered, left: block name -> hidden states before and after it, cloned at once.
-        head_in: what the head got; output: what the model returned.
+        heads: what each head got; output: what the model returned, of several latents a list.
     """
 
     evaluation: int
     arguments: tuple[tuple, dict]
     ran: Counter = field(default_factory=Counter)
-    entered: dict[str, Tensor] = field(default_factory=dict)
-    left: dict[str, Tensor] = field(default_factory=dict)
-    head_in: Tensor | None = None
-    output: Tensor | None = None
+    entered: dict[str, Streams] = field(default_factory=dict)
+    left: dict[str, Streams] = field(default_factory=dict)
+    heads: list[Tensor] = field(default_factory=list)
+    output: Streams | None = None
+
+    @property
+    def head_in(self) -> Tensor:
+        return self.heads[0]
 
     @property
     def computed(self) -> bool:
@@ -157,11 +199,11 @@ class Witness:
         hook(module.register_forward_pre_hook(self._begin, with_kwargs=True))
         hook(module.register_forward_hook(self._end))
         for name, block in blocks_of(module).items():
-            hook(block.register_forward_pre_hook(self._enter(name), with_kwargs=True))
-            hook(block.register_forward_hook(self._leave(name)))
+            hook(on_call(block, self._enter(name), self._leave(name), self.tiny.kind.method))
         for path in self.tiny.kind.between:
             hook(module.get_submodule(path).register_forward_pre_hook(self._count(path)))
-        hook(head_of(self.tiny).register_forward_pre_hook(self._head))
+        for head in heads_of(self.tiny):
+            hook(head.register_forward_pre_hook(self._head))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -178,21 +220,21 @@ class Witness:
         return executor(*args, **kwargs)
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        self.calls.append(Call(self.evaluations - 1, tree_map_only(Tensor, Tensor.clone, (args, kwargs))))
+        self.calls.append(Call(self.evaluations - 1, _cloned((args, kwargs))))
 
-    def _end(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        self.calls[-1].output = output.clone()
+    def _end(self, module: nn.Module, args: tuple, output: Streams) -> None:
+        self.calls[-1].output = _cloned(output)
 
     def _enter(self, name: str) -> Any:
         def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
             self.calls[-1].ran[name] += 1
-            self.calls[-1].entered[name] = stream_in(self.tiny, args, kwargs).clone()
+            self.calls[-1].entered[name] = _cloned(stream_in(self.tiny, args, kwargs))
 
         return hook
 
     def _leave(self, name: str) -> Any:
         def hook(block: nn.Module, args: tuple, output: Any) -> None:
-            self.calls[-1].left[name] = stream_out(self.tiny, output).clone()
+            self.calls[-1].left[name] = _cloned(stream_out(self.tiny, output))
 
         return hook
 
@@ -203,7 +245,8 @@ class Witness:
         return hook
 
     def _head(self, module: nn.Module, args: tuple) -> None:
-        self.calls[-1].head_in = args[0].clone()
+        given = args[0][None] if self.tiny.kind.batch is None else args[0]
+        self.calls[-1].heads.append(given.clone())
 
 
 def row_of(report: Any) -> list[tuple[int, int]]:
@@ -220,23 +263,23 @@ class _Enough(Exception):
     """The embedding is known; the rest of the call is not wanted."""
 
 
-def replay(tiny: Tiny, call: Call) -> Tensor:
+def replay(tiny: Tiny, call: Call) -> Streams:
     """The output of the unpatched model on a call's own arguments."""
     with torch.inference_mode():
-        args, kwargs = tree_map_only(Tensor, Tensor.clone, call.arguments)
+        args, kwargs = _cloned(call.arguments)
         return tiny.module(*args, **kwargs)
 
 
-def embedded(tiny: Tiny, call: Call) -> Tensor:
+def embedded(tiny: Tiny, call: Call) -> Streams:
     """What the unpatched model hands to its first block on a call's own arguments."""
     found = []
 
     def stop(block: nn.Module, args: tuple, kwargs: dict) -> None:
-        found.append(stream_in(tiny, args, kwargs).clone())
+        found.append(_cloned(stream_in(tiny, args, kwargs)))
         raise _Enough
 
     first = next(iter(blocks_of(tiny.module).values()))
-    handle = first.register_forward_pre_hook(stop, with_kwargs=True)
+    handle = on_call(first, stop, method=tiny.kind.method)
     try:
         replay(tiny, call)
     except _Enough:
@@ -246,13 +289,21 @@ def embedded(tiny: Tiny, call: Call) -> Tensor:
     return found[0]
 
 
-def held(tiny: Tiny, last: Call, x: Tensor) -> Tensor:
-    """Per-block reuse, behind the blocks: `x` plus what each block, with what follows it, added in the call `last`."""
-    end = list(last.left.values())[-1] if tiny.kind.head == "" else last.head_in
+def held(tiny: Tiny, last: Call, streams: Streams) -> list[Tensor]:
+    """Per-block reuse, behind the blocks: `streams` plus what each block, with what follows it, added in `last`."""
+    ends = each(list(last.left.values())[-1]) if tiny.kind.head == "" else last.heads
+    return [_held(x, [each(given)[n] for given in last.entered.values()], ends[n]) for n, x in enumerate(each(streams))]
+
+
+def _held(x: Tensor, entered: list[Tensor], end: Tensor) -> Tensor:
+    if end.numel() == x.numel():  # some heads get the tokens in rows and columns
+        shape, end = end.shape, end.reshape(x.shape)
+    else:
+        shape = end.shape
     tokens = min(x.shape[1], end.shape[1])
-    blocks = [stream for stream in last.entered.values() if stream.shape == x.shape]
+    blocks = [stream for stream in entered if stream.shape == x.shape]
     streams = [stream[:, -tokens:].double() for stream in (*blocks, end)]  # references are cut off in front
-    return x[:, -tokens:].double() + sum(after - before for before, after in pairwise(streams))
+    return (x[:, -tokens:].double() + sum(after - before for before, after in pairwise(streams))).reshape(shape)
 
 
 def assert_reuse_is_per_block(tiny: Tiny, witness: Witness) -> int:
@@ -271,53 +322,85 @@ def assert_reuse_is_per_block(tiny: Tiny, witness: Witness) -> int:
         place = call.window or number - first
         if call.computed:
             last[place] = call
-            assert torch.equal(replay(tiny, call), call.output)
+            assert all(map(torch.equal, each(replay(tiny, call)), each(call.output)))
             continue
         reused += 1
         dtype = call.head_in.dtype
         rounding = 2 * torch.finfo(dtype).eps
-        expected = held(tiny, last[place], embedded(tiny, call)).to(dtype)
+        expected = [stream.to(dtype) for stream in held(tiny, last[place], embedded(tiny, call))]
         if tiny.kind.head != "":
-            assert (call.head_in - expected).abs().max() <= rounding * expected.abs().max()
-        with with_hook(_behind_the_blocks(tiny, expected)):
-            output = replay(tiny, call)
-        error = error_of(call.output, output)
-        assert error <= 4 * rounding
-        witness.error = max(witness.error, error)
+            for given, stream in zip(call.heads, expected, strict=True):
+                assert (given - stream).abs().max() <= rounding * stream.abs().max()
+        with with_hook(*_behind_the_blocks(tiny, expected)):
+            outputs = replay(tiny, call)
+        for made, output in zip(each(call.output), each(outputs), strict=True):
+            error = error_of(made, output)
+            assert error <= 4 * rounding
+            witness.error = max(witness.error, error)
     return reused
 
 
-def _behind_the_blocks(tiny: Tiny, stream: Tensor) -> Any:
-    """Puts these hidden states in place of what comes out of the blocks; returns a handle."""
+def _behind_the_blocks(tiny: Tiny, streams: list[Tensor]) -> list[Any]:
+    """Puts these hidden states in place of what comes out of the blocks; returns handles."""
     if tiny.kind.head != "":
-        return head_of(tiny).register_forward_pre_hook(lambda head, args: (stream, *args[1:]))
+        given = streams if tiny.kind.batch is not None else [stream[0] for stream in streams]
+        return [
+            head.register_forward_pre_hook(lambda head, args, stream=stream: (stream, *args[1:]))
+            for head, stream in zip(heads_of(tiny), given, strict=True)
+        ]
     last_block = list(blocks_of(tiny.module).values())[-1]
 
     def replaced(block: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        return torch.cat([output[:, : -stream.shape[1]], stream], dim=1)
+        (stream,), output = streams, _batch_first(tiny, output)
+        return _as_the_model_has_it(tiny, torch.cat([output[:, : -stream.shape[1]], stream], dim=1))
 
-    return last_block.register_forward_hook(replaced)
+    return [last_block.register_forward_hook(replaced)]
 
 
-def raising(module: nn.Module, error: BaseException, at: int) -> Any:
+def on_call(module: nn.Module, enter: Callable, leave: Callable | None = None, method: str = "forward") -> Any:
+    """Hooks on a method of a module, called (module, args, kwargs) and (module, args, output); returns a handle."""
+    if method == "forward":
+        handles = [module.register_forward_pre_hook(enter, with_kwargs=True)]
+        if leave is not None:
+            handles.append(module.register_forward_hook(leave))
+        return SimpleNamespace(remove=lambda: [handle.remove() for handle in handles])
+    before, called = vars(module).get(method), getattr(module, method)
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        enter(module, args, kwargs)
+        output = called(*args, **kwargs)
+        if leave is not None:
+            leave(module, args, output)
+        return output
+
+    def remove() -> None:
+        vars(module).pop(method)
+        vars(module).update({} if before is None else {method: before})
+
+    vars(module)[method] = hooked
+    return SimpleNamespace(remove=remove)
+
+
+def raising(module: nn.Module, error: BaseException, at: int, method: str = "forward") -> Any:
     """Makes the module raise when it is entered for the `at`-th time, from 1; returns a handle."""
     times = 0
 
-    def hook(module: nn.Module, args: tuple) -> None:
+    def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
         nonlocal times
         times += 1
         if times == at:
             raise error
 
-    return module.register_forward_pre_hook(hook)
+    return on_call(module, hook, method=method)
 
 
 @contextmanager
-def with_hook(handle: Any) -> Iterator[None]:
+def with_hook(*handles: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

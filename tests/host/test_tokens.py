@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import gc
+import math
 from itertools import pairwise
 
 import pytest
 import torch
-from host.running import STEPS, Witness, blocks_of, holding_no_new_tensor, patch_of, sample, stream_in, with_hook
+from host.running import (
+    STEPS,
+    Witness,
+    blocks_of,
+    each,
+    holding_no_new_tensor,
+    on_call,
+    patch_of,
+    sample,
+    stream_in,
+    with_hook,
+)
 from host.tiny import KINDS, Kind
 from host.tiny.wan import wan
 from torch import Tensor
@@ -37,31 +49,40 @@ def first_call(tiny_model):
 def stack_input(tiny_model, x, args, kwargs):
     seen = []
     block = next(iter(blocks_of(tiny_model.module).values()))
-    hook = block.register_forward_pre_hook(
-        lambda block, args, kwargs: seen.append(stream_in(tiny_model, args, kwargs).clone()), with_kwargs=True
+    hook = on_call(
+        block,
+        lambda block, args, kwargs: seen.append(each(stream_in(tiny_model, args, kwargs))[0].clone()),
+        method=tiny_model.kind.method,
     )
     with with_hook(hook), torch.inference_mode():
         tiny_model.model.model.apply_model(x, *args, **kwargs)
     return seen[0]
 
 
+def video_in(x, kwargs):
+    """A view of the video in a latent as the model gets it: (batch, channels, frames, height, width)."""
+    if len(kwargs.get("latent_shapes", ())) > 1:  # with the sound behind it, all in a row
+        shape = kwargs["latent_shapes"][0][1:]
+        return x[:, 0, : math.prod(shape)].unflatten(1, shape)
+    return x.view(*x.shape[:2], -1, *x.shape[-2:])  # a picture is a video of one frame
+
+
 @with_grid
 def test_a_change_at_one_place_of_the_latent_moves_exactly_the_token_that_the_grid_says(kind, tiny, pack):
     x, args, kwargs = first_call(tiny(kind))
-    before, shape = stack_input(tiny(kind), x, args, kwargs).flatten(1, -2), x.shape
+    before = stack_input(tiny(kind), x, args, kwargs).flatten(1, -2)
     family = pack.nodes.host.families.family_of(tiny(kind).module)
     grid = family.grid(tiny(kind).module, x, kwargs)
     assert grid.fits(before.shape[1])
 
     patch = patch_of(tiny(kind).module)
-    x = x.view(*x.shape[:2], -1, *x.shape[-2:])  # a picture is a video of one frame
-    frames, height, width = x.shape[2:]
+    frames, height, width = video_in(x, kwargs).shape[2:]
     columns = -(-width // patch[2])
     # Not at row or column 0: an odd size is padded with these.
     for frame, row, column in ((0, 1, 1), (frames // 2, height - 1, 1), (frames - 1, 1, width - 1)):
         moved = x.clone()
-        moved[:, :, frame, row, column] += 1
-        after = stack_input(tiny(kind), moved.view(shape), args, kwargs)
+        video_in(moved, kwargs)[:, :, frame, row, column] += 1
+        after = stack_input(tiny(kind), moved, args, kwargs)
         after = after.flatten(1, -2)
         tokens = (after != before).any(dim=-1).any(dim=0).nonzero().flatten().tolist()
         position = row // patch[1] * columns + column // patch[2]
@@ -86,7 +107,7 @@ def test_motion_is_measured_where_the_frames_are_known_and_the_report_says_so_wh
     for call in witness.calls:
         if call.computed:
             name = blocks[depth // 2]
-            added = (call.left[name] - call.entered[name]).flatten(1, -2)
+            added = (each(call.left[name])[0] - each(call.entered[name])[0]).flatten(1, -2)
             if kind not in WITHOUT_GRID:
                 added = added[:, grid.begin(added.shape[1]) :][:, : grid.frames * grid.positions]
             probes.setdefault(call.evaluation, []).append(added)
@@ -117,7 +138,7 @@ def test_blocks_that_work_in_place_are_among_those_tested(kind, tiny):
     before = []
 
     def enter(block, args, kwargs):
-        given = stream_in(tiny(kind), args, kwargs)
+        given = each(stream_in(tiny(kind), args, kwargs))[0]
         before.append((given, given.clone()))
 
     with with_hook(block.register_forward_pre_hook(enter, with_kwargs=True)):

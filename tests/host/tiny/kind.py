@@ -1,7 +1,7 @@
 """What a tiny model is and how the host's own loader makes it.
 
-Everything is what the loader makes, but for three encoders of sound and faces (HuMo's, Animate's): they have
-fixed widths of thousands and lie far in front of the blocks, so stand-ins take their places.
+Everything is what the loader makes, but for some encoders of sound, faces and texts (HuMo's, Animate's, Anima's):
+they have fixed widths of thousands and lie far in front of the blocks, so stand-ins take their places.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +24,14 @@ class Tiny:
 
     Attributes:
         model: the host's ModelPatcher.
-        latent: zeros, (1, channels, frames, height, width).
+        latent: zeros, (1, channels, frames, height, width); with sound, that and the sound's in a NestedTensor.
         positive, negative: CONDITIONING.
         noise_mask: of the latent, or None.
         kind: what it was made from.
     """
 
     model: Any
-    latent: Tensor
+    latent: Any
     positive: list
     negative: list
     noise_mask: Tensor | None
@@ -56,8 +57,14 @@ class Kind:
         head: name of the head, where it is none of the usual ones; "" if the stack ends with its last block.
         argument: place of the hidden states among the positional arguments of the first blocks.
         output: their place in the tuple that these return.
+        batch: which dimension of the hidden states is their batch, None if they have none.
+        method: the method of a block that the model calls.
+        sound: shape of the sound's latent, without its batch, if the model makes sound, too; its stream comes second.
+        sound_head: name of the head of that stream, if it has its own.
         keeps: attributes in which the host's own code leaves tensors of a call.
         stand_ins: submodules, by name, that are not what the loader makes.
+        sizes: what the loader shall take for found out, where it takes the sizes of the real models for granted or
+            reads them from a file's metadata.
     """
 
     architecture: Callable[[dict], nn.Module]
@@ -71,26 +78,46 @@ class Kind:
     head: str | None = None
     argument: int = 0
     output: int = 0
+    batch: int | None = 0
+    method: str = "forward"
+    sound: tuple[int, ...] = ()
+    sound_head: str = ""
     keeps: tuple[str, ...] = ()
     stand_ins: dict[str, Callable[[], nn.Module]] = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=dict)
 
     def build(self, dtype: torch.dtype = torch.float32) -> Tiny:
         """Through `load_diffusion_model_state_dict`, then computing in `dtype` (a CPU would compute in float32)."""
         import comfy.ops
         import comfy.sd
 
+        if self.sound:
+            import comfy.nested_tensor
+
         settings = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32, "device": "meta"}
         weights = fill(self.architecture(settings), blank=tuple(self.stand_ins))
-        model = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
+        with self._told_sizes():
+            model = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
         model.model.manual_cast_dtype = None
         for name, stand_in in self.stand_ins.items():
             setattr(model.model.diffusion_model, name, stand_in())
         generator = torch.Generator().manual_seed(7)
         texts = (torch.randn(1, tokens, self.text_width, generator=generator) for tokens in self.text_tokens)
         positive, negative = ([[text, self.extras()]] for text in texts)
-        latent = torch.zeros(1, self.channels, *self.size)
+        latent: Any = torch.zeros(1, self.channels, *self.size)
+        if self.sound:
+            latent = comfy.nested_tensor.NestedTensor([latent, torch.zeros(1, *self.sound)])
         noise_mask = None if self.noise_mask is None else self.noise_mask()
         return Tiny(model, latent, positive, negative, noise_mask, self)
+
+    def _told_sizes(self) -> Any:
+        """A context in which the loader finds out `sizes` beside what it finds by itself."""
+        import comfy.model_detection
+
+        detect = comfy.model_detection.detect_unet_config
+        return mock.patch.object(
+            comfy.model_detection, "detect_unet_config", lambda *args, **kwargs: detect(*args, **kwargs) | self.sizes
+        )
 
 
 def fill(module: nn.Module, blank: tuple[str, ...] = ()) -> dict[str, Tensor]:
