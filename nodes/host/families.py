@@ -70,6 +70,15 @@ def _predict2_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, An
     return Grid(*_patched(latent, (module.patch_temporal, module.patch_spatial, module.patch_spatial)))
 
 
+def _mochi_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    return Grid(*_patched(latent, (1, module.patch_size, module.patch_size)))
+
+
+def _kandinsky_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    # The same model makes pictures, whose latent has no frames.
+    return Grid(*_patched(latent, module.patch_size[5 - latent.ndim :]))
+
+
 def _flux_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
     return Grid(*_patched(latent, (module.patch_size, module.patch_size)))
 
@@ -137,6 +146,34 @@ FAMILIES = (
         classes=("comfy.ldm.lightricks.model.LTXVModel",),
         layout=StackLayout(("transformer_blocks",), "norm_out", stream="x"),
         grid=_ltxv_grid,
+    ),
+    Family(
+        name="Anima",
+        classes=("comfy.ldm.anima.model.Anima",),
+        layout=StackLayout(("blocks",), "final_layer"),
+        grid=_predict2_grid,
+        slot="",
+    ),
+    Family(
+        # Between the blocks it adds a position embedding, also in front of the first: so a block stands in for all.
+        name="Cosmos 1",
+        classes=("comfy.ldm.cosmos.model.GeneralDIT",),
+        layout=StackLayout(("blocks",), (), batch=3),
+        grid=_predict2_grid,
+        slot="",
+    ),
+    Family(
+        name="Mochi",
+        classes=("comfy.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint",),
+        layout=StackLayout(("blocks",), "final_layer"),
+        grid=_mochi_grid,
+    ),
+    Family(
+        name="Kandinsky 5",
+        classes=("comfy.ldm.kandinsky5.model.Kandinsky5",),
+        layout=StackLayout(("visual_transformer_blocks",), "out_layer"),
+        grid=_kandinsky_grid,
+        slot="",
     ),
     Family(
         name="Flux",

@@ -22,23 +22,96 @@ def cogvideo(**settings: Any) -> Callable[[dict], nn.Module]:
     return architecture
 
 
+_PREDICT2 = {
+    "max_img_h": 240,
+    "max_img_w": 240,
+    "max_frames": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_spatial": 2,
+    "patch_temporal": 1,
+    "model_channels": 256,
+    "num_blocks": 4,
+    "pos_emb_cls": "rope3d",
+    "use_adaln_lora": True,
+}
+
+
 def _predict2(common: dict) -> nn.Module:
     from comfy.ldm.cosmos.predict2 import MiniTrainDIT
 
-    return MiniTrainDIT(
-        max_img_h=240,
-        max_img_w=240,
-        max_frames=128,
-        in_channels=16,
-        out_channels=16,
-        patch_spatial=2,
-        patch_temporal=1,
-        model_channels=256,
-        num_blocks=4,
-        pos_emb_cls="rope3d",
-        use_adaln_lora=True,
-        **common,
-    )
+    return MiniTrainDIT(**_PREDICT2, **common)
+
+
+def _anima(common: dict) -> nn.Module:
+    from comfy.ldm.anima.model import Anima
+
+    return Anima(**_PREDICT2, **common)
+
+
+# The host's loader knows one size of each of these.
+_MOCHI = {
+    "patch_size": 2,
+    "in_channels": 12,
+    "depth": 4,
+    "num_heads": 2,
+    "hidden_size_x": 24,
+    "hidden_size_y": 16,
+    "mlp_ratio_x": 512.0,  # blocks insist on their 12288
+    "mlp_ratio_y": 4.0,
+    "learn_sigma": False,
+    "use_t5": True,
+    "t5_feat_dim": 64,
+    "qk_norm": True,
+    "qkv_bias": False,
+    "timestep_scale": 1000.0,
+}
+_KANDINSKY = {
+    "in_text_dim": 64,
+    "time_dim": 64,
+    "model_dim": 64,
+    "ff_dim": 128,
+    "num_visual_blocks": 4,
+    "axes_dims": (8, 12, 12),
+}
+_COSMOS = {
+    "max_img_h": 240,
+    "max_img_w": 240,
+    "max_frames": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_spatial": 2,
+    "patch_temporal": 1,
+    "model_channels": 96,
+    "num_blocks": 4,
+    "num_heads": 4,
+    "block_x_format": "THWBD",
+    "crossattn_emb_channels": 64,
+    "pos_emb_cls": "rope3d",
+    "affline_emb_norm": True,
+    "use_adaln_lora": True,
+    "adaln_lora_dim": 16,
+    "extra_per_block_abs_pos_emb": True,
+    "extra_per_block_abs_pos_emb_type": "learnable",
+}
+
+
+def _mochi(common: dict) -> nn.Module:
+    from comfy.ldm.genmo.joint_model.asymm_models_joint import AsymmDiTJoint
+
+    return AsymmDiTJoint(**_MOCHI, **common)
+
+
+def _kandinsky(common: dict) -> nn.Module:
+    from comfy.ldm.kandinsky5.model import Kandinsky5
+
+    return Kandinsky5(**_KANDINSKY, **common)
+
+
+def _cosmos(common: dict) -> nn.Module:
+    from comfy.ldm.cosmos.model import GeneralDIT
+
+    return GeneralDIT(**_COSMOS, **common)
 
 
 def hunyuan(**settings: Any) -> Callable[[dict], nn.Module]:
@@ -102,6 +175,22 @@ KINDS = {
     "Cosmos-Predict2": Kind(
         _predict2, text_width=1024, keeps=("affline_scale_log_info", "affline_emb", "crossattn_emb")
     ),
+    "Anima": Kind(
+        _anima,
+        text_width=1024,
+        size=(1, HEIGHT, WIDTH),
+        keeps=("affline_scale_log_info", "affline_emb", "crossattn_emb"),
+        stand_ins={"llm_adapter": nn.Identity},
+    ),
+    "Cosmos 1": Kind(_cosmos, text_width=64, head="", batch=3, sizes=_COSMOS),
+    "Mochi": Kind(
+        _mochi,
+        lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64)},
+        text_width=64,
+        channels=12,
+        sizes=_MOCHI,
+    ),
+    "Kandinsky 5": Kind(_kandinsky, lambda: {"pooled_output": noise(1, 768)}, text_width=64, sizes=_KANDINSKY),
     "HunyuanVideo": Kind(hunyuan(), lambda: {"pooled_output": noise(1, 768), "guidance": 6.0}),
     "HunyuanVideo with a reference": Kind(
         hunyuan(),
