@@ -38,15 +38,15 @@ class Family:
     slot: str = "double_block"
 
 
-def _patched(latent: Tensor, patch: Sequence[int]) -> tuple[int, int]:
-    """Frames and tokens per frame of a latent (batch, channels, [frames,] height, width)."""
-    sizes = [-(-size // side) for size, side in zip(latent.shape[2:], patch, strict=True)]
+def _patched(shape: Sequence[int], patch: Sequence[int]) -> tuple[int, int]:
+    """Frames and tokens per frame of a latent of the shape (batch, channels, [frames,] height, width)."""
+    sizes = [-(-size // side) for size, side in zip(shape[2:], patch, strict=True)]
     frames, height, width = [1, *sizes] if len(sizes) == 2 else sizes
     return frames, height * width
 
 
 def _patches(module: nn.Module, latent: Tensor) -> tuple[int, int]:
-    return _patched(latent, module.patch_size)
+    return _patched(latent.shape, module.patch_size)
 
 
 def _wan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
@@ -63,24 +63,42 @@ def _scail_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any])
 
 
 def _cogvideo_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    return Grid(*_patched(latent, (module.patch_size_t or 1, module.patch_size, module.patch_size)))
+    return Grid(*_patched(latent.shape, (module.patch_size_t or 1, module.patch_size, module.patch_size)))
 
 
 def _predict2_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    return Grid(*_patched(latent, (module.patch_temporal, module.patch_spatial, module.patch_spatial)))
+    return Grid(*_patched(latent.shape, (module.patch_temporal, module.patch_spatial, module.patch_spatial)))
+
+
+def _packed_video(latent: Tensor, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of the video in a latent in which it and the sound lie in a row."""
+    shapes = arguments.get("latent_shapes", (latent.shape,))
+    return tuple(shapes[0])
+
+
+def _ltx2_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    # As for LTXV; the sound is a stream of its own.
+    frames, height, width = _packed_video(latent, arguments)[2:]
+    return Grid(frames, height * width)
+
+
+def _minimax_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    # Text, references and the sound come first.
+    frames, positions = _patched(_packed_video(latent, arguments), module.patch_size)
+    return Grid(frames, positions, start=-frames * positions)
 
 
 def _mochi_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    return Grid(*_patched(latent, (1, module.patch_size, module.patch_size)))
+    return Grid(*_patched(latent.shape, (1, module.patch_size, module.patch_size)))
 
 
 def _kandinsky_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
     # The same model makes pictures, whose latent has no frames.
-    return Grid(*_patched(latent, module.patch_size[5 - latent.ndim :]))
+    return Grid(*_patched(latent.shape, module.patch_size[5 - latent.ndim :]))
 
 
 def _flux_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    return Grid(*_patched(latent, (module.patch_size, module.patch_size)))
+    return Grid(*_patched(latent.shape, (module.patch_size, module.patch_size)))
 
 
 def _hunyuan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
@@ -107,6 +125,13 @@ FAMILIES = (
             "comfy.ldm.wan.model_animate.AnimateWanModel",
         ),
         layout=StackLayout(("blocks",), "head", stream="x"),
+        grid=_wan_grid,
+    ),
+    Family(
+        # In step with the video's blocks runs a branch for the pose, of which nothing is left behind them.
+        name="Wan Animate 2",
+        classes=("comfy.ldm.wan.model_animate2.WanAnimate2Model",),
+        layout=StackLayout(("blocks",), "head", method="forward_gen"),
         grid=_wan_grid,
     ),
     Family(
@@ -174,6 +199,21 @@ FAMILIES = (
         layout=StackLayout(("visual_transformer_blocks",), "out_layer"),
         grid=_kandinsky_grid,
         slot="",
+    ),
+    Family(
+        name="LTX-2",
+        classes=("comfy.ldm.lightricks.av_model.LTXAVModel",),
+        # Of the sound a reference is cut off in front of its head.
+        layout=StackLayout(
+            ("transformer_blocks",), (Head("norm_out"), Head("audio_norm_out", takes="last")), streams=2
+        ),
+        grid=_ltx2_grid,
+    ),
+    Family(
+        name="MiniMax-H3",
+        classes=("comfy.ldm.minimax.model.MiniMaxH3Model",),
+        layout=StackLayout(("blocks",), "final_layer", batch=None),
+        grid=_minimax_grid,
     ),
     Family(
         name="Flux",

@@ -26,7 +26,7 @@ from host.tiny import KINDS
 
 LOW_PRECISION = [
     (kind, dtype)
-    for kind in ("Wan t2v", "Wan VACE", "HunyuanVideo", "LTXV")
+    for kind in ("Wan t2v", "Wan VACE", "HunyuanVideo", "LTXV", "LTX-2", "Cosmos 1")
     for dtype in (torch.bfloat16, torch.float16)
 ]
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from host.running import WATCH, Witness, assert_reuse_is_per_block, blocks_of, percent_of, replay, row_of, sample
+from host.running import (
+    WATCH,
+    Witness,
+    assert_reuse_is_per_block,
+    blocks_of,
+    on_call,
+    percent_of,
+    replay,
+    row_of,
+    sample,
+    with_hook,
+)
+from host.tiny.kind import noise
 
 
 def test_a_second_adacache_takes_the_place_of_the_first(tiny, adacache):
@@ -119,7 +131,7 @@ def skips(args, extra):
     return {key: args[key] for key in ("img", "txt") if key in args}
 
 
-@pytest.mark.parametrize("kind", ["Wan VACE", "HunyuanVideo", "LTXV"])
+@pytest.mark.parametrize("kind", ["Wan VACE", "Wan Animate 2", "HunyuanVideo", "LTXV", "LTX-2", "Mochi", "MiniMax-H3"])
 @pytest.mark.parametrize("place", ["first", "probe"])
 def test_a_patch_that_calls_its_block_changes_nothing(kind, place, tiny, adacache):
     depth = sum(not name.startswith("single") for name in blocks_of(tiny(kind).module))
@@ -132,7 +144,7 @@ def test_a_patch_that_calls_its_block_changes_nothing(kind, place, tiny, adacach
     assert attachment.finished[-1].report.computed == 5
 
 
-@pytest.mark.parametrize("kind", ["Wan VACE", "HunyuanVideo", "LTXV"])
+@pytest.mark.parametrize("kind", ["Wan VACE", "Wan Animate 2", "HunyuanVideo", "LTXV", "Mochi"])
 @pytest.mark.parametrize("replaced", [[0], [2], [0, 2]])
 def test_a_patch_in_place_of_its_block_is_in_what_is_reused(kind, replaced, tiny, adacache):
     """Also in place of the first block, which then cannot show what the stack was given."""
@@ -170,6 +182,38 @@ def test_a_patch_in_place_of_its_block_is_in_what_is_reused(kind, replaced, tiny
             reused += 1
             torch.testing.assert_close(call.head_in, stack_input + last, rtol=1e-5, atol=1e-5)
     assert reused == 4
+
+
+@pytest.mark.parametrize("node", [False, True])
+@pytest.mark.parametrize("frames", [4, 8])
+def test_a_branch_beside_the_blocks_rests_while_they_do_and_its_own_cache_is_filled_once(node, frames, tiny, adacache):
+    """Wan Animate 2's poses; a node of the host remembers them from step to step, in windows for each of them."""
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+    from comfy_extras.nodes_wan import WanAnimate2Cache
+
+    animate, model = tiny("Wan Animate 2"), tiny("Wan Animate 2").model
+    if frames > 4:
+        model = ContextWindowsManualNode.execute(model, 4, 2, "standard_static", 1, False, "pyramid", 2, False).args[0]
+    pose = {"pose_video_latent": noise(1, 16, frames - 1, 8, 8), "cross_attn_pose": animate.positive[0][0]}
+    image = {"concat_latent_image": noise(1, 16, frames, 8, 8)}
+    conditionings = {
+        name: [[text, options | pose | image]]
+        for name, [[text, options]] in (("positive", animate.positive), ("negative", animate.negative))
+    }
+    run = {"latent": torch.zeros(1, 16, frames, 8, 8), **conditionings}
+    alone, _ = adacache(model, rate=3)
+    expected = sample(animate, alone, **run)
+    if node:
+        model = WanAnimate2Cache.execute(model, "cpu").args[0]
+    with_both, attachment = adacache(model, rate=3)
+    ran = []
+    blocks = blocks_of(animate.module).values()
+    with with_hook(*(on_call(each, lambda *called: ran.append(1), method="forward_pose") for each in blocks)):
+        video = sample(animate, with_both, **run)
+    torch.testing.assert_close(video, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+    windows = 1 if frames == 4 else 3
+    assert row_of(attachment.finished[-1].report).count((windows, windows)) == 5
+    assert len(ran) == len(blocks) * windows * (1 if node else 5)
 
 
 def test_where_every_block_is_replaced_nothing_is_measured_and_nothing_skipped(tiny, adacache):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -96,6 +97,33 @@ _COSMOS = {
 }
 
 
+_LTX2 = {
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "cross_attention_dim": 32,
+    "audio_attention_head_dim": 8,
+    "audio_num_attention_heads": 2,
+    "audio_cross_attention_dim": 16,
+    "caption_channels": 32,
+    "connector_attention_head_dim": 16,
+    "connector_num_attention_heads": 2,
+    "num_layers": 4,
+}
+_MINIMAX = {
+    "hidden_size": 64,
+    "num_layers": 4,
+    "token_refiner_num_layers": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 32,
+    "ffn_hidden_size": 128,
+    "text_dim": 48,
+    "timestep_input_dim": 32,
+    "time_embed_hidden_size": 64,
+    "time_embed_dim": 32,
+    "rope_inv_freq_len": 4,
+}
+
+
 def _mochi(common: dict) -> nn.Module:
     from comfy.ldm.genmo.joint_model.asymm_models_joint import AsymmDiTJoint
 
@@ -112,6 +140,24 @@ def _cosmos(common: dict) -> nn.Module:
     from comfy.ldm.cosmos.model import GeneralDIT
 
     return GeneralDIT(**_COSMOS, **common)
+
+
+def _ltx2(common: dict) -> nn.Module:
+    from comfy.ldm.lightricks.av_model import LTXAVModel
+
+    return LTXAVModel(**_LTX2, **common)
+
+
+@cache
+def _reference_voice() -> dict:
+    """One object, as the host's node gives it to both conditionings."""
+    return {"ref_audio": {"tokens": noise(1, 3, 128)}}
+
+
+def _minimax(common: dict) -> nn.Module:
+    from comfy.ldm.minimax.model import MiniMaxH3Model
+
+    return MiniMaxH3Model(**_MINIMAX, **common)
 
 
 def hunyuan(**settings: Any) -> Callable[[dict], nn.Module]:
@@ -232,6 +278,27 @@ KINDS = {
         channels=128,
         size=LTXV_SIZE,
     ),
+    "LTX-2": Kind(
+        _ltx2,
+        lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25},
+        text_width=64,
+        channels=128,
+        size=LTXV_SIZE,
+        sound=(8, 5, 16),
+        sound_head="audio_norm_out",
+        sizes=_LTX2,
+    ),
+    "LTX-2 with a reference voice": Kind(
+        _ltx2,
+        lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25, **_reference_voice()},
+        text_width=64,
+        channels=128,
+        size=LTXV_SIZE,
+        sound=(8, 5, 16),
+        sound_head="audio_norm_out",
+        sizes=_LTX2,
+    ),
+    "MiniMax-H3": Kind(_minimax, text_width=48, channels=24, batch=None, sound=(32, 2, 5)),
     "LTXV with keyframes": Kind(
         _ltxv,
         lambda: {

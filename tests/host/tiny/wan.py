@@ -109,6 +109,16 @@ KINDS = {
         between=("face_adapter.fuser_blocks.0",),
         stand_ins={"motion_encoder": _AnyMotion, "face_encoder": _AnyFaces},
     ),
+    "Wan Animate 2": Kind(
+        wan("WanAnimate2Model"),
+        lambda: {
+            "pose_video_latent": noise(1, 16, FRAMES - 1, HEIGHT, WIDTH),
+            "concat_latent_image": noise(1, 16, FRAMES, HEIGHT, WIDTH),
+            "clip_vision_output": seen_by_clip(),
+        },
+        method="forward_gen",
+        sizes={"model_type": "animate2"},
+    ),
     "Wan Dancer": Kind(
         wan("WanDancerModel", in_dim=36),
         lambda: {"audio_embed": noise(1, 8 * FRAMES, 35), "clip_vision_output_ref": seen_by_clip()},
