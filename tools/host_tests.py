@@ -1,5 +1,6 @@
 """Runs `tests/host` in the host's own Python, so in the host that people have, and counts what really ran.
 
+With `--compatibility` what was found goes into docs/compatibility.md, in place of what was known of this host.
 pytest comes from a folder of ours, behind the host's own packages; the host's environment is not written to.
 """
 
@@ -8,9 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tools.compatibility import read, save
 from tools.host import CONSTRAINTS, PLACES, ROOT, HostError, find_host, find_python, version_of
 
 PYTEST_FOLDER = ROOT / ".nox" / "host-pytest"
@@ -44,8 +47,22 @@ def main() -> int:
     command = [python, "-c", RUN_PYTEST, "tests/host", f"--junitxml={RESULTS}", "-p", "no:cacheprovider"]
     status = subprocess.run(command, cwd=ROOT, env=environment).returncode
     ran, failed, skipped = count(RESULTS)
+    if "--compatibility" in sys.argv:
+        save(version_of(host), made_by(python), read(RESULTS))
     print(f"host tests: {ran} ran, {failed} failed, {skipped} skipped on ComfyUI {version_of(host)} ({host})")
     return status or int(ran == 0)
+
+
+def made_by(python: Path) -> str:
+    """When, from which commit and with which torch, as a sentence."""
+    torch = _said([python, "-c", "import torch; print(torch.__version__)"])
+    commit = _said(["git", "rev-parse", "--short", "HEAD"])
+    today = date.today().isoformat()
+    return f"`python -m tools.host_tests --compatibility`, {today}, commit {commit}, torch {torch}, CPU."
+
+
+def _said(command: list) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def count(results: Path) -> tuple[int, int, int]:

@@ -213,7 +213,7 @@ def watched(tiny, adacache):
     return run
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [*((kind, torch.float32) for kind in KINDS), *LOW_PRECISION])
+@pytest.mark.parametrize(("kind", "dtype"), [*((kind, torch.float32) for kind in KINDS), *LOW_PRECISION], ids=str)
 def test_law_4_a_reused_step_equals_per_block_reuse(kind, dtype, tiny, watched, record_property):
     witness, _ = watched(kind, dtype)
     reused = assert_reuse_is_per_block(tiny(kind, dtype), witness)

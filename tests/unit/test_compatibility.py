@@ -1,0 +1,46 @@
+"""The page of compatibility, from a JUnit file of four tests."""
+
+from tools.compatibility import page, read
+
+JUNIT = """<testsuites><testsuite>
+<testcase classname="host.test_laws" name="test_law_1_off_is_off[LTX-2]"><properties>
+  <property name="error" value="0.0"/></properties></testcase>
+<testcase classname="host.test_laws" name="test_law_4_a_reused_step_equals_per_block_reuse[LTX-2-torch.bfloat16]">
+  <properties><property name="error" value="0.00212"/></properties></testcase>
+<testcase classname="host.test_laws"
+  name="test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace[LTX-2-block-RuntimeError]">
+  <failure message="no"/></testcase>
+<testcase classname="host.test_laws" name="test_law_1_off_is_off[Mochi]">
+  <skipped message="this ComfyUI has no Mochi"/></testcase>
+<testcase classname="host.test_graphs" name="test_two_branches_do_not_see_each_other[a]"/>
+<testcase classname="host.test_graphs" name="test_two_branches_do_not_see_each_other[b]">
+  <skipped message="too old"/></testcase>
+</testsuite></testsuites>"""
+
+
+def stored(tmp_path):
+    file = tmp_path / "results.xml"
+    file.write_text(JUNIT)
+    return {"0.33.0": {"made": "today", "results": [vars(result) for result in read(file)]}}
+
+
+def test_a_cell_is_a_figure_a_failure_a_reason_or_a_dash(tmp_path):
+    lines = page(stored(tmp_path)).splitlines()
+    heads = next(line for line in lines if line.startswith("| model"))
+    row = next(line for line in lines if line.startswith("| LTX-2"))
+    cells = dict(zip(heads.split(" | "), row.split(" | "), strict=True))
+    assert cells["off"] == "0"
+    assert cells["reused, bf16"] == "0.002"
+    assert cells["reused, fp16"] == "–"
+    assert cells["stopped"] == "**failed**"
+    assert any(line.startswith("| Mochi | this ComfyUI has no Mochi") for line in lines)
+
+
+def test_other_tests_are_sentences_with_their_counts(tmp_path):
+    assert "| two branches do not see each other | 1 of 2; too old |" in page(stored(tmp_path)).splitlines()
+
+
+def test_the_newest_host_comes_first(tmp_path):
+    of_one = stored(tmp_path)["0.33.0"]
+    heads = [line for line in page({"0.8.0": of_one, "0.33.0": of_one}).splitlines() if line.startswith("## ComfyUI")]
+    assert heads == ["## ComfyUI 0.33.0", "## ComfyUI 0.8.0"]

@@ -1,0 +1,166 @@
+"""docs/compatibility.md: what the host tests found, of every host that they were run on.
+
+`python -m tools.host_tests --compatibility` runs them and writes it. Nothing in it is written by hand but what could
+not be tried.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tools.host import ROOT
+
+RESULTS = ROOT / "docs" / "compatibility.json"
+PAGE = ROOT / "docs" / "compatibility.md"
+
+# Tests that are run for every model, and what heads their column.
+COLUMNS = {
+    "test_law_1_off_is_off": "off",
+    "test_law_1_watching_changes_nothing": "watching",
+    "test_law_4_a_reused_step_equals_per_block_reuse": "reused",
+    "test_law_4_a_reused_step_equals_per_block_reuse bfloat16": "reused, bf16",
+    "test_law_4_a_reused_step_equals_per_block_reuse float16": "reused, fp16",
+    "test_law_3_batched_separate_and_alternating_conditionings_make_the_same_video": "batched or not",
+    "test_law_2_the_model_is_untouched_and_a_second_run_equals_the_first": "second run",
+    "test_law_6_the_report_equals_what_counters_inside_the_blocks_saw": "report",
+    "test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace": "stopped",
+    "test_a_change_at_one_place_of_the_latent_moves_exactly_the_token_that_the_grid_says": "frames",
+}
+
+EXPLAINED = """\
+Tiny models with random weights, made by the host's own loader or from its own classes. **off**, **watching**: with all
+skipping off, and with everything measured and nothing skipped, the largest difference to the model without AdaCache.
+**reused**: a reused step against reuse block by block. **batched or not**: conditionings in one call, in calls of
+their own, or now so, now so. These are largest errors, relative to the largest number; 0 is bit for bit. **second
+run**: it equals the first, and the MODEL is untouched. **report**: it says what counters inside the blocks saw.
+**stopped**: after a cancel, a lack of memory or an error nothing is held and the next run is as the first. **frames**:
+a change at one place of the latent moves the token that MoReg looks for it at. A dash: not tried."""
+
+NOT_TRIED = """\
+## Not tried
+
+No GPU was at hand: CUDA, dynamic VRAM, `--lowvram` and `--highvram` for real, fp8 weights, inductor and CUDA graphs,
+pinned memory and asynchronous copies of `offload`, and models with their real weights. Several GPUs are two threads
+and two copies of the model on one CPU. Hosts from 0.34 on, which record allocations, are told not to by their own
+option; no such host was run."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One test.
+
+    Attributes:
+        file: without folder and ending.
+        test: name of the function.
+        case: what it was run for, "" if for one thing only.
+        outcome: "passed", "failed", or why it was skipped.
+        error: largest relative error, where it measured one.
+    """
+
+    file: str
+    test: str
+    case: str
+    outcome: str
+    error: float | None
+
+
+def read(junit: Path) -> list[Result]:
+    """Results of a JUnit file that pytest wrote."""
+    return [_result(case) for case in ElementTree.parse(junit).getroot().iter("testcase")]  # noqa: S314 (ours)
+
+
+def _result(case: ElementTree.Element) -> Result:
+    test, _, of = case.get("name", "").partition("[")
+    skipped = case.find("skipped")
+    failed = case.find("failure") is not None or case.find("error") is not None
+    outcome = "failed" if failed else "passed" if skipped is None else skipped.get("message", "skipped")
+    errors = [each.get("value", "") for each in case.iter("property") if each.get("name") == "error"]
+    file = case.get("classname", "").rpartition(".")[2]
+    return Result(file, test, of.removesuffix("]"), outcome, float(errors[0]) if errors else None)
+
+
+def save(host: str, made: str, results: list[Result]) -> None:
+    """Puts the results of one host in place of its old ones, and writes the page."""
+    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    stored[host] = {"made": made, "results": [asdict(result) for result in results]}
+    RESULTS.write_text(json.dumps(stored, indent=0) + "\n")
+    PAGE.write_text(page(stored))
+
+
+def page(stored: Mapping[str, dict]) -> str:
+    """The page in Markdown, newest host first."""
+    hosts = sorted(stored, key=lambda host: [int(part) for part in re.findall(r"\d+", host)], reverse=True)
+    parts = ["# Compatibility", "", EXPLAINED]
+    for host in hosts:
+        results = [Result(**each) for each in stored[host]["results"]]
+        parts += ["", f"## ComfyUI {host}", "", stored[host]["made"], "", _models(results)]
+    parts += ["", "## Samplers, graphs and neighbours", ""]
+    parts += [_sentences({host: [Result(**each) for each in stored[host]["results"]] for host in hosts}), "", NOT_TRIED]
+    return "\n".join(parts) + "\n"
+
+
+def _models(results: list[Result]) -> str:
+    cells: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        model, low = _split(result.case)
+        column = COLUMNS.get(f"{result.test} {low}".strip())
+        if column:
+            cells[model][column].append(result)
+    heads = list(COLUMNS.values())
+    lines = [f"| model | {' | '.join(heads)} |", f"| --- {'| --- ' * len(heads)}|"]
+    for model, row in cells.items():
+        reasons = {result.outcome for each in row.values() for result in each}
+        if len(reasons) == 1 and not reasons & {"passed", "failed"}:
+            lines.append(f"| {model} | {reasons.pop()} {'| ' * len(heads)}|")
+        else:
+            lines.append(f"| {model} | {' | '.join(_cell(row[head]) for head in heads)} |")
+    return "\n".join(lines)
+
+
+def _split(case: str) -> tuple[str, str]:
+    """The model of a case, and the type of its numbers if that is a low one."""
+    parts = re.split(r"-(?=block|callback|head|dtype)", case)
+    low = case.rpartition("torch.")[2] if "torch." in case else ""
+    model = re.sub(r"-(torch\.\w+|dtype\d+)$", "", parts[0])
+    return model, "" if low == "float32" else low
+
+
+def _cell(results: list[Result]) -> str:
+    if not results:
+        return "–"
+    outcomes = {result.outcome for result in results}
+    if outcomes != {"passed"}:
+        return "**failed**" if "failed" in outcomes else ", ".join(sorted(outcomes - {"passed"}))
+    errors = [result.error for result in results if result.error is not None]
+    return f"{max(errors):.1g}" if errors else "yes"
+
+
+def _sentences(by_host: Mapping[str, list[Result]]) -> str:
+    """Every other test, whose name is a sentence, and how many of its cases passed on each host."""
+    tests = dict.fromkeys(
+        (result.file, result.test)
+        for results in by_host.values()
+        for result in results
+        if not any(name.split()[0] == result.test for name in COLUMNS)
+    )
+    lines = [f"| | {' | '.join(by_host)} |", f"| --- {'| --- ' * len(by_host)}|"]
+    for file, test in sorted(tests):
+        row = [[each for each in by_host[host] if (each.file, each.test) == (file, test)] for host in by_host]
+        sentence = test.removeprefix("test_").replace("_", " ")
+        lines.append(f"| {sentence} | {' | '.join(_count(results) for results in row)} |")
+    return "\n".join(lines)
+
+
+def _count(results: list[Result]) -> str:
+    if not results:
+        return "–"
+    passed = sum(result.outcome == "passed" for result in results)
+    reasons = sorted({result.outcome for result in results} - {"passed"})
+    count = f"{passed} of {len(results)}" if len(results) > 1 or not passed else "yes"
+    return "; ".join([count, *("**failed**" if reason == "failed" else reason for reason in reasons)])

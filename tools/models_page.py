@@ -1,0 +1,46 @@
+"""Writes docs/models.md from the table of families: `python -m tools.models_page`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+from tools.host import ROOT
+
+PAGE = ROOT / "docs" / "models.md"
+
+INTRODUCTION = """\
+# Models
+
+Made from the table in `nodes/host/families.py` by `python -m tools.models_page`. What each was tried with is in
+[compatibility.md](compatibility.md).
+
+A model is known by its exact class. One that is not here makes the AdaCache node say so, with the class's name; an
+issue that tells this name is how it gets here."""
+
+
+def families() -> ModuleType:
+    """`nodes/host/families.py`, which needs no ComfyUI, without the package round it, which does."""
+    for name, folder in (("pack", ROOT), ("pack.nodes", ROOT / "nodes"), ("pack.nodes.host", ROOT / "nodes" / "host")):
+        package = sys.modules.setdefault(name, ModuleType(name))
+        package.__path__ = [str(folder)]
+    return importlib.import_module("pack.nodes.host.families")
+
+
+def page() -> str:
+    table = families()
+    lines = [INTRODUCTION, "", "| model | classes of ComfyUI | skipped | added to the input of |", "| --- " * 4 + "|"]
+    for family in sorted(table.FAMILIES, key=lambda family: family.name.lower()):
+        classes = "<br>".join(f"`{name.removeprefix('comfy.ldm.')}`" for name in family.classes)
+        blocks = ", ".join(f"`{path}`" for path in family.layout.blocks)
+        heads = ", ".join(f"`{head.path}`" for head in family.layout.heads) or "what follows the last block"
+        lines.append(f"| {family.name} | {classes} | {blocks} | {heads} |")
+    lines += ["", "## Left out on purpose", "", "| class of ComfyUI | because |", "| --- | --- |"]
+    lines += [f"| `{name.removeprefix('comfy.ldm.')}` | {why} |" for name, why in sorted(table.LEFT_OUT.items())]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(f"written: {PAGE}")
