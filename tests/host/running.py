@@ -58,7 +58,7 @@ def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **cha
 
 def joined(latent: Any) -> Tensor:
     """A latent as it is, or the several of a NestedTensor in one row."""
-    return torch.cat([part.flatten() for part in latent.unbind()]) if hasattr(latent, "tensors") else latent
+    return torch.cat([part.flatten() for part in latent.unbind()]) if latent.is_nested else latent
 
 
 def percent_of(tiny: Tiny, step: int) -> float:

@@ -144,24 +144,36 @@ def test_steps_outside_start_and_end_are_computed(share, computed, tiny, adacach
     assert any(record.reason == "outside start..end" for record in report.evaluations)
 
 
-LONG = torch.zeros(1, 16, 8, 7, 5)
-
-
 def with_windows(model, schedule, **settings):
     from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
     return ContextWindowsManualNode.execute(model, 4, 2, schedule, 1, False, "pyramid", 2, False, **settings).args[0]
 
 
+def twice_as_long(latent):
+    if latent.is_nested:
+        return type(latent)(map(twice_as_long, latent.unbind()))
+    return torch.cat([latent] * 2, dim=2)
+
+
 def long(tiny_model, model):
-    return sample(tiny_model, model, latent=LONG)
+    return sample(tiny_model, model, latent=twice_as_long(tiny_model.latent))
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("schedule", ["standard_static", "batched"])
-def test_each_context_window_reuses_what_it_made_itself(schedule, causal, tiny, adacache):
-    windowed = windows_or_skip(tiny(WAN).model, schedule, causal)
-    witness, _ = assert_right(tiny(WAN), windowed, adacache, long)
+@pytest.mark.parametrize(
+    ("kind", "schedule", "causal"),
+    [
+        (WAN, "standard_static", False),
+        (WAN, "standard_static", True),
+        (WAN, "batched", False),
+        (WAN, "batched", True),
+        ("LTX-2", "standard_static", False),
+    ],
+)
+def test_each_context_window_reuses_what_it_made_itself(kind, schedule, causal, tiny, adacache):
+    """Of a latent with sound, too, each of whose windows is a window of both."""
+    windowed = windows_or_skip(tiny(kind).model, schedule, causal)
+    witness, _ = assert_right(tiny(kind), windowed, adacache, long)
     (windows,) = {calls for calls, _ in witness.row()}
     assert [ran for _, ran in witness.row()] == [windows * (step in (0, 1, 4, 7, 8)) for step in range(STEPS)]
     assert windows == (3 if schedule == "standard_static" else 2)

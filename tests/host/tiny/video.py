@@ -50,7 +50,7 @@ def _anima(common: dict) -> nn.Module:
     return Anima(**_PREDICT2, **common)
 
 
-# The host's loader knows one size of each of these.
+# Some sizes of these the host's loader takes for granted, or for those of LTX-2 looks into the file's metadata.
 _MOCHI = {
     "patch_size": 2,
     "in_channels": 12,
@@ -109,6 +109,11 @@ _LTX2 = {
     "connector_num_attention_heads": 2,
     "num_layers": 4,
 }
+_LTX23 = _LTX2 | {
+    "apply_gated_attention": True,
+    "caption_proj_before_connector": True,
+    "cross_attention_adaln": True,
+}
 _MINIMAX = {
     "hidden_size": 64,
     "num_layers": 4,
@@ -142,10 +147,13 @@ def _cosmos(common: dict) -> nn.Module:
     return GeneralDIT(**_COSMOS, **common)
 
 
-def _ltx2(common: dict) -> nn.Module:
-    from comfy.ldm.lightricks.av_model import LTXAVModel
+def ltx2(settings: dict) -> Callable[[dict], nn.Module]:
+    def architecture(common: dict) -> nn.Module:
+        from comfy.ldm.lightricks.av_model import LTXAVModel
 
-    return LTXAVModel(**_LTX2, **common)
+        return LTXAVModel(**settings, **common)
+
+    return architecture
 
 
 @cache
@@ -237,6 +245,13 @@ KINDS = {
         sizes=_MOCHI,
     ),
     "Kandinsky 5": Kind(_kandinsky, lambda: {"pooled_output": noise(1, 768)}, text_width=64, sizes=_KANDINSKY),
+    "Kandinsky 5 with a picture": Kind(
+        _kandinsky,
+        lambda: {"pooled_output": noise(1, 768)},
+        text_width=64,
+        size=(HEIGHT, WIDTH),
+        sizes=_KANDINSKY,
+    ),
     "HunyuanVideo": Kind(hunyuan(), lambda: {"pooled_output": noise(1, 768), "guidance": 6.0}),
     "HunyuanVideo with a reference": Kind(
         hunyuan(),
@@ -279,7 +294,7 @@ KINDS = {
         size=LTXV_SIZE,
     ),
     "LTX-2": Kind(
-        _ltx2,
+        ltx2(_LTX2),
         lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25},
         text_width=64,
         channels=128,
@@ -288,15 +303,15 @@ KINDS = {
         sound_head="audio_norm_out",
         sizes=_LTX2,
     ),
-    "LTX-2 with a reference voice": Kind(
-        _ltx2,
+    "LTX-2.3 with a reference voice": Kind(
+        ltx2(_LTX23),
         lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25, **_reference_voice()},
-        text_width=64,
+        text_width=48,
         channels=128,
         size=LTXV_SIZE,
         sound=(8, 5, 16),
         sound_head="audio_norm_out",
-        sizes=_LTX2,
+        sizes=_LTX23,
     ),
     "MiniMax-H3": Kind(_minimax, text_width=48, channels=24, batch=None, sound=(32, 2, 5)),
     "LTXV with keyframes": Kind(
