@@ -221,6 +221,12 @@ FAMILIES = (
         layout=StackLayout(("double_blocks", "single_blocks"), "final_layer", stream="img", head_takes="last"),
         grid=_flux_grid,
     ),
+    Family(
+        name="Chroma",
+        classes=("comfy.ldm.chroma.model.Chroma",),
+        layout=StackLayout(("double_blocks", "single_blocks"), "final_layer", stream="img", head_takes="last"),
+        grid=_flux_grid,
+    ),
 )
 
 LEFT_OUT = {

@@ -1,7 +1,8 @@
 """What a tiny model is and how the host's own loader makes it.
 
 Everything is what the loader makes, but for some encoders of sound, faces and texts (HuMo's, Animate's, Anima's):
-they have fixed widths of thousands and lie far in front of the blocks, so stand-ins take their places.
+they have fixed widths of thousands and lie far in front of the blocks, so stand-ins take their places. Where the
+loader takes a model's width for granted instead of reading it off the weights, it is told what it is here.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Kind:
     """How to make one.
 
     Attributes:
-        architecture: () -> an empty module of the diffusion model's class, on the meta device.
+        architecture: settings -> an empty module of the diffusion model's class, on the meta device.
         extras: () -> what the conditionings hold beside the text.
         text_width: of the text embeddings.
         channels: of the latent.
@@ -63,8 +64,7 @@ class Kind:
         sound_head: name of the head of that stream, if it has its own.
         keeps: attributes in which the host's own code leaves tensors of a call.
         stand_ins: submodules, by name, that are not what the loader makes.
-        sizes: what the loader shall take for found out, where it takes the sizes of the real models for granted or
-            reads them from a file's metadata.
+        sizes: settings that the loader does not find in the weights; it is told, and so is the architecture.
     """
 
     architecture: Callable[[dict], nn.Module]
@@ -88,6 +88,7 @@ class Kind:
 
     def build(self, dtype: torch.dtype = torch.float32) -> Tiny:
         """Through `load_diffusion_model_state_dict`, then computing in `dtype` (a CPU would compute in float32)."""
+        import comfy.model_detection
         import comfy.ops
         import comfy.sd
 
@@ -95,7 +96,7 @@ class Kind:
             import comfy.nested_tensor
 
         settings = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32, "device": "meta"}
-        weights = fill(self.architecture(settings), blank=tuple(self.stand_ins))
+        weights = fill(self.architecture(settings | self.sizes), blank=tuple(self.stand_ins))
         with self._told_sizes():
             model = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
         model.model.manual_cast_dtype = None

@@ -132,28 +132,25 @@ _MINIMAX = {
 def _mochi(common: dict) -> nn.Module:
     from comfy.ldm.genmo.joint_model.asymm_models_joint import AsymmDiTJoint
 
-    return AsymmDiTJoint(**_MOCHI, **common)
+    return AsymmDiTJoint(**common)
 
 
 def _kandinsky(common: dict) -> nn.Module:
     from comfy.ldm.kandinsky5.model import Kandinsky5
 
-    return Kandinsky5(**_KANDINSKY, **common)
+    return Kandinsky5(**common)
 
 
 def _cosmos(common: dict) -> nn.Module:
     from comfy.ldm.cosmos.model import GeneralDIT
 
-    return GeneralDIT(**_COSMOS, **common)
+    return GeneralDIT(**common)
 
 
-def ltx2(settings: dict) -> Callable[[dict], nn.Module]:
-    def architecture(common: dict) -> nn.Module:
-        from comfy.ldm.lightricks.av_model import LTXAVModel
+def _ltx2(common: dict) -> nn.Module:
+    from comfy.ldm.lightricks.av_model import LTXAVModel
 
-        return LTXAVModel(**settings, **common)
-
-    return architecture
+    return LTXAVModel(**common)
 
 
 @cache
@@ -294,7 +291,7 @@ KINDS = {
         size=LTXV_SIZE,
     ),
     "LTX-2": Kind(
-        ltx2(_LTX2),
+        _ltx2,
         lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25},
         text_width=64,
         channels=128,
@@ -304,7 +301,7 @@ KINDS = {
         sizes=_LTX2,
     ),
     "LTX-2.3 with a reference voice": Kind(
-        ltx2(_LTX23),
+        _ltx2,
         lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25, **_reference_voice()},
         text_width=48,
         channels=128,
