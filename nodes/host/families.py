@@ -101,6 +101,22 @@ def _flux_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) 
     return Grid(*_patched(latent.shape, (module.patch_size, module.patch_size)))
 
 
+def _qwen_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    return Grid(*_patched(latent, (1, module.patch_size, module.patch_size)))
+
+
+def _lumina_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+    # Text and references come in front; only what pads the picture is behind it.
+    frames, positions = _patched(latent, (module.patch_size, module.patch_size))
+    multiple = getattr(module, "pad_tokens_multiple", None) or 1
+    return Grid(frames, positions, start=-(-(-positions // multiple) * multiple))
+
+
+def _hidream_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid | None:
+    # A picture to edit is beside this one, so that the rows of both take turns.
+    return None if arguments.get("image_cond") is not None else _flux_grid(module, latent, arguments)
+
+
 def _hunyuan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
     reference = arguments.get("ref_latent")
     start = 0 if reference is None else _patches(module, reference)[0] * _patches(module, reference)[1]
@@ -225,6 +241,52 @@ FAMILIES = (
         name="Chroma",
         classes=("comfy.ldm.chroma.model.Chroma",),
         layout=StackLayout(("double_blocks", "single_blocks"), "final_layer", stream="img", head_takes="last"),
+        grid=_flux_grid,
+    ),
+    Family(
+        name="Qwen-Image",
+        classes=("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",),
+        layout=StackLayout(("transformer_blocks",), "norm_out", output=1),
+        grid=_qwen_grid,
+    ),
+    Family(
+        name="Lumina 2 and Z-Image",
+        classes=("comfy.ldm.lumina.model.NextDiT",),
+        layout=StackLayout(("layers",), "final_layer"),
+        grid=_lumina_grid,
+        slot="",
+    ),
+    Family(
+        name="Stable Diffusion 3",
+        classes=("comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",),
+        layout=StackLayout(("joint_blocks",), "final_layer", argument=1, output=1, by_index=True),
+        grid=_flux_grid,
+    ),
+    Family(
+        name="AuraFlow",
+        classes=("comfy.ldm.aura.mmdit.MMDiT",),
+        # Behind the blocks comes a modulation that is no module.
+        layout=StackLayout(("double_layers", "single_layers"), (), argument=1, output=1),
+        grid=_flux_grid,
+    ),
+    Family(
+        name="HiDream",
+        classes=("comfy.ldm.hidream.model.HiDreamImageTransformer2DModel",),
+        layout=StackLayout(("double_stream_blocks", "single_stream_blocks"), "final_layer", stream="image_tokens"),
+        grid=_hidream_grid,
+        slot="",
+    ),
+    Family(
+        name="PixArt",
+        classes=("comfy.ldm.pixart.pixartms.PixArtMS",),
+        layout=StackLayout(("blocks",), "final_layer"),
+        grid=_flux_grid,
+        slot="",
+    ),
+    Family(
+        name="HunyuanDiT",
+        classes=("comfy.ldm.hydit.models.HunYuanDiT",),
+        layout=StackLayout(("blocks",), "final_layer"),
         grid=_flux_grid,
     ),
 )

@@ -29,6 +29,7 @@ LOW_PRECISION = [
     for kind in ("Wan t2v", "Wan VACE", "HunyuanVideo", "LTXV", "LTX-2", "Cosmos 1")
     for dtype in (torch.bfloat16, torch.float16)
 ]
+LOW_PRECISION += [("SD3", torch.bfloat16), ("AuraFlow", torch.bfloat16)]
 
 NEVER_BATCHED = ("HunyuanVideo with a reference", "MiniMax-H3")  # by the host
 

@@ -24,7 +24,7 @@ from host.tiny import KINDS, Kind
 from host.tiny.wan import wan
 from torch import Tensor
 
-WITHOUT_GRID = ["LTXV with keyframes"]
+WITHOUT_GRID = ["LTXV with keyframes", "HiDream E1"]
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 with_grid = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in WITHOUT_GRID])

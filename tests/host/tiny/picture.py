@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from .kind import HEIGHT, TWO_STREAMS, WIDTH, Kind, noise
@@ -58,6 +59,48 @@ CHROMA = TWO_STREAMS | {
 }
 del CHROMA["guidance_embed"]
 
+QWEN = {"num_attention_heads": 1, "joint_attention_dim": 64}
+
+LUMINA = {
+    "in_channels": 16,
+    "dim": 256,  # Z-Image embeds the time in no fewer
+    "cap_feat_dim": 64,
+    "n_heads": 2,
+    "n_kv_heads": 2,
+    "axes_dims": [32, 48, 48],
+    "axes_lens": [64, 64, 64],
+    "ffn_dim_multiplier": 1.0,
+}
+Z_IMAGE = {"z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32}
+# In the refiner the tokens of the picture see each other, so that none would move alone when the picture does.
+UNREFINED = {"noise_refiner": nn.ModuleList}
+
+SD_3 = {
+    "input_size": None,
+    "in_channels": 16,
+    "depth": 3,
+    "adm_in_channels": 64,
+    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 64, "out_features": 192}},
+    "num_patches": 64,
+    "pos_embed_max_size": 8,
+}
+
+HIDREAM = {"patch_size": 2, "in_channels": 16, "out_channels": 16}
+HIDREAM_SIZES = {
+    "num_layers": 3,
+    "num_single_layers": 2,
+    "num_attention_heads": 1,
+    "attention_head_dim": 64,
+    "axes_dims_rope": [32, 16, 16],
+    "caption_channels": [64, 64],
+    "text_emb_dim": 64,
+    "llama_layers": [0, 1, 2, 3, 4],
+}
+
+# Smaller ones have an even smaller base size, of none, by which the host's own code divides.
+PIXART_SIZE = 4, 62
+PIXART = {"hidden_size": 96, "num_heads": 2, "caption_channels": 64}
+
 KINDS = {
     "Flux": Kind(
         flux(), lambda: {"pooled_output": noise(1, 768), "guidance": 3.5}, text_width=256, size=(HEIGHT, WIDTH)
@@ -85,5 +128,129 @@ KINDS = {
         text_width=256,
         size=(HEIGHT, WIDTH),
         sizes={"out_dim": 128, "hidden_dim": 64, "n_layers": 2},
+    ),
+    "Qwen-Image": Kind(
+        of("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel", num_layers=4),
+        text_width=64,
+        size=(1, HEIGHT, WIDTH),
+        output=1,
+        sizes=QWEN,
+    ),
+    "Qwen-Image-Edit": Kind(
+        of("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel", num_layers=4),
+        lambda: {"reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH), noise(1, 16, 1, 6, 4)]},
+        text_width=64,
+        size=(1, HEIGHT, WIDTH),
+        output=1,
+        sizes=QWEN,
+    ),
+    "Qwen-Image-Edit 2511": Kind(
+        of(
+            "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",
+            num_layers=4,
+            default_ref_method="index_timestep_zero",
+        ),
+        lambda: {"reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)]},
+        text_width=64,
+        size=(1, HEIGHT, WIDTH),
+        output=1,
+        sizes=QWEN,
+    ),
+    "Lumina 2": Kind(
+        of("comfy.ldm.lumina.model.NextDiT", n_layers=4, qk_norm=True),
+        text_width=64,
+        size=(HEIGHT, WIDTH),
+        sizes=LUMINA,
+        stand_ins=UNREFINED,
+    ),
+    "Z-Image": Kind(
+        of("comfy.ldm.lumina.model.NextDiT", n_layers=4, qk_norm=True),
+        text_width=64,
+        size=(HEIGHT, WIDTH),
+        sizes=LUMINA | Z_IMAGE,
+        stand_ins=UNREFINED,
+    ),
+    "Z-Image with a reference": Kind(
+        of("comfy.ldm.lumina.model.NextDiT", n_layers=4, qk_norm=True),
+        lambda: {"reference_latents": [noise(1, 16, HEIGHT, WIDTH)]},
+        text_width=64,
+        size=(HEIGHT, WIDTH),
+        sizes=LUMINA | Z_IMAGE,
+        stand_ins=UNREFINED,
+    ),
+    "SD3": Kind(
+        of("comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper", **SD_3),
+        lambda: {"pooled_output": noise(1, 64)},
+        text_width=64,
+        size=(7, 5),
+        argument=1,
+        output=1,
+    ),
+    "SD3.5 medium": Kind(
+        of(
+            "comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",
+            x_block_self_attn_layers=[0, 1],
+            qk_norm="rms",
+            **SD_3,
+        ),
+        lambda: {"pooled_output": noise(1, 64)},
+        text_width=64,
+        size=(HEIGHT, WIDTH),
+        argument=1,
+        output=1,
+    ),
+    "AuraFlow": Kind(
+        of("comfy.ldm.aura.mmdit.MMDiT", n_layers=5, n_double_layers=3, cond_seq_dim=2048, max_seq=64),
+        text_width=2048,
+        channels=4,
+        size=(7, 5),
+        head="",
+        argument=1,
+        output=1,
+        sizes={"dim": 64, "n_heads": 2, "global_conddim": 64},
+    ),
+    "HiDream": Kind(
+        of("comfy.ldm.hidream.model.HiDreamImageTransformer2DModel", **HIDREAM),
+        lambda: {"pooled_output": noise(1, 64), "conditioning_llama3": noise(1, 5, 6, 64)},
+        text_width=64,
+        size=(HEIGHT, WIDTH),
+        sizes=HIDREAM_SIZES,
+    ),
+    "HiDream E1": Kind(
+        of("comfy.ldm.hidream.model.HiDreamImageTransformer2DModel", **HIDREAM),
+        lambda: {
+            "pooled_output": noise(1, 64),
+            "conditioning_llama3": noise(1, 5, 6, 64),
+            "concat_latent_image": noise(1, 16, HEIGHT, WIDTH),
+        },
+        text_width=64,
+        size=(HEIGHT, WIDTH),
+        sizes=HIDREAM_SIZES,
+    ),
+    "PixArt Alpha": Kind(
+        of("comfy.ldm.pixart.pixartms.PixArtMS", depth=4),
+        text_width=64,
+        channels=4,
+        size=PIXART_SIZE,
+        sizes=PIXART,
+    ),
+    "PixArt Sigma": Kind(
+        of("comfy.ldm.pixart.pixartms.PixArtMS", depth=4, micro_condition=False, model_max_length=300),
+        text_width=64,
+        channels=4,
+        size=PIXART_SIZE,
+        sizes=PIXART,
+    ),
+    "HunyuanDiT": Kind(
+        of("comfy.ldm.hydit.models.HunYuanDiT", depth=6, hidden_size=64),
+        lambda: {
+            "attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0]]),
+            "conditioning_mt5xl": noise(1, 5, 64),
+            "attention_mask_mt5xl": torch.tensor([[1, 1, 1, 0, 0]]),
+        },
+        text_width=64,
+        channels=4,
+        size=(HEIGHT, WIDTH),
+        sizes={"num_heads": 2, "text_states_dim": 64, "text_states_dim_t5": 64, "text_len": 6, "text_len_t5": 5},
     ),
 }
