@@ -106,6 +106,9 @@ class Run:
                     arguments[_OPTIONS_ARGUMENT] = options
                 else:
                     kwargs["transformer_options"] = options
+            if tape is None and not self.engine.idle_reason and positional:
+                # Control acts between the blocks, of which none runs; HunyuanDiT fails if any of it is left over.
+                arguments[_CONTROL_ARGUMENT] = None
             return executor(*arguments, **kwargs)
 
 

@@ -131,7 +131,13 @@ def skips(args, extra):
     return {key: args[key] for key in ("img", "txt") if key in args}
 
 
-@pytest.mark.parametrize("kind", ["Wan VACE", "Wan Animate 2", "HunyuanVideo", "LTXV", "LTX-2", "Mochi", "MiniMax-H3"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("Wan VACE", "Wan Animate 2", "HunyuanVideo", "LTXV", "LTX-2", "Mochi", "MiniMax-H3"),
+        *("Chroma", "Qwen-Image", "SD3", "AuraFlow", "HunyuanDiT"),
+    ],
+)
 @pytest.mark.parametrize("place", ["first", "probe"])
 def test_a_patch_that_calls_its_block_changes_nothing(kind, place, tiny, adacache):
     depth = sum(not name.startswith("single") for name in blocks_of(tiny(kind).module))
@@ -214,6 +220,32 @@ def test_a_branch_beside_the_blocks_rests_while_they_do_and_its_own_cache_is_fil
     windows = 1 if frames == 4 else 3
     assert row_of(attachment.finished[-1].report).count((windows, windows)) == 5
     assert len(ran) == len(blocks) * windows * (1 if node else 5)
+
+
+@pytest.mark.parametrize("kind", ["Flux", "Chroma", "Qwen-Image", "SD3", "HunyuanDiT"])
+def test_control_is_in_what_is_reused_and_none_of_it_is_missed(kind, tiny, adacache):
+    """HunyuanDiT takes one part of it in each of the two later blocks, and fails if any is left over."""
+    import comfy.controlnet
+
+    class Control(comfy.controlnet.ControlBase):
+        def get_control(self, x, *args):
+            parts = [torch.full((1, 1, width), 0.5) for _ in range(2)]
+            return {"input": parts[:], "output": parts[:]}
+
+    width = {"SD3": 192, "HunyuanDiT": 64}.get(kind, 128)
+    controlled = [
+        [[text, {**extras, "control": Control()}] for text, extras in each]
+        for each in (tiny(kind).positive, tiny(kind).negative)
+    ]
+    conditionings = {"positive": controlled[0], "negative": controlled[1]}
+    plain = sample(tiny(kind), **conditionings)
+    assert not torch.equal(plain, sample(tiny(kind)))
+    watching, _ = adacache(tiny(kind).model, table=WATCH)
+    assert torch.equal(sample(tiny(kind), watching, **conditionings), plain)
+    model, _ = adacache(tiny(kind).model, rate=3)
+    with Witness(tiny(kind)) as witness:
+        sample(tiny(kind), witness.watched(model), **conditionings)
+    assert assert_reuse_is_per_block(tiny(kind), witness) == 4 * witness.row()[0][0]
 
 
 def test_where_every_block_is_replaced_nothing_is_measured_and_nothing_skipped(tiny, adacache):
