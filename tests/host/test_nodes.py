@@ -50,7 +50,7 @@ def bare(kind):
     [
         ("comfy.ldm.modules.diffusionmodules.openaimodel", "UNetModel"),
         ("comfy.ldm.genmo.joint_model.asymm_models_joint", "AsymmDiTJoint"),
-        ("comfy.ldm.aura.mmdit", "MMDiT"),
+        ("comfy.ldm.audio.dit", "AudioDiffusionTransformer"),
     ],
 )
 def test_a_model_that_is_not_known_is_refused_with_what_is_known_and_a_way_out(file, kind, apply, host, pack):

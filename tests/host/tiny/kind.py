@@ -1,8 +1,9 @@
 """What a tiny model is and how the host's own loader makes it.
 
-Everything is what the loader makes, but for some encoders of sound, faces and texts (HuMo's, Animate's, Anima's):
-they have fixed widths of thousands and lie far in front of the blocks, so stand-ins take their places. Where the
-loader takes a model's width for granted instead of reading it off the weights, it is told what it is here.
+Everything is what the loader makes, but for some encoders of sound, faces and texts (HuMo's, Animate's, Anima's),
+which have fixed widths of thousands, and the refiner of Lumina's pictures: they lie in front of the blocks, and
+stand-ins take their places. Where the loader takes a model's width for granted instead of reading it off the weights,
+it is told what it is here.
 """
 
 from __future__ import annotations

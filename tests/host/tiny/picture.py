@@ -32,6 +32,24 @@ def flux(**settings: Any) -> Callable[[dict], nn.Module]:
     return architecture
 
 
+def qwen(**settings: Any) -> Callable[[dict], nn.Module]:
+    return of("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel", num_layers=4, **settings)
+
+
+def sd3(**settings: Any) -> Callable[[dict], nn.Module]:
+    return of(
+        "comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",
+        input_size=None,
+        in_channels=16,
+        depth=3,
+        adm_in_channels=64,
+        context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 64, "out_features": 192}},
+        num_patches=64,
+        pos_embed_max_size=8,
+        **settings,
+    )
+
+
 FLUX_2 = {
     "in_channels": 128,
     "out_channels": 128,
@@ -61,7 +79,8 @@ del CHROMA["guidance_embed"]
 
 QWEN = {"num_attention_heads": 1, "joint_attention_dim": 64}
 
-LUMINA = {
+LUMINA = of("comfy.ldm.lumina.model.NextDiT", n_layers=4, qk_norm=True)
+LUMINA_SIZES = {
     "in_channels": 16,
     "dim": 256,  # Z-Image embeds the time in no fewer
     "cap_feat_dim": 64,
@@ -75,17 +94,7 @@ Z_IMAGE = {"z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multipl
 # In the refiner the tokens of the picture see each other, so that none would move alone when the picture does.
 UNREFINED = {"noise_refiner": nn.ModuleList}
 
-SD_3 = {
-    "input_size": None,
-    "in_channels": 16,
-    "depth": 3,
-    "adm_in_channels": 64,
-    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 64, "out_features": 192}},
-    "num_patches": 64,
-    "pos_embed_max_size": 8,
-}
-
-HIDREAM = {"patch_size": 2, "in_channels": 16, "out_channels": 16}
+HIDREAM = of("comfy.ldm.hidream.model.HiDreamImageTransformer2DModel", patch_size=2, in_channels=16, out_channels=16)
 HIDREAM_SIZES = {
     "num_layers": 3,
     "num_single_layers": 2,
@@ -97,7 +106,7 @@ HIDREAM_SIZES = {
     "llama_layers": [0, 1, 2, 3, 4],
 }
 
-# Smaller ones have an even smaller base size, of none, by which the host's own code divides.
+# Of a smaller one the host rounds the base size to 0, and divides by it.
 PIXART_SIZE = 4, 62
 PIXART = {"hidden_size": 96, "num_heads": 2, "caption_channels": 64}
 
@@ -130,14 +139,14 @@ KINDS = {
         sizes={"out_dim": 128, "hidden_dim": 64, "n_layers": 2},
     ),
     "Qwen-Image": Kind(
-        of("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel", num_layers=4),
+        qwen(),
         text_width=64,
         size=(1, HEIGHT, WIDTH),
         output=1,
         sizes=QWEN,
     ),
     "Qwen-Image-Edit": Kind(
-        of("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel", num_layers=4),
+        qwen(),
         lambda: {"reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH), noise(1, 16, 1, 6, 4)]},
         text_width=64,
         size=(1, HEIGHT, WIDTH),
@@ -145,11 +154,7 @@ KINDS = {
         sizes=QWEN,
     ),
     "Qwen-Image-Edit 2511": Kind(
-        of(
-            "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",
-            num_layers=4,
-            default_ref_method="index_timestep_zero",
-        ),
+        qwen(default_ref_method="index_timestep_zero"),
         lambda: {"reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)]},
         text_width=64,
         size=(1, HEIGHT, WIDTH),
@@ -157,29 +162,29 @@ KINDS = {
         sizes=QWEN,
     ),
     "Lumina 2": Kind(
-        of("comfy.ldm.lumina.model.NextDiT", n_layers=4, qk_norm=True),
+        LUMINA,
         text_width=64,
         size=(HEIGHT, WIDTH),
-        sizes=LUMINA,
+        sizes=LUMINA_SIZES,
         stand_ins=UNREFINED,
     ),
     "Z-Image": Kind(
-        of("comfy.ldm.lumina.model.NextDiT", n_layers=4, qk_norm=True),
+        LUMINA,
         text_width=64,
         size=(HEIGHT, WIDTH),
-        sizes=LUMINA | Z_IMAGE,
+        sizes=LUMINA_SIZES | Z_IMAGE,
         stand_ins=UNREFINED,
     ),
     "Z-Image with a reference": Kind(
-        of("comfy.ldm.lumina.model.NextDiT", n_layers=4, qk_norm=True),
+        LUMINA,
         lambda: {"reference_latents": [noise(1, 16, HEIGHT, WIDTH)]},
         text_width=64,
         size=(HEIGHT, WIDTH),
-        sizes=LUMINA | Z_IMAGE,
+        sizes=LUMINA_SIZES | Z_IMAGE,
         stand_ins=UNREFINED,
     ),
     "SD3": Kind(
-        of("comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper", **SD_3),
+        sd3(),
         lambda: {"pooled_output": noise(1, 64)},
         text_width=64,
         size=(7, 5),
@@ -187,12 +192,7 @@ KINDS = {
         output=1,
     ),
     "SD3.5 medium": Kind(
-        of(
-            "comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",
-            x_block_self_attn_layers=[0, 1],
-            qk_norm="rms",
-            **SD_3,
-        ),
+        sd3(x_block_self_attn_layers=[0, 1], qk_norm="rms"),
         lambda: {"pooled_output": noise(1, 64)},
         text_width=64,
         size=(HEIGHT, WIDTH),
@@ -210,14 +210,14 @@ KINDS = {
         sizes={"dim": 64, "n_heads": 2, "global_conddim": 64},
     ),
     "HiDream": Kind(
-        of("comfy.ldm.hidream.model.HiDreamImageTransformer2DModel", **HIDREAM),
+        HIDREAM,
         lambda: {"pooled_output": noise(1, 64), "conditioning_llama3": noise(1, 5, 6, 64)},
         text_width=64,
         size=(HEIGHT, WIDTH),
         sizes=HIDREAM_SIZES,
     ),
     "HiDream E1": Kind(
-        of("comfy.ldm.hidream.model.HiDreamImageTransformer2DModel", **HIDREAM),
+        HIDREAM,
         lambda: {
             "pooled_output": noise(1, 64),
             "conditioning_llama3": noise(1, 5, 6, 64),
