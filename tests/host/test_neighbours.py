@@ -233,11 +233,11 @@ def test_control_is_in_what_is_reused_and_none_of_it_is_missed(kind, tiny, adaca
             return {"input": parts[:], "output": parts[:]}
 
     width = {"SD3": 192, "HunyuanDiT": 64}.get(kind, 128)
-    controlled = [
-        [[text, {**extras, "control": Control()}] for text, extras in each]
-        for each in (tiny(kind).positive, tiny(kind).negative)
-    ]
-    conditionings = {"positive": controlled[0], "negative": controlled[1]}
+    control = Control()
+    conditionings = {
+        name: [[text, {**extras, "control": control}] for text, extras in getattr(tiny(kind), name)]
+        for name in ("positive", "negative")
+    }
     plain = sample(tiny(kind), **conditionings)
     assert not torch.equal(plain, sample(tiny(kind)))
     watching, _ = adacache(tiny(kind).model, table=WATCH)
@@ -246,6 +246,8 @@ def test_control_is_in_what_is_reused_and_none_of_it_is_missed(kind, tiny, adaca
     with Witness(tiny(kind)) as witness:
         sample(tiny(kind), witness.watched(model), **conditionings)
     assert assert_reuse_is_per_block(tiny(kind), witness) == 4 * witness.row()[0][0]
+    few = {**conditionings, "steps": 4}  # too few for anything to be skipped
+    assert torch.equal(sample(tiny(kind), model, **few), sample(tiny(kind), **few))
 
 
 def test_where_every_block_is_replaced_nothing_is_measured_and_nothing_skipped(tiny, adacache):

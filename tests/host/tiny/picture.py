@@ -90,6 +90,7 @@ LUMINA_SIZES = {
     "axes_lens": [64, 64, 64],
     "ffn_dim_multiplier": 1.0,
 }
+# The loader knows Z-Image by its width alone, so that these are sampled with the shift of Lumina 2.
 Z_IMAGE = {"z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32}
 # In the refiner the tokens of the picture see each other, so that none would move alone when the picture does.
 UNREFINED = {"noise_refiner": nn.ModuleList}
