@@ -97,7 +97,7 @@ def _kandinsky_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, A
     return Grid(*_patched(latent.shape, module.patch_size[5 - latent.ndim :]))
 
 
-def _flux_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
+def _picture_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
     return Grid(*_patched(latent.shape, (module.patch_size, module.patch_size)))
 
 
@@ -114,7 +114,7 @@ def _lumina_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]
 
 def _hidream_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid | None:
     # A picture to edit is beside this one, so that the rows of both take turns.
-    return None if arguments.get("image_cond") is not None else _flux_grid(module, latent, arguments)
+    return None if arguments.get("image_cond") is not None else _picture_grid(module, latent, arguments)
 
 
 def _hunyuan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
@@ -235,13 +235,13 @@ FAMILIES = (
         name="Flux",
         classes=("comfy.ldm.flux.model.Flux",),
         layout=StackLayout(("double_blocks", "single_blocks"), "final_layer", stream="img", head_takes="last"),
-        grid=_flux_grid,
+        grid=_picture_grid,
     ),
     Family(
         name="Chroma",
         classes=("comfy.ldm.chroma.model.Chroma",),
         layout=StackLayout(("double_blocks", "single_blocks"), "final_layer", stream="img", head_takes="last"),
-        grid=_flux_grid,
+        grid=_picture_grid,
     ),
     Family(
         name="Qwen-Image",
@@ -260,14 +260,14 @@ FAMILIES = (
         name="Stable Diffusion 3",
         classes=("comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",),
         layout=StackLayout(("joint_blocks",), "final_layer", argument=1, output=1, by_index=True),
-        grid=_flux_grid,
+        grid=_picture_grid,
     ),
     Family(
         name="AuraFlow",
         classes=("comfy.ldm.aura.mmdit.MMDiT",),
         # Behind the blocks comes a modulation that is no module.
         layout=StackLayout(("double_layers", "single_layers"), (), argument=1, output=1),
-        grid=_flux_grid,
+        grid=_picture_grid,
     ),
     Family(
         name="HiDream",
@@ -280,14 +280,14 @@ FAMILIES = (
         name="PixArt",
         classes=("comfy.ldm.pixart.pixartms.PixArtMS",),
         layout=StackLayout(("blocks",), "final_layer"),
-        grid=_flux_grid,
+        grid=_picture_grid,
         slot="",
     ),
     Family(
         name="HunyuanDiT",
         classes=("comfy.ldm.hydit.models.HunYuanDiT",),
         layout=StackLayout(("blocks",), "final_layer"),
-        grid=_flux_grid,
+        grid=_picture_grid,
     ),
 )
 
