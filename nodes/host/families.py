@@ -102,12 +102,12 @@ def _picture_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any
 
 
 def _qwen_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    return Grid(*_patched(latent, (1, module.patch_size, module.patch_size)))
+    return Grid(*_patched(latent.shape, (1, module.patch_size, module.patch_size)))
 
 
 def _lumina_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
     # Text and references come in front; only what pads the picture is behind it.
-    frames, positions = _patched(latent, (module.patch_size, module.patch_size))
+    frames, positions = _patched(latent.shape, (module.patch_size, module.patch_size))
     multiple = getattr(module, "pad_tokens_multiple", None) or 1
     return Grid(frames, positions, start=-(-(-positions // multiple) * multiple))
 
