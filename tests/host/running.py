@@ -296,14 +296,14 @@ def held(tiny: Tiny, last: Call, streams: Streams) -> list[Tensor]:
 
 
 def _held(x: Tensor, entered: list[Tensor], end: Tensor) -> Tensor:
+    shape = None
     if end.numel() == x.numel():  # some heads get the tokens in rows and columns
         shape, end = end.shape, end.reshape(x.shape)
-    else:
-        shape = end.shape
     tokens = min(x.shape[1], end.shape[1])
     blocks = [stream for stream in entered if stream.shape == x.shape]
     streams = [stream[:, -tokens:].double() for stream in (*blocks, end)]  # references are cut off in front
-    return (x[:, -tokens:].double() + sum(after - before for before, after in pairwise(streams))).reshape(shape)
+    stream = x[:, -tokens:].double() + sum(after - before for before, after in pairwise(streams))
+    return stream if shape is None else stream.reshape(shape)
 
 
 def assert_reuse_is_per_block(tiny: Tiny, witness: Witness) -> int:
