@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,26 @@ class Entry:
         trust = None if self.slope is None else _part_that_came_true(self.slope, slope)
         return Entry(residual, self.signature, step, slope, trust)
 
+    def on(self, device: torch.device | None) -> Entry:
+        """With its tensors on this device; None leaves them where they are."""
+        if device is None or device == self.residual.device:
+            return self
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def in_main_memory(self) -> Entry:
+        return self._each(_in_main_memory)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> Entry:
+        slope, trust = (None if tensor is None else move(tensor) for tensor in (self.slope, self.trust))
+        return replace(self, residual=move(self.residual), slope=slope, trust=trust)
+
+
+def _in_main_memory(tensor: Tensor) -> Tensor:
+    """From a GPU into pinned memory, without waiting: what reads it later goes through the same stream."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+
 
 def _part_that_came_true(forecast: Tensor, change: Tensor) -> Tensor:
     """The t in [0, 1] for which t * forecast is nearest to the change, both per step; 0-dim, float32.
@@ -53,7 +73,7 @@ class ResidualCache:
     """Residuals by key and probes by identity, of one run.
 
     Args:
-        offload: keep residuals in main memory; probes stay where they are compared.
+        offload: keep everything in main memory.
         forecast: let residuals go on as they last changed, as far as that came true before, if that was at most so
             many steps; the first two of a key are held, with 0 all are. Takes a second tensor of the residual's size.
     """
@@ -66,21 +86,21 @@ class ResidualCache:
         self._probes: dict[Hashable, Tensor] = {}
         self._touched: set[Hashable] = set()
 
-    def get(self, key: Hashable, signature: Hashable, step: int = 0) -> Tensor | None:
-        """The residual under this key for this step, if a call of the same signature made it."""
+    def get(
+        self, key: Hashable, signature: Hashable, step: int = 0, device: torch.device | None = None
+    ) -> Tensor | None:
+        """The residual under this key for this step, on this device, if a call of the same signature made it."""
         entry = self._entries.get(key)
         if entry is None or entry.signature != signature:
             return None
         self._touched.add(key)
-        return entry.at(step)
+        return entry.on(device).at(step)
 
     def put(self, key: Hashable, signature: Hashable, residual: Tensor, step: int = 0) -> None:
-        residual = residual.cpu() if self.offload else residual
-        old = self._entries.get(key)
+        old, entry = self._entries.get(key), Entry(residual, signature, step)
         if old is not None and old.signature == signature and 0 < step - old.step <= self.forecast:
-            self._entries[key] = old.followed_by(residual, step)
-        else:
-            self._entries[key] = Entry(residual, signature, step)
+            entry = old.on(residual.device).followed_by(residual, step)
+        self._entries[key] = entry.in_main_memory() if self.offload else entry
         self._touched.add(key)
         self._note_bytes()
 
@@ -93,7 +113,7 @@ class ResidualCache:
         return self._probes.get(identity)
 
     def put_probe(self, identity: Hashable, probe: Tensor) -> None:
-        self._probes[identity] = probe
+        self._probes[identity] = _in_main_memory(probe) if self.offload else probe
         self._touched.add(identity)
         self._note_bytes()
 

@@ -52,6 +52,7 @@ class _Evaluation:
     record: StepRecord
     reuse: bool
     wants_metric: bool
+    device: torch.device | None = None
     visits: Counter = field(default_factory=Counter)  # by key
     places: Counter = field(default_factory=Counter)  # by key and variant
     change: Tensor | None = None  # (2,), summed over calls
@@ -139,7 +140,7 @@ class Engine:
         Args:
             step: sampler step, 0..N-1; a step may have several evaluations.
             sigma: for the report.
-            device: where the work is timed; None is the CPU.
+            device: where the work is done; None is the CPU.
         """
         record = StepRecord(index=len(self.report.evaluations), step=step, sigma=sigma)
         if self.idle_reason:
@@ -148,7 +149,8 @@ class Engine:
         else:
             decision = self.schedule.decide(step)
             record.reason = decision.reason
-            current = _Evaluation(record, not decision.compute, decision.compute and self.schedule.wants_metric(step))
+            wants_metric = decision.compute and self.schedule.wants_metric(step)
+            current = _Evaluation(record, not decision.compute, wants_metric, device)
         self.cache.begin()
         self._evaluation = current
         self.report.evaluations.append(record)
@@ -243,7 +245,7 @@ class Engine:
             else:
                 places, first_visit = self._count_visits(current, keys, variant)
                 step = current.record.step
-                held = [self.cache.get(place, signature, step) for place in places] if current.reuse else []
+                held = [self.cache.get(place, signature, step, current.device) for place in places * current.reuse]
                 residuals = [residual for residual in held if residual is not None]
                 reuse = len(residuals) == len(places)
                 current.record.calls_computed += not reuse

@@ -73,17 +73,24 @@ def test_clearing_leaves_nothing():
     assert cache.get("a", None) is None
 
 
-class OnTheDevice:
-    """Stands for a residual on a device, of which this machine may have none."""
+@pytest.fixture
+def main_memory(monkeypatch):
+    """Stands for another device, of which this machine may have none: what goes there becomes float64."""
+    monkeypatch.setattr("adacache_core.cache._in_main_memory", lambda tensor: tensor.double())
+    monkeypatch.setattr(
+        "adacache_core.cache.Entry.on", lambda entry, device: entry._each(lambda tensor: tensor.float())
+    )
 
-    def cpu(self):
-        return residual(7)
 
-
-def test_offloaded_residuals_lie_in_main_memory():
-    cache = ResidualCache(offload=True)
-    cache.put("a", None, OnTheDevice())
-    assert cache.get("a", None).eq(7).all()
+def test_offloaded_everything_lies_in_main_memory_and_comes_back(main_memory):
+    cache = ResidualCache(offload=True, forecast=9)
+    for step, value in ((0, 1), (2, 3), (4, 5)):
+        cache.put("a", None, residual(value), step)
+        cache.put_probe("p", residual(value))
+    entry = cache._entries["a"]
+    assert {tensor.dtype for tensor in (entry.residual, entry.slope, entry.trust)} == {torch.float64}
+    assert cache.probe("p").dtype == torch.float64
+    assert torch.equal(cache.get("a", None, 5, torch.device("cpu")), residual(6))
 
 
 def test_otherwise_they_stay_where_they_are():
