@@ -29,7 +29,7 @@ class StepRecord:
         metric: change per step times the MoReg factor, None where nothing was compared.
         motion: motion score in [0, 1]; moreg: the factor made of it.
         rate: steps to the next computed one, as chosen here.
-        seconds: wall time (GPU time on CUDA), known once the run has ended.
+        seconds: wall time (GPU time on CUDA), known once the run has ended; until then at most an estimate.
         calls, calls_computed: model calls, and those of them that ran the blocks.
         corrected: whether it made up for the reused evaluations before it.
     """
@@ -95,6 +95,14 @@ class RunReport:
             return None
         return len(timed) * median(full[WARM_UP:] or full) / max(sum(seconds for _, seconds in timed), 1e-9)
 
+    @property
+    def seconds_saved(self) -> float | None:
+        """What computing every evaluation would have taken, less what they took; None without enough timings."""
+        speedup = self.measured_speedup
+        if speedup is None:
+            return None
+        return (speedup - 1) * sum(record.seconds for record in self.evaluations if record.seconds is not None)
+
     def schedule(self) -> Schedule:
         """Per sampler step, whether any of its evaluations computed. Steps without one count as computed."""
         ran: dict[int, bool] = {}
@@ -127,7 +135,7 @@ class RunReport:
 
     def to_json(self, indent: int | None = None) -> str:
         """JSON with every number finite: a metric that is not is written as a string."""
-        return json.dumps(_finite(self.to_dict()), indent=indent, allow_nan=False)
+        return json.dumps(finite(self.to_dict()), indent=indent, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> RunReport:
@@ -155,16 +163,17 @@ def _share(record: StepRecord) -> float:
     return float(record.state != REUSED)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same data as strict JSON can hold it: numbers that are not finite become strings."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
     return value
 
 
 def _number(key: str, value: Any) -> Any:
-    """Back from what `_finite` made of it."""
+    """Back from what `finite` made of it."""
     return float(value) if isinstance(value, str) and key not in ("state", "reason") else value

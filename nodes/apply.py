@@ -95,6 +95,7 @@ class AdaCacheApply(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -133,7 +134,7 @@ class AdaCacheApply(io.ComfyNode):
             watch=preset == WATCH,
             enabled=preset != OFF,
         )
-        return io.NodeOutput(attach(model, config, _name(config, preset)))
+        return io.NodeOutput(attach(model, config, _name(config, preset), getattr(cls.hidden, "unique_id", None)))
 
 
 def _name(config: CacheConfig, preset: str) -> str:

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..adacache_core.picture import draw
 from ..adacache_core.report import RunReport
 from .host.attach import attachment_of
+from .host.live import timeline
 from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType
 
 
@@ -57,7 +58,8 @@ class AdaCacheInspector(io.ComfyNode):
             sum(each.total for each in everything),
             report.measured_speedup or 1.0,
             everything,
-            ui=ui.PreviewImage(picture, cls=cls),
+            # The host keeps this with what it caches of the node, and sends it again without running anything.
+            ui={**ui.PreviewImage(picture, cls=cls).as_dict(), "adacache": [timeline(report)]},
         )
 
 

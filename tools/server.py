@@ -24,7 +24,8 @@ import websocket
 
 from tools.host import ROOT, HostError, find_python
 
-PACK = "AdaCache from this clone"  # a folder name that no installed pack has
+# A folder name that no installed pack has, and no Python module; from one with spaces the host would not serve `web`.
+PACK = "AdaCache-from-this-clone"
 START_SECONDS = 300
 LOG_LINES = 30  # of the server's log, shown when it fails
 DIRECTLY = build_opener(ProxyHandler({}))  # a proxy of this machine would not find our server

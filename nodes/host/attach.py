@@ -36,11 +36,12 @@ class FinishedRun:
 
 
 class Attachment:
-    """The OUTER_SAMPLE wrapper of one AdaCache node: settings, and what its last runs reported."""
+    """The OUTER_SAMPLE wrapper of one AdaCache node: settings, its id, and what its last runs reported."""
 
-    def __init__(self, config: CacheConfig, preset: str) -> None:
+    def __init__(self, config: CacheConfig, preset: str, node: str | None = None) -> None:
         self.config = config
         self.preset = preset
+        self.node = node
         self.finished: deque[FinishedRun] = deque(maxlen=_REPORTS_KEPT)
 
     def __deepcopy__(self, memo: dict) -> Attachment:
@@ -51,7 +52,7 @@ class Attachment:
         guider, sampler, sigmas = executor.class_obj, args[2], args[3]
         original = guider.model_options
         guider.model_options = create_model_options_clone(original)
-        run = Run(guider, sampler, sigmas, self.config, self.preset)
+        run = Run(guider, sampler, sigmas, self.config, self.preset, self.node)
         run.register(guider.model_options)
         made = None
         try:
@@ -67,6 +68,7 @@ class Attachment:
             report = run.engine.finish()
             self.finished.append(FinishedRun(report, made))
             self._log(report)
+            run.live.finished()
 
     def _log(self, report: RunReport) -> None:
         log.info("AdaCache: %s", report.summary())
@@ -113,8 +115,14 @@ def _stopped(run: FinishedRun | None) -> str:
     return f"the run before was stopped: {run.report.summary()}"
 
 
-def attach(model: Any, config: CacheConfig, preset: str) -> Any:
+def attach(model: Any, config: CacheConfig, preset: str, node: str | None = None) -> Any:
     """A clone of the MODEL with AdaCache on it; an AdaCache that was there is replaced.
+
+    Args:
+        model: the host's MODEL.
+        config: settings.
+        preset: their name, for the report.
+        node: the host's id of the node that shows the runs as they go, if any.
 
     Raises:
         AdaCacheError: the model has no row in the table.
@@ -122,7 +130,7 @@ def attach(model: Any, config: CacheConfig, preset: str) -> Any:
     family_of(model.model.diffusion_model)
     model = model.clone()
     model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Attachment(config, preset))
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Attachment(config, preset, node))
     return model
 
 

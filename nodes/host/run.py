@@ -16,6 +16,7 @@ from ...adacache_core.config import CacheConfig
 from ...adacache_core.engine import Engine
 from ...adacache_core.report import RunReport
 from .families import Family, class_name, family_of
+from .live import Live
 
 KEY = "adacache"
 
@@ -39,9 +40,18 @@ class Run:
         sigmas: the run's noise levels, (steps + 1,).
         config: settings of the node.
         preset: its name, for the report.
+        node: the node's id, for who watches the run.
     """
 
-    def __init__(self, guider: Any, sampler: Any, sigmas: Tensor, config: CacheConfig, preset: str) -> None:
+    def __init__(
+        self,
+        guider: Any,
+        sampler: Any,
+        sigmas: Tensor,
+        config: CacheConfig,
+        preset: str,
+        node: str | None = None,
+    ) -> None:
         module = guider.model_patcher.model.diffusion_model
         self.family: Family = family_of(module)
         self.sigmas = [float(sigma) for sigma in sigmas]
@@ -61,6 +71,7 @@ class Run:
             multistep=name in _CORRECTED_MULTISTEP,
             report=report,
         )
+        self.live = Live(node, report)
         self.other_cache = _other_cache(guider.model_options)
         self.engine.note(self.other_cache)
 
@@ -78,7 +89,9 @@ class Run:
         """One model evaluation of the sampler."""
         sigma = float(timestep.max())
         with self.engine.evaluation(step_of(sigma, self.sigmas), sigma, x.device):
-            return self.engine.corrected(x, executor(x, timestep, *args, **kwargs))
+            denoised = self.engine.corrected(x, executor(x, timestep, *args, **kwargs))
+        self.live.evaluated()
+        return denoised
 
     def apply_model(self, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One call of the model: some conditionings, side by side in the batch."""

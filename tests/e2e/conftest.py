@@ -17,7 +17,7 @@ def server_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(server_folder):
-    """A running ComfyUI that has the pack, under a folder name with spaces."""
+    """A running ComfyUI that has the pack, under a folder name that is no Python name."""
     from tools.host import PLACES, find_host
     from tools.server import serve
 

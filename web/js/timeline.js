@@ -1,0 +1,263 @@
+// The timeline in the AdaCache node and in its inspector: which evaluations were computed, which reused, and why.
+//
+// nodes/host/live.py sends one message per evaluation, and all of them again once the run is over; the inspector's
+// output has the run it shows. A timeline is the merged messages of a run; nothing is computed from it here but text.
+//
+// What was shown last is kept in the browser and not in the workflow: there it would make the workflow a modified one
+// after every run, be undone by Ctrl+Z, and go into pictures, whose workflow is written down before their run.
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+
+const APPLY = "AdaCacheApply";
+const INSPECTOR = "AdaCacheInspector";
+const KEPT = "AdaCache.timelines"; // in localStorage: workflow id -> node id (with those of its subgraphs) -> timeline
+const WORKFLOWS_KEPT = 20;
+const HEIGHT = 72;
+const CROWDED = 80; // evaluations from which on there is no room between the bars
+
+const STYLE = `
+.adacache-timeline {
+  --adacache-computed: #0072b2;
+  display: flex; flex-direction: column; gap: 4px;
+  box-sizing: border-box; min-height: ${HEIGHT}px;
+  color: var(--input-text); font: 12px/15px Inter, Arial, sans-serif;
+}
+.dark-theme .adacache-timeline { --adacache-computed: #56b4e9; }
+.adacache-timeline > .bars {
+  flex: 1; display: flex; min-height: 0; padding: 3px; border-radius: 4px;
+  background: var(--comfy-input-bg); outline-offset: 1px;
+}
+.adacache-timeline > .bars:focus-visible { outline: 2px solid var(--adacache-computed); }
+.adacache-timeline .bars > span { flex: 1; display: flex; align-items: end; }
+.adacache-timeline .bars > span.shown { background: color-mix(in srgb, var(--input-text) 30%, transparent); }
+.adacache-timeline .bars > span::before {
+  content: ""; flex: 1; height: 2px; margin-right: 1px; background: var(--border-color);
+}
+.adacache-timeline .bars.crowded > span::before { margin-right: 0; }
+.adacache-timeline .bars > .computed::before { height: 100%; background: var(--adacache-computed); }
+.adacache-timeline .bars > .partly::before {
+  height: 62%; background: repeating-linear-gradient(var(--adacache-computed) 0 2px, transparent 2px 4px);
+}
+.adacache-timeline .bars > .reused::before { height: 20%; background: var(--descrip-text); }
+.adacache-timeline > p { margin: 0; height: 30px; overflow: hidden; }
+.adacache-timeline > p[hidden] { display: none; }
+.adacache-timeline .second { display: block; color: var(--descrip-text); white-space: nowrap; overflow: hidden;
+  text-overflow: ellipsis; }
+`;
+
+/** The strip of bars and the two lines below it, for one node. */
+class Strip {
+  constructor() {
+    this.timeline = null;
+    this.shown = -1; // the evaluation whose numbers are read
+    this.bars = element("div", { className: "bars", role: "slider", tabIndex: -1 });
+    this.bars.setAttribute("aria-label", "AdaCache timeline");
+    this.summary = element("p", {});
+    this.details = element("p", { hidden: true, ariaHidden: "true" }); // the bars say it as their value
+    this.element = element("div", { className: "adacache-timeline" }, this.bars, this.summary, this.details);
+    this.bars.addEventListener("pointermove", (event) => this.read(this.under(event)));
+    this.bars.addEventListener("pointerdown", (event) => this.read(this.under(event)));
+    this.bars.addEventListener("pointerleave", () => document.activeElement === this.bars || this.read(-1));
+    this.bars.addEventListener("focus", () => this.shown >= 0 || this.read(0));
+    this.bars.addEventListener("blur", () => this.read(-1));
+    this.bars.addEventListener("keydown", (event) => this.press(event));
+    this.show(null);
+  }
+
+  /** Draws a timeline, null for none yet. */
+  show(timeline) {
+    const running = timeline && !timeline.done;
+    this.timeline = timeline;
+    // A screen reader is told how a run ended, and is not interrupted at every evaluation of it.
+    this.summary.ariaLive = running ? "off" : "polite";
+    lines(this.summary, timeline ? summaryOf(timeline) : ["No run yet", "Its steps will be shown here"]);
+    const slots = timeline ? Math.max(timeline.expected, timeline.evaluations.length) : 0;
+    this.bars.replaceChildren(
+      ...Array.from({ length: slots }, (_, index) =>
+        element("span", { className: timeline.evaluations[index]?.state ?? "" }),
+      ),
+    );
+    this.bars.classList.toggle("crowded", slots > CROWDED);
+    this.bars.tabIndex = timeline?.evaluations.length ? 0 : -1;
+    this.bars.ariaDisabled = String(this.bars.tabIndex < 0);
+    this.read(Math.min(this.shown, slots - 1));
+  }
+
+  /** Shows the numbers of an evaluation; those of the run instead for -1, or where there are none yet. */
+  read(index) {
+    const evaluations = this.timeline?.evaluations ?? [];
+    const evaluation = evaluations[index];
+    this.bars.children[this.shown]?.classList.remove("shown");
+    this.shown = evaluation ? index : -1;
+    this.bars.children[this.shown]?.classList.add("shown");
+    this.summary.hidden = Boolean(evaluation);
+    this.details.hidden = !evaluation;
+    const text = evaluation ? detailsOf(evaluation) : this.timeline ? summaryOf(this.timeline) : ["no run yet"];
+    if (evaluation) lines(this.details, text);
+    this.bars.ariaValueMin = "0";
+    this.bars.ariaValueMax = String(Math.max(0, evaluations.length - 1));
+    this.bars.ariaValueNow = String(Math.max(0, this.shown));
+    this.bars.ariaValueText = text.join("; ");
+  }
+
+  press(event) {
+    const last = (this.timeline?.evaluations.length ?? 0) - 1;
+    const next = { ArrowLeft: this.shown - 1, ArrowDown: this.shown - 1, ArrowRight: this.shown + 1 };
+    Object.assign(next, { ArrowUp: this.shown + 1, Home: 0, End: last });
+    if (!(event.key in next)) return;
+    event.preventDefault();
+    event.stopPropagation(); // the canvas moves nodes with these keys
+    this.read(Math.min(Math.max(next[event.key], 0), last));
+  }
+
+  under(event) {
+    const { left, width } = this.bars.getBoundingClientRect();
+    return Math.floor(((event.clientX - left) / width) * this.bars.children.length);
+  }
+}
+
+function summaryOf(timeline) {
+  const { computed, total, saved, left, speedup, done, note } = timeline;
+  const first = [`${computed} of ${total} computed`];
+  const second = [];
+  if (saved > 0) second.push(`${duration(saved)} saved`);
+  if (done && speedup) second.push(`${speedup.toFixed(2)}x faster`);
+  if (!done && left > 0) second.push(`about ${duration(left)} left`);
+  if (timeline.preset) first.push(timeline.preset);
+  return note ? [[...first, ...second].join(" · "), note] : [first.join(" · "), second.join(" · ")];
+}
+
+function detailsOf({ step, sigma, state, reason, metric, rate, seconds }) {
+  const first = [`step ${step}`, state];
+  if (sigma !== undefined) first.push(`sigma ${sigma}`);
+  if (seconds !== undefined) first.push(duration(seconds));
+  const second = [reason];
+  if (metric !== undefined) second.push(`change ${metric}`);
+  if (rate !== undefined && reason !== `rate ${rate}`) second.push(`rate ${rate}`);
+  return [first.join(" · "), second.filter(Boolean).join(" · ")];
+}
+
+function duration(seconds) {
+  if (seconds < 10) return `${seconds.toPrecision(2)} s`;
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+}
+
+function lines(paragraph, [first, second]) {
+  const line = element("span", { className: "second", textContent: second, title: second });
+  paragraph.replaceChildren(first, line);
+}
+
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+const strips = new WeakMap(); // node -> Strip
+const timelines = kept(); // as in localStorage
+
+function kept() {
+  try {
+    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
+  } catch {
+    return {}; // not ours, or no storage: nothing is remembered
+  }
+}
+
+function keep() {
+  try {
+    localStorage.setItem(KEPT, JSON.stringify(timelines));
+  } catch {
+    // It is full or forbidden: what is shown stays until the page is left.
+  }
+}
+
+const root = () => app.rootGraph ?? app.graph; // frontends up to 1.35 know only the latter
+
+/** The timelines of a workflow, which thereby becomes the one that is forgotten last. */
+function of(workflow) {
+  const found = timelines[workflow] ?? {};
+  delete timelines[workflow];
+  timelines[workflow] = found;
+  for (const old of Object.keys(timelines).slice(0, -WORKFLOWS_KEPT)) delete timelines[old];
+  return found;
+}
+
+/** The node of the workflow on the screen that the host calls "outer:inner". */
+function nodeAt(path) {
+  let graph = root();
+  let node = null;
+  for (const id of path.split(":")) {
+    node = graph?.getNodeById(id);
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
+const beside = (path, node) => path.replace(/[^:]*$/, node.id);
+
+/** The AdaCache node that an inspector's MODEL comes from. */
+function applyOf(inspector) {
+  let node = inspector;
+  while (node && node.comfyClass !== APPLY) {
+    const input = node.inputs?.findIndex((each) => each.type === "MODEL") ?? -1;
+    node = input < 0 ? null : node.getInputNode(input);
+  }
+  return node;
+}
+
+/** Shows what is known of the workflow on the screen. */
+function refresh() {
+  const paths = timelines[root().id] ?? {};
+  for (const [path, timeline] of Object.entries(paths)) {
+    const node = nodeAt(path);
+    strips.get(node)?.show(timeline);
+    if (node?.comfyClass !== APPLY) continue;
+    // An inspector shows a run as it goes, but only if there is one: of several each shows the run of its own latent.
+    const inspectors = node.graph.nodes.filter((each) => each.comfyClass === INSPECTOR && applyOf(each) === node);
+    if (inspectors.length === 1 && !timeline.done) strips.get(inspectors[0])?.show(timeline);
+  }
+}
+
+function receive({ detail: message }) {
+  const paths = of(message.workflow ?? root().id);
+  const known = paths[message.node];
+  const evaluations = known?.run === message.run && !message.done ? [...known.evaluations] : [];
+  for (const evaluation of message.evaluations) evaluations[evaluation.index] = evaluation;
+  paths[message.node] = { ...message, evaluations };
+  if (message.done) keep();
+  refresh();
+}
+
+function executed({ detail: { node: path, output } }) {
+  const timeline = output?.adacache?.[0];
+  const inspector = timeline && nodeAt(String(path));
+  if (inspector?.comfyClass !== INSPECTOR) return;
+  const paths = of(root().id);
+  paths[path] = timeline;
+  const apply = applyOf(inspector);
+  if (apply?.graph === inspector.graph) paths[beside(path, apply)] ??= timeline; // the host had all of it in its cache
+  keep();
+  refresh();
+}
+
+app.registerExtension({
+  name: "AdaCache.Timeline",
+  setup() {
+    document.head.append(element("style", { textContent: STYLE }));
+    api.addEventListener("adacache.timeline", receive);
+    api.addEventListener("executed", executed);
+  },
+  nodeCreated(node) {
+    if (node.comfyClass !== APPLY && node.comfyClass !== INSPECTOR) return;
+    const strip = new Strip();
+    strips.set(node, strip);
+    const height = () => HEIGHT + 20; // with the margins that the canvas puts round a widget
+    const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height };
+    const widget = node.addDOMWidget("timeline", "adacache_timeline", strip.element, options);
+    widget.serialize = false; // the option above keeps it out of the prompt, this out of the workflow
+  },
+  afterConfigureGraph: refresh,
+});
