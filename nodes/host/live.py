@@ -102,11 +102,15 @@ def _short(value: Any) -> Any:
 
 
 def _expected(report: RunReport) -> int:
-    """Evaluations that the run will have: its steps times those of a step so far (heun has two)."""
+    """Evaluations that the run will have, if the steps to come have as many as those so far: heun has two.
+
+    The first step is no example: heun's second evaluation is at the noise level of the next one.
+    """
     step = report.evaluations[-1].step
     before = sum(record.step < step for record in report.evaluations)
-    per_step = before / step if before else report.total
-    return max(report.total, round(per_step * report.sampler_steps))
+    examples = sum(0 < record.step < step for record in report.evaluations)
+    per_step = examples / (step - 1) if step > 1 else report.total - before
+    return max(report.total, round(before + per_step * (report.sampler_steps - step)))
 
 
 def _seconds_left(report: RunReport) -> float | None:

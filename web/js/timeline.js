@@ -39,11 +39,13 @@ const STYLE = `
 .adacache-timeline .bars > .partly::before {
   height: 62%; background: repeating-linear-gradient(var(--adacache-computed) 0 2px, transparent 2px 4px);
 }
-.adacache-timeline .bars > .reused::before { height: 20%; background: var(--descrip-text); }
+.adacache-timeline .bars > .reused::before {
+  height: 20%; background: color-mix(in srgb, var(--input-text) 45%, var(--comfy-input-bg));
+}
 .adacache-timeline > p { margin: 0; height: 30px; overflow: hidden; }
 .adacache-timeline > p[hidden] { display: none; }
-.adacache-timeline .second { display: block; color: var(--descrip-text); white-space: nowrap; overflow: hidden;
-  text-overflow: ellipsis; }
+.adacache-timeline p > span { display: block; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.adacache-timeline p > span + span { color: var(--descrip-text); }
 `;
 
 /** The strip of bars and the two lines below it, for one node. */
@@ -62,6 +64,7 @@ class Strip {
     this.bars.addEventListener("focus", () => this.shown >= 0 || this.read(0));
     this.bars.addEventListener("blur", () => this.read(-1));
     this.bars.addEventListener("keydown", (event) => this.press(event));
+    this.element.addEventListener("wheel", (event) => this.zoom(event));
     this.show(null);
   }
 
@@ -111,21 +114,27 @@ class Strip {
     this.read(Math.min(Math.max(next[event.key], 0), last));
   }
 
+  /** On the classic canvas the strip lies above it, and it is the canvas that zooms; Nodes 2.0 see to it themselves. */
+  zoom(event) {
+    if (!this.element.closest(".dom-widget")) return;
+    event.preventDefault();
+    app.canvas.canvas.dispatchEvent(new WheelEvent(event.type, event));
+  }
+
   under(event) {
     const { left, width } = this.bars.getBoundingClientRect();
     return Math.floor(((event.clientX - left) / width) * this.bars.children.length);
   }
 }
 
-function summaryOf(timeline) {
-  const { computed, total, saved, left, speedup, done, note } = timeline;
+function summaryOf({ computed, total, saved, left, speedup, preset, done, note }) {
   const first = [`${computed} of ${total} computed`];
+  if (saved > 0) first.push(`${duration(saved)} saved`);
   const second = [];
-  if (saved > 0) second.push(`${duration(saved)} saved`);
   if (done && speedup) second.push(`${speedup.toFixed(2)}x faster`);
   if (!done && left > 0) second.push(`about ${duration(left)} left`);
-  if (timeline.preset) first.push(timeline.preset);
-  return note ? [[...first, ...second].join(" · "), note] : [first.join(" · "), second.join(" · ")];
+  if (preset) second.push(preset);
+  return [first.join(" · "), note || second.join(" · ")];
 }
 
 function detailsOf({ step, sigma, state, reason, metric, rate, seconds }) {
@@ -144,9 +153,8 @@ function duration(seconds) {
   return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
 }
 
-function lines(paragraph, [first, second]) {
-  const line = element("span", { className: "second", textContent: second, title: second });
-  paragraph.replaceChildren(first, line);
+function lines(paragraph, texts) {
+  paragraph.replaceChildren(...texts.map((text) => element("span", { textContent: text, title: text })));
 }
 
 function element(tag, properties, ...children) {
