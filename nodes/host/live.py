@@ -83,7 +83,7 @@ def timeline(
             "computed": report.computed,
             "total": report.total,
             "expected": report.total if records is None else _expected(report),
-            "speedup": _short(report.measured_speedup),
+            "speedup": report.measured_speedup,  # in full: rounded twice it would differ from the summary's
             "saved": _short(report.seconds_saved),
             "left": _short(left),
             "evaluations": [_evaluation(record) for record in (report.evaluations if records is None else records)],

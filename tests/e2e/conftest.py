@@ -1,11 +1,13 @@
-"""One real server for all tests that want one: it takes long to start."""
+"""One real server for all tests that want one: it takes long to start. A browser for each file that wants one."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from e2e.browser import find_chromium, open_page
 from e2e.shipped import WORKFLOWS, read_workflow
 
 
@@ -51,3 +53,18 @@ def prompt_of(object_info) -> Callable[[str], dict]:
 @pytest.fixture(scope="session")
 def demo_prompt(prompt_of) -> dict:
     return prompt_of("demo_wan_tiny")
+
+
+@pytest.fixture(scope="module")
+def page(server, server_folder, tmp_path_factory):
+    """The frontend, ready for a graph."""
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("no Chromium was found (CHROMIUM_PATH, or chromium on PATH): the frontend is not tested")
+    settings = server_folder / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    # Else a first-run dialog covers the page, and another one keeps the browser from leaving it.
+    settings.write_text(json.dumps({"Comfy.TutorialCompleted": True, "Comfy.Window.UnloadConfirmation": False}))
+    with open_page(chromium, f"http://{server.address}/", tmp_path_factory.mktemp("chromium")) as opened:
+        opened.wait_for("Boolean(window.app?.vueAppReady)")
+        yield opened

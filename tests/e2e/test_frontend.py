@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import pytest
 from comfy_cli.workflow_to_api import convert_ui_to_api
-from e2e.browser import find_chromium, open_page
+from e2e.frontend import complaints, load, with_steps
 from e2e.shipped import read_workflow
 from PIL import Image
 
 from adacache_core.picture import SERIES
 
 BAR = SERIES[0][0]  # the colour of a computed step
-
-# A file that is not there is not ours, and the browser may be without a network.
-NOT_OURS = "Failed to load resource"
-
-
-@pytest.fixture(scope="module")
-def page(server, server_folder, tmp_path_factory):
-    """The frontend, ready for a graph."""
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("no Chromium was found (CHROMIUM_PATH, or chromium on PATH): the frontend is not tested")
-    settings = server_folder / "user" / "default" / "comfy.settings.json"
-    settings.parent.mkdir(parents=True, exist_ok=True)
-    settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))  # else a first-run dialog covers the page
-    with open_page(chromium, f"http://{server.address}/", tmp_path_factory.mktemp("chromium")) as opened:
-        opened.wait_for("Boolean(window.app?.vueAppReady)")
-        yield opened
-
-
-def load(page, workflow: dict) -> None:
-    page.complaints.clear()
-    page.evaluate(f"app.loadGraphData({json.dumps(workflow)})")
-    page.wait_for(f"app.graph.nodes.length == {len(workflow['nodes'])}")
-
-
-def complaints(page) -> list[str]:
-    return [each for each in page.complaints if not each.startswith(NOT_OURS)]
 
 
 def test_every_workflow_loads_without_a_missing_node_or_an_error(page, workflow):
@@ -76,11 +47,7 @@ def test_the_frontend_makes_the_same_prompt_as_comfy_cli(page, workflow, object_
 
 
 def test_after_a_run_the_inspector_shows_its_picture_and_both_videos_are_seen(page, tmp_path):
-    demo = read_workflow("demo_wan_tiny")
-    for node in demo["nodes"]:
-        if node["type"] == "KSampler":
-            node["widgets_values"][2] = 10  # steps
-    load(page, demo)
+    load(page, with_steps(read_workflow("demo_wan_tiny"), 10))
     assert not seen(page, "AdaCacheInspector", BAR, tmp_path)
     page.evaluate("app.queuePrompt(0)")
     loaded = "app.graph.nodes.filter(node => node.imgs?.length == 1 && node.imgs[0].naturalWidth)"

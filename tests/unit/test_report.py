@@ -53,6 +53,12 @@ def test_with_few_computed_evaluations_all_of_them_are_the_measure():
     assert report_of("ccrr", [2, 2, 0, 0]).measured_speedup == 2
 
 
+def test_the_time_saved_is_what_computing_all_would_have_taken_beyond_what_it_took():
+    assert report_of("ccccrrrr", [2, 2, 2, 2, 0, 0, 0, 0]).seconds_saved == pytest.approx(8)
+    assert report_of("cccr", [9, 9, 2, 1]).seconds_saved == pytest.approx(4 * 2 - 21)
+    assert report_of("cr").seconds_saved is None
+
+
 @pytest.mark.parametrize(("states", "seconds"), [("", None), ("cr", None), ("rr", [1, 1])])
 def test_without_timings_of_computed_evaluations_there_is_no_measured_speedup(states, seconds):
     assert report_of(states, seconds).measured_speedup is None

@@ -1,0 +1,214 @@
+"""The timeline in the node, in the host's own frontend: it grows while the model samples, is read, and stays."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pytest
+from e2e.frontend import complaints, load, with_steps
+from e2e.shipped import read_workflow
+
+from adacache_core import RunReport
+
+STEPS = 10
+APPLY, INSPECTOR = "AdaCacheApply", "AdaCacheInspector"
+
+# In the page: the strip of the one node of a type, and the states of its bars.
+HELPERS = """
+    window.nodeOf = type => app.graph.nodes.find(node => node.type == type)
+    window.stripOf = type => nodeOf(type)?.widgets?.find(widget => widget.name == "timeline")?.element
+    window.barsOf = type => stripOf(type).querySelector(".bars")
+    window.textOf = type => [...stripOf(type).querySelectorAll("p:not([hidden]) > span")]
+        .map(line => line.textContent).join("\\n")
+    window.statesOf = type => [...barsOf(type).children].map(bar => bar.classList[0] ?? "").filter(Boolean)
+"""
+
+# What is shown each time that something was told: who listens first, the pack, is called first.
+WATCH = """
+    window.seen = []
+    app.api.addEventListener("adacache.timeline", () =>
+        seen.push([statesOf("AdaCacheApply"), statesOf("AdaCacheInspector"), textOf("AdaCacheApply")]))
+"""
+
+FINISHED = "app.graph.nodes.find(node => node.widgets?.some(each => /adacache.report/.test(each.value)))"
+
+
+@dataclass
+class Sampled:
+    """A run that was watched.
+
+    Attributes:
+        report: as the workflow shows it, in full.
+        seen: after each message: the bars of the node, those of the inspector, the text.
+        complaints: what the frontend complained about meanwhile.
+    """
+
+    report: RunReport
+    seen: list[tuple[list[str], list[str], str]]
+    complaints: list[str]
+
+    @property
+    def states(self) -> list[str]:
+        return [record.state for record in self.report.evaluations]
+
+
+@pytest.fixture(scope="module")
+def sampled(page) -> Sampled:
+    load(page, with_steps(read_workflow("demo_wan_tiny"), STEPS))
+    page.evaluate(HELPERS + WATCH)
+    assert states(page, APPLY) == []
+    page.evaluate("app.queuePrompt(0)")
+    page.wait_for(f"Boolean({FINISHED})", seconds=300)
+    text = page.evaluate(f"{FINISHED}.widgets.find(each => /adacache.report/.test(each.value)).value")
+    return Sampled(RunReport.from_json(text), page.evaluate("seen"), complaints(page))
+
+
+def states(page, kind: str) -> list[str]:
+    return page.evaluate(f"statesOf('{kind}')")
+
+
+def text(page, kind: str = APPLY) -> str:
+    return page.evaluate(f"textOf('{kind}')")
+
+
+def is_seen(page, kind: str) -> bool:
+    """Whether the strip is what is on the screen where it should be, once its node is in the middle."""
+    page.evaluate(
+        f"app.canvas.ds.scale = 1; app.canvas.centerOnNode(nodeOf('{kind}')); app.canvas.setDirty(true, true)"
+    )
+    page.wait_for(f"barsOf('{kind}').getBoundingClientRect().width > 100")
+    page.evaluate("new Promise(drawn => setTimeout(drawn, 500))")
+    return page.evaluate(
+        f"""(() => {{
+            const {{ x, y, width, height }} = barsOf('{kind}').getBoundingClientRect()
+            const top = document.elementFromPoint(x + width / 2, y + height / 2)
+            return height > 20 && barsOf('{kind}').contains(top)
+        }})()"""
+    )
+
+
+def reload(page) -> None:
+    """Leaves the page and comes back: the browser answers when it is there, which it does not for a reload."""
+    address = page.evaluate("location.origin")
+    for url in ("about:blank", f"{address}/"):
+        page.call("Page.navigate", url=url)
+    page.wait_for("Boolean(window.app?.vueAppReady)")
+    page.wait_for("app.graph.nodes.some(node => node.type == 'AdaCacheInspector')")
+    page.evaluate(HELPERS)
+
+
+def test_the_strip_grows_evaluation_by_evaluation_in_the_node_and_in_its_inspector(sampled):
+    assert [len(bars) for bars, _, _ in sampled.seen] == [*range(1, STEPS + 1), STEPS]
+    for bars, inspectors, _ in sampled.seen[:-1]:
+        assert bars == inspectors == sampled.states[: len(bars)]
+
+
+def test_its_text_counts_what_was_computed_and_what_is_left(sampled):
+    for bars, _, said in sampled.seen:
+        assert said.startswith(f"{sum(state != 'reused' for state in bars)} of {len(bars)} computed")
+    assert "left" in sampled.seen[STEPS // 2][2]
+    last = sampled.seen[-1][2]
+    assert "left" not in last
+    assert f"{sampled.report.measured_speedup:.2f}x faster" in last
+    assert sampled.report.preset in last
+
+
+def test_after_the_run_both_nodes_show_what_the_report_says_and_nothing_was_complained_about(page, sampled):
+    assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
+    assert is_seen(page, APPLY)
+    assert is_seen(page, INSPECTOR)
+    assert sampled.complaints == []
+
+
+def test_the_numbers_of_every_evaluation_are_read_with_the_arrow_keys(page, sampled):
+    assert is_seen(page, APPLY)
+    page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # no window of a headless browser has the focus
+    page.evaluate(f"barsOf('{APPLY}').focus()")
+    for record in sampled.report.evaluations:
+        said = text(page)
+        assert page.evaluate(f"barsOf('{APPLY}').getAttribute('aria-valuetext')") == said.replace("\n", "; ")
+        assert page.evaluate(f"barsOf('{APPLY}').getAttribute('aria-valuenow')") == str(record.index)
+        assert f"step {record.step} · {record.state} · sigma {float(f'{record.sigma:.4g}'):g}" in said
+        assert record.reason in said
+        assert record.metric is None or f"change {float(f'{record.metric:.4g}'):g}" in said
+        assert f"rate {record.rate}" in said
+        for kind in ("keyDown", "keyUp"):
+            page.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight")
+    page.evaluate("document.activeElement.blur()")
+    assert "computed" in text(page).splitlines()[0]
+
+
+def test_the_numbers_under_the_pointer_are_read(page, sampled):
+    is_seen(page, APPLY)
+    box = page.evaluate(f"barsOf('{APPLY}').getBoundingClientRect().toJSON()")
+    for index in (0, 3, STEPS - 1):
+        x = box["x"] + (index + 0.5) / STEPS * box["width"]
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=box["y"] + 5)
+        assert text(page).startswith(f"step {index} · {sampled.states[index]}")
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=0, y=0)
+    assert text(page).startswith(f"{sampled.report.computed} of {STEPS} computed")
+
+
+def test_the_wheel_zooms_the_canvas_over_the_strip_too(page, sampled):
+    is_seen(page, APPLY)
+    box = page.evaluate(f"barsOf('{APPLY}').getBoundingClientRect().toJSON()")
+    page.call("Input.dispatchMouseEvent", type="mouseWheel", x=box["x"] + 20, y=box["y"] + 9, deltaX=0, deltaY=-120)
+    page.wait_for("app.canvas.ds.scale > 1")
+
+
+def test_the_workflow_and_the_prompt_know_nothing_of_it(page, sampled):
+    shown = {node["id"]: node for node in page.evaluate("app.graph.serialize()")["nodes"]}
+    for node in read_workflow("demo_wan_tiny")["nodes"]:
+        if node["type"] in (APPLY, INSPECTOR):
+            assert shown[node["id"]]["properties"] == node["properties"]
+            assert (shown[node["id"]].get("widgets_values") or []) == node["widgets_values"]
+    prompt = page.evaluate("app.graphToPrompt()")["output"]
+    assert not any("timeline" in node["inputs"] for node in prompt.values())
+
+
+def test_a_collapsed_node_shows_none(page, sampled):
+    page.evaluate(f"nodeOf('{APPLY}').collapse(); app.canvas.setDirty(true, true)")
+    page.wait_for(f"barsOf('{APPLY}').getBoundingClientRect().height == 0")
+    page.evaluate(f"nodeOf('{APPLY}').collapse(); app.canvas.setDirty(true, true)")
+    assert is_seen(page, APPLY)
+
+
+def test_it_is_still_there_after_the_page_was_reloaded(page, sampled):
+    said = text(page)
+    reload(page)
+    page.wait_for(f"statesOf('{APPLY}').length == {STEPS}")
+    assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
+    assert text(page) == said
+
+
+def test_nodes_2_0_show_it_just_so(page, sampled):
+    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    try:
+        page.wait_for(f"Boolean(barsOf('{APPLY}').closest('[data-node-id]'))")
+        assert is_seen(page, APPLY)
+        assert is_seen(page, INSPECTOR)
+        assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+    page.wait_for(f"!barsOf('{APPLY}').closest('[data-node-id]')")
+    assert is_seen(page, APPLY)
+
+
+def test_a_browser_that_knows_nothing_gets_it_from_the_hosts_cache(page, sampled):
+    page.evaluate("localStorage.removeItem('AdaCache.timelines')")
+    reload(page)
+    assert states(page, APPLY) == []
+    page.evaluate(WATCH)
+    page.evaluate("app.queuePrompt(0)")
+    page.wait_for(f"statesOf('{APPLY}').length == {STEPS}", seconds=120)
+    assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
+    assert page.evaluate("seen") == [], "nothing was sampled"
+    assert complaints(page) == []
+
+
+def test_another_workflow_with_the_same_nodes_does_not_show_it(page, sampled):
+    other = read_workflow("demo_wan_tiny") | {"id": "00000000-0000-4000-8000-000000000001"}
+    load(page, json.loads(json.dumps(other)))
+    assert states(page, APPLY) == []
+    assert text(page).startswith("No run yet")
