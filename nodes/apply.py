@@ -96,6 +96,8 @@ class AdaCacheApply(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="model")],
             hidden=[io.Hidden.unique_id],
+            # Its MODEL knows which node shows the runs: to the host's cache a node of another id is another node.
+            not_idempotent=True,
         )
 
     @classmethod
