@@ -50,14 +50,13 @@ class Live:
 
     def finished(self) -> None:
         """After the run, finished or not: sends all of it, with the times that the engine has measured."""
-        self._send(timeline(self._report))
+        if self._server is not None:
+            self._send(timeline(self._report))
 
     def _send(self, message: dict[str, Any]) -> None:
-        if self._server is None:
-            return
         try:
             client = self._server.client_id
-            if client is not None:  # a prompt that did not come from a browser
+            if client is not None:  # None: nobody who listens has queued this prompt
                 message |= {"node": self._node, "run": self._run, "workflow": _workflow(self._server)}
                 self._server.send_sync(EVENT, message, client)
         except Exception as error:  # whatever is wrong with a server, no video may be lost to it

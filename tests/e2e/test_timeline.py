@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -211,16 +210,16 @@ def test_a_browser_that_knows_nothing_gets_it_from_the_hosts_cache(page, sampled
 
 
 def test_another_workflow_with_the_same_nodes_does_not_show_it(page, sampled):
-    other = read_workflow("demo_wan_tiny") | {"id": "00000000-0000-4000-8000-000000000001"}
-    load(page, json.loads(json.dumps(other)))
+    other = with_steps(read_workflow("demo_wan_tiny"), STEPS)
+    load(page, other | {"id": "00000000-0000-4000-8000-000000000001"})
     assert states(page, APPLY) == []
     assert text(page).startswith("No run yet")
 
 
 def test_in_a_subgraph_the_inner_node_shows_it(page, sampled):
-    page.evaluate(f"window.made = app.graph.convertToSubgraph(new Set([nodeOf('{APPLY}')]))")
-    page.evaluate("window.nodeOf = type => made.subgraph.nodes.find(node => node.type == type)")
+    page.evaluate(f"void (window.made = app.graph.convertToSubgraph(new Set([nodeOf('{APPLY}')])))")
+    page.evaluate("void (window.nodeOf = type => made.subgraph.nodes.find(node => node.type == type))")
     page.evaluate("app.queuePrompt(0)")
     page.wait_for(f"statesOf('{APPLY}').length == {STEPS}", seconds=120)
-    page.evaluate("app.canvas.setGraph(made.subgraph)")
+    page.evaluate("void app.canvas.setGraph(made.subgraph)")
     assert is_seen(page, APPLY)

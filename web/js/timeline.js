@@ -239,9 +239,10 @@ function receive({ detail: message }) {
   refresh();
 }
 
-function executed({ detail: { node: path, output } }) {
+function executed({ detail: { node, output } }) {
+  const path = String(node);
   const timeline = output?.adacache?.[0];
-  const inspector = timeline && nodeAt(String(path));
+  const inspector = timeline && nodeAt(path);
   if (inspector?.comfyClass !== INSPECTOR) return;
   const paths = of(root().id);
   paths[path] = timeline;
