@@ -82,6 +82,7 @@ class ResidualCache:
         self.offload = offload
         self.forecast = forecast
         self.bytes_max = 0
+        self.bytes_each = 0
         self._entries: dict[Hashable, Entry] = {}
         self._probes: dict[Hashable, Tensor] = {}
         self._touched: set[Hashable] = set()
@@ -137,9 +138,16 @@ class ResidualCache:
     @property
     def bytes_held(self) -> int:
         """Bytes of all residuals and probes."""
-        entries = [tensor for entry in self._entries.values() for tensor in (entry.residual, entry.slope)]
-        held = [tensor for tensor in [*entries, *self._probes.values()] if tensor is not None]
-        return sum(tensor.untyped_storage().nbytes() for tensor in held)
+        return sum(map(_bytes, [*self._entries.values(), *self._probes.values()]))
 
     def _note_bytes(self) -> None:
+        """Notes the most bytes that were held at once: in all, and by the residual and the probe of one key."""
         self.bytes_max = max(self.bytes_max, self.bytes_held)
+        entries, probes = (max(map(_bytes, held.values()), default=0) for held in (self._entries, self._probes))
+        self.bytes_each = max(self.bytes_each, entries + probes)
+
+
+def _bytes(held: Entry | Tensor) -> int:
+    """Of the memory that is kept alive; a factor that is a single number is not worth counting."""
+    tensors = [held] if isinstance(held, Tensor) else [held.residual, held.slope]
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors if tensor is not None)

@@ -326,6 +326,7 @@ class Engine:
         self._stacks.clear()
         self.corrector = None
         self.report.cache_bytes_max = self.cache.bytes_max
+        self.report.cache_bytes_each = self.cache.bytes_each
         for record, seconds in zip(self.report.evaluations, self._clock.read(), strict=False):
             record.seconds = seconds
         return self.report

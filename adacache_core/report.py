@@ -51,7 +51,11 @@ class StepRecord:
 
 @dataclass
 class RunReport:
-    """One sampling run. `to_json` and `from_json` keep everything but the derived numbers exact."""
+    """One sampling run. `to_json` and `from_json` keep everything but the derived numbers exact.
+
+    Attributes:
+        cache_bytes_max: most bytes that residuals and probes took at once; cache_bytes_each: those of one conditioning.
+    """
 
     model: str = ""
     family: str = ""
@@ -63,6 +67,7 @@ class RunReport:
     moreg: dict[str, Any] | None = None
     evaluations: list[StepRecord] = field(default_factory=list)
     cache_bytes_max: int = 0
+    cache_bytes_each: int = 0
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -310,6 +310,7 @@ def test_what_is_held_is_one_residual_and_a_quarter_however_deep_the_model(depth
         sample(model, run)
     per_prompt = FRAMES * POSITIONS * WIDTH * 4
     assert 2 * per_prompt < run.report.cache_bytes_max <= 2 * 1.25 * per_prompt
+    assert 2 * run.report.cache_bytes_each == run.report.cache_bytes_max
 
 
 def test_after_a_run_nothing_is_held():

@@ -96,6 +96,7 @@ def full():
         codebook="0.08:6, 1.0:1",
         moreg={"strength": 1.0, "strides": [1, 2], "window": None},
         cache_bytes_max=12345,
+        cache_bytes_each=6789,
         notes=["MoReg off: because"],
     )
     numbers = [(0.1 + 0.2, 0.3, 17.0), (math.nan, math.nan, math.nan), (None, None, None), (math.inf, 0.0, -math.inf)]
@@ -123,7 +124,8 @@ def test_the_json_is_valid_for_every_reader(full):
     assert data["evaluations"][1]["metric"] == "nan"
     assert set(data) == {
         "format", "version", "model", "family", "sampler_steps", "preset", "codebook", "target", "forecast", "moreg",
-        "evaluations", "computed", "total", "counted_speedup", "measured_speedup", "cache_bytes_max", "notes",
+        "evaluations", "computed", "total", "counted_speedup", "measured_speedup", "cache_bytes_max",
+        "cache_bytes_each", "notes",
     }  # fmt: skip
     assert set(data["evaluations"][0]) == {
         "index", "step", "sigma", "state", "reason", "metric", "motion", "moreg", "rate", "seconds", "calls",
