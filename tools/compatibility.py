@@ -42,6 +42,8 @@ run**: it equals the first, and the MODEL is untouched. **report**: it says what
 **stopped**: after a cancel, a lack of memory or an error nothing is held and the next run is as the first. **frames**:
 a change at one place of the latent moves the token that MoReg looks for it at. A dash: not tried."""
 
+LONGEST_LIST = 300  # characters: of fewer the cases of a test are named
+
 NOT_TRIED = """\
 ## Not tried
 
@@ -89,7 +91,8 @@ def save(host: str, made: str, results: list[Result]) -> None:
     """Puts the results of one host in place of its old ones, and writes the page."""
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     stored[host] = {"made": made, "results": [asdict(result) for result in results]}
-    RESULTS.write_text(json.dumps(stored, indent=0) + "\n")
+    # A line for each test, so that what changed can be read in a diff.
+    RESULTS.write_text(json.dumps(stored).replace('{"file"', '\n{"file"') + "\n")
     PAGE.write_text(page(stored))
 
 
@@ -153,7 +156,9 @@ def _sentences(by_host: Mapping[str, list[Result]]) -> str:
     for file, test in sorted(tests):
         row = [[each for each in by_host[host] if (each.file, each.test) == (file, test)] for host in by_host]
         sentence = test.removeprefix("test_").replace("_", " ")
-        lines.append(f"| {sentence} | {' | '.join(_count(results) for results in row)} |")
+        cases = ", ".join(dict.fromkeys(result.case for results in row for result in results if result.case))
+        of = f" ({cases})" if 0 < len(cases) < LONGEST_LIST else ""
+        lines.append(f"| {sentence}{of} | {' | '.join(_count(results) for results in row)} |")
     return "\n".join(lines)
 
 

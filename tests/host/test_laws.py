@@ -24,12 +24,7 @@ from host.running import (
 )
 from host.tiny import KINDS
 
-LOW_PRECISION = [
-    (kind, dtype)
-    for kind in ("Wan t2v", "Wan VACE", "HunyuanVideo", "LTXV", "LTX-2", "Cosmos 1")
-    for dtype in (torch.bfloat16, torch.float16)
-]
-LOW_PRECISION += [("SD3", torch.bfloat16), ("AuraFlow", torch.bfloat16)]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 NEVER_BATCHED = ("HunyuanVideo with a reference", "MiniMax-H3")  # by the host
 
@@ -214,7 +209,8 @@ def watched(tiny, adacache):
     return run
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [*((kind, torch.float32) for kind in KINDS), *LOW_PRECISION], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@every_kind
 def test_law_4_a_reused_step_equals_per_block_reuse(kind, dtype, tiny, watched, record_property):
     witness, _ = watched(kind, dtype)
     reused = assert_reuse_is_per_block(tiny(kind, dtype), witness)

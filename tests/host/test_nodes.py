@@ -49,7 +49,6 @@ def bare(kind):
     ("file", "kind"),
     [
         ("comfy.ldm.modules.diffusionmodules.openaimodel", "UNetModel"),
-        ("comfy.ldm.genmo.joint_model.asymm_models_joint", "AsymmDiTJoint"),
         ("comfy.ldm.audio.dit", "AudioDiffusionTransformer"),
     ],
 )
