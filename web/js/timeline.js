@@ -74,7 +74,8 @@ class Strip {
     this.timeline = timeline;
     // A screen reader is told how a run ended, and is not interrupted at every evaluation of it.
     this.summary.ariaLive = running ? "off" : "polite";
-    lines(this.summary, timeline ? summaryOf(timeline) : ["No run yet", "Its steps will be shown here"]);
+    this.said = timeline ? summaryOf(timeline) : ["No run yet", "Its steps will be shown here"];
+    lines(this.summary, this.said);
     const slots = timeline ? Math.max(timeline.expected, timeline.evaluations.length) : 0;
     this.bars.replaceChildren(
       ...Array.from({ length: slots }, (_, index) =>
@@ -96,7 +97,7 @@ class Strip {
     this.bars.children[this.shown]?.classList.add("shown");
     this.summary.hidden = Boolean(evaluation);
     this.details.hidden = !evaluation;
-    const text = evaluation ? detailsOf(evaluation) : this.timeline ? summaryOf(this.timeline) : ["no run yet"];
+    const text = evaluation ? detailsOf(evaluation) : this.said;
     if (evaluation) lines(this.details, text);
     this.bars.ariaValueMin = "0";
     this.bars.ariaValueMax = String(Math.max(0, evaluations.length - 1));
@@ -106,12 +107,12 @@ class Strip {
 
   press(event) {
     const last = (this.timeline?.evaluations.length ?? 0) - 1;
-    const next = { ArrowLeft: this.shown - 1, ArrowDown: this.shown - 1, ArrowRight: this.shown + 1 };
-    Object.assign(next, { ArrowUp: this.shown + 1, Home: 0, End: last });
-    if (!(event.key in next)) return;
+    const [before, after] = [this.shown - 1, this.shown + 1];
+    const keys = { ArrowLeft: before, ArrowDown: before, ArrowRight: after, ArrowUp: after, Home: 0, End: last };
+    if (!(event.key in keys)) return;
     event.preventDefault();
-    event.stopPropagation(); // the canvas moves nodes with these keys
-    this.read(Math.min(Math.max(next[event.key], 0), last));
+    event.stopPropagation(); // the canvas has a use for these keys too
+    this.read(Math.min(Math.max(keys[event.key], 0), last));
   }
 
   /** On the classic canvas the strip lies above it, and it is the canvas that zooms; Nodes 2.0 see to it themselves. */
@@ -131,7 +132,7 @@ function summaryOf({ computed, total, saved, left, speedup, preset, done, note }
   const first = [`${computed} of ${total} computed`];
   if (saved > 0) first.push(`${duration(saved)} saved`);
   const second = [];
-  if (done && speedup) second.push(`${speedup.toFixed(2)}x faster`);
+  if (done && speedup && computed < total) second.push(`${speedup.toFixed(2)}x faster`);
   if (!done && left > 0) second.push(`about ${duration(left)} left`);
   if (preset) second.push(preset);
   return [first.join(" · "), note || second.join(" · ")];
@@ -148,9 +149,9 @@ function detailsOf({ step, sigma, state, reason, metric, rate, seconds }) {
 }
 
 function duration(seconds) {
-  if (seconds < 10) return `${seconds.toPrecision(2)} s`;
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  if (seconds < 9.95) return `${seconds.toPrecision(2)} s`;
+  const whole = Math.round(seconds);
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
 function lines(paragraph, texts) {
