@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import sys
@@ -45,6 +46,16 @@ def host() -> Path:
 def pack(host: Path):
     """The pack as a package object; its classes are not those of a plain `import adacache_core`."""
     return _load("odd folder_x_name", ROOT / "__init__.py")
+
+
+@pytest.fixture(scope="session")
+def schemas(pack):
+    """Node id -> schema, of all nodes that the host gets from the pack."""
+
+    async def ask():
+        return await (await pack.comfy_entrypoint()).get_node_list()
+
+    return {schema.node_id: schema for schema in (node.define_schema() for node in asyncio.run(ask()))}
 
 
 @pytest.fixture(scope="session")
