@@ -138,13 +138,14 @@ class ResidualCache:
     @property
     def bytes_held(self) -> int:
         """Bytes of all residuals and probes."""
-        return sum(map(_bytes, [*self._entries.values(), *self._probes.values()]))
+        return sum(map(_bytes, self._entries.values())) + sum(map(_bytes, self._probes.values()))
 
     def _note_bytes(self) -> None:
         """Notes the most bytes that were held at once: in all, and by the residual and the probe of one key."""
         self.bytes_max = max(self.bytes_max, self.bytes_held)
-        entries, probes = (max(map(_bytes, held.values()), default=0) for held in (self._entries, self._probes))
-        self.bytes_each = max(self.bytes_each, entries + probes)
+        residual = max(map(_bytes, self._entries.values()), default=0)
+        probe = max(map(_bytes, self._probes.values()), default=0)
+        self.bytes_each = max(self.bytes_each, residual + probe)
 
 
 def _bytes(held: Entry | Tensor) -> int:
