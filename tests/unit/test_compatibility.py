@@ -37,7 +37,7 @@ def test_a_cell_is_a_figure_a_failure_a_reason_or_a_dash(tmp_path):
 
 
 def test_other_tests_are_sentences_with_their_counts(tmp_path):
-    assert "| two branches do not see each other | 1 of 2; too old |" in page(stored(tmp_path)).splitlines()
+    assert "| two branches do not see each other (a, b) | 1 of 2; too old |" in page(stored(tmp_path)).splitlines()
 
 
 def test_the_newest_host_comes_first(tmp_path):
