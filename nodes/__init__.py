@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .apply import AdaCacheApply
 from .calibrate import AdaCacheCalibrate
 from .codebook import AdaCacheCodebook
+from .compare import AdaCacheCompare
 from .demo import AdaCacheDemoModel, AdaCacheDemoPrompt
 from .inspector import AdaCacheInspector
 from .moreg import AdaCacheMoReg
@@ -23,6 +24,7 @@ class AdaCacheExtension(ComfyExtension):
             AdaCacheCalibrate,
             AdaCacheInspector,
             AdaCacheSchedule,
+            AdaCacheCompare,
             AdaCacheDemoModel,
             AdaCacheDemoPrompt,
             AdaCacheLatentPreview,

@@ -1,0 +1,164 @@
+"""Two videos side by side in numbers: how far one with AdaCache is from one without."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from comfy_api.latest import io, ui
+from kornia.metrics import psnr, ssim
+from torch import Tensor
+
+from ..adacache_core.errors import AdaCacheError
+from .schema import CATEGORY
+
+# Of a frame that is equal in both, whose PSNR is infinite and would swallow the mean over frames.
+PSNR_MAX = 100.0  # dB
+SSIM_WINDOW = 11  # Wang et al. 2004; where frames are smaller, the largest odd one that fits
+ALEXNET = "alexnet-owt-7be5be79.pth"  # of torchvision, which LPIPS would fetch otherwise
+LATENT_PIXEL = 8  # how large a number of a latent is shown
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One video against another.
+
+    Attributes:
+        frames: how many were compared.
+        psnr: dB, mean over frames, at most PSNR_MAX.
+        ssim: mean over frames, channels and places; 1 is equal.
+        lpips: perceptual distance (Zhang et al. 2018), mean over frames; None of latents and where not installed.
+        motion_kept: mean absolute difference of neighbouring frames over that of the reference; 1 is equal.
+        temporal_difference: mean absolute difference between these differences, where 1 is the range of values.
+        worst_frame: the one with the lowest PSNR, from 0.
+        worst_psnr: its PSNR, dB.
+    """
+
+    frames: int
+    psnr: float
+    ssim: float
+    lpips: float | None
+    motion_kept: float
+    temporal_difference: float
+    worst_frame: int
+    worst_psnr: float
+
+
+class AdaCacheCompare(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AdaCacheCompare",
+            display_name="AdaCache Compare",
+            category=CATEGORY,
+            description="How far a video is from another one of the same seed: with AdaCache from without.",
+            is_output_node=True,
+            inputs=[
+                io.MultiType.Input(
+                    "reference", types=[io.Image, io.Latent], tooltip="The video without AdaCache (preset off)."
+                ),
+                io.MultiType.Input(
+                    "changed",
+                    types=[io.Image, io.Latent],
+                    tooltip="The video with AdaCache, of the same seed and size.",
+                ),
+                io.Float.Input(
+                    "amplify",
+                    default=4.0,
+                    min=1.0,
+                    max=100.0,
+                    step=1.0,
+                    tooltip="How many times brighter the differences are drawn. Start from 4.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="difference"),
+                io.String.Output(display_name="report"),
+                io.Float.Output(display_name="psnr"),
+                io.Float.Output(display_name="ssim"),
+                io.Float.Output(display_name="motion_kept"),
+                io.Int.Output(display_name="worst_frame"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, reference: Tensor | dict, changed: Tensor | dict, amplify: float) -> io.NodeOutput:
+        pair = frames_of(reference), frames_of(changed)
+        if pair[0].shape != pair[1].shape:
+            sizes = " and ".join(f"{len(each)} frames of {each.shape[3]} x {each.shape[2]}" for each in pair)
+            raise AdaCacheError(
+                f"videos of {sizes} ({pair[0].shape[1]} and {pair[1].shape[1]} channels) do not compare"
+            )
+        found = compare(*pair)
+        picture = difference(*pair, amplify, 1 if isinstance(reference, Tensor) else LATENT_PIXEL)
+        return io.NodeOutput(
+            picture,
+            json.dumps(asdict(found), indent=1),
+            found.psnr,
+            found.ssim,
+            found.motion_kept,
+            found.worst_frame,
+            ui=ui.PreviewImage(picture, cls=cls),
+        )
+
+
+def frames_of(video: Tensor | dict) -> Tensor:
+    """(frames, channels, height, width), the videos of a batch one after another.
+
+    Args:
+        video: IMAGE, or LATENT (of one with sound the video).
+    """
+    if isinstance(video, Tensor):
+        return video.movedim(-1, 1)
+    samples = video["samples"]
+    samples = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
+    return samples.movedim(2, 1).flatten(0, 1) if samples.ndim == 5 else samples
+
+
+def compare(reference: Tensor, changed: Tensor) -> Comparison:
+    """All measures of `changed` against `reference`, (frames, channels, height, width) each.
+
+    Of pictures, which have three channels of 0 to 1, the range of values is 1; of latents that of the reference.
+    """
+    lowest, highest = reference.min().item(), reference.max().item()
+    is_picture = reference.shape[1] == 3 and lowest >= 0 and highest <= 1
+    span = 1.0 if is_picture else max(highest - lowest, torch.finfo(torch.float32).tiny)
+    reference, changed = ((video.double() - (0 if is_picture else lowest)) / span for video in (reference, changed))
+    of_frames = [min(psnr(*each, 1.0).item(), PSNR_MAX) for each in zip(changed, reference, strict=True)]
+    moved, moves = (video.diff(dim=0) for video in (reference, changed))
+    before, after = (motion.abs().mean().item() if len(motion) else 0.0 for motion in (moved, moves))
+    window = min(SSIM_WINDOW, *((side - 1) // 2 * 2 + 1 for side in reference.shape[2:]))
+    return Comparison(
+        frames=len(reference),
+        psnr=sum(of_frames) / len(of_frames),
+        ssim=ssim(changed, reference, window, eps=0.0, padding="valid").nan_to_num(1.0).mean().item(),
+        lpips=_lpips(reference, changed) if is_picture else None,
+        motion_kept=after / before if before else 1.0,
+        temporal_difference=(moves - moved).abs().mean().item() if len(moved) else 0.0,
+        worst_frame=min(range(len(of_frames)), key=of_frames.__getitem__),
+        worst_psnr=min(of_frames),
+    )
+
+
+def _lpips(reference: Tensor, changed: Tensor) -> float | None:
+    """Where the `lpips` package and the weights it needs are installed: nothing is loaded from the network."""
+    if find_spec("lpips") is None or not (Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET).exists():
+        return None
+    from lpips import LPIPS
+
+    network = LPIPS(net="alex", verbose=False)
+    with torch.inference_mode():
+        pairs = zip(reference, changed, strict=True)
+        distances = [network(*(2 * frame[None].float() - 1 for frame in pair)).item() for pair in pairs]
+    return sum(distances) / len(distances)
+
+
+def difference(reference: Tensor, changed: Tensor, amplify: float, pixel: int) -> Tensor:
+    """IMAGE: where the two differ, white where they do by the range of values over `amplify`."""
+    span = max((reference.max() - reference.min()).item(), torch.finfo(torch.float32).tiny)
+    grey = (amplify / span * (changed - reference).abs().mean(dim=1)).clamp(0, 1).cpu().float()
+    grey = grey.repeat_interleave(pixel, dim=1).repeat_interleave(pixel, dim=2)
+    return grey[..., None].repeat(1, 1, 1, 3)
