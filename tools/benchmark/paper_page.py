@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from . import ablation, codebook, cost, models, per_layer, real_weights
+from . import ablation, codebook, cost, headline, models, per_layer, real_weights
 from .made import ROOT, circumstances
 
 FIGURES = ROOT / "docs" / "figures.json"
 
 MEASURES: dict[str, Callable[[], dict]] = {
+    "headline": headline.measure_headline,
     "cost": cost.measure_cost,
     "models": models.measure_models,
     "ablation": ablation.measure_ablation,
@@ -25,6 +26,7 @@ MEASURES: dict[str, Callable[[], dict]] = {
     "codebook_100": codebook.codebook_100,
 }
 SECTIONS: dict[str, Callable[[dict], str]] = {
+    "headline": headline.section,
     "ablation": ablation.section,
     "per_layer": per_layer.section,
     "codebook_100": codebook.section,
