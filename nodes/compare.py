@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from comfy_api.latest import io, ui
-from kornia.metrics import psnr, ssim
 from torch import Tensor
 
 from ..adacache_core.errors import AdaCacheError
@@ -123,6 +122,8 @@ def compare(reference: Tensor, changed: Tensor) -> Comparison:
 
     Of pictures, which have three channels of 0 to 1, the range of values is 1; of latents that of the reference.
     """
+    from kornia.metrics import psnr, ssim  # comes with the host; were it broken, the other nodes should still load
+
     lowest, highest = reference.min().item(), reference.max().item()
     is_picture = reference.shape[1] == 3 and lowest >= 0 and highest <= 1
     span = 1.0 if is_picture else max(highest - lowest, torch.finfo(torch.float32).tiny)
