@@ -184,28 +184,38 @@ def guided_by(guider):
 
 
 def cfg_guider(tiny, model):
-    from comfy_extras.nodes_custom_sampler import CFGGuider
+    import comfy.samplers
 
-    return CFGGuider.execute(model, tiny.positive, tiny.negative, 5.0).args[0]
+    guide = comfy.samplers.CFGGuider(model)
+    guide.set_conds(tiny.positive, tiny.negative)
+    guide.set_cfg(5.0)
+    return guide
 
 
 def basic_guider(tiny, model):
-    from comfy_extras.nodes_custom_sampler import BasicGuider
+    from comfy_extras.nodes_custom_sampler import Guider_Basic
 
-    return BasicGuider.execute(model, tiny.positive).args[0]
+    guide = Guider_Basic(model)
+    guide.set_conds(tiny.positive)
+    return guide
 
 
 def dual_cfg_guider(tiny, model):
-    from comfy_extras.nodes_custom_sampler import DualCFGGuider
+    from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 
-    second = [prompt(21)]
-    return DualCFGGuider.execute(model, tiny.positive, second, tiny.negative, 5.0, 3.0, "regular").args[0]
+    guide = Guider_DualCFG(model)
+    guide.set_conds(tiny.positive, [prompt(21)], tiny.negative)
+    guide.set_cfg(5.0, 3.0)
+    return guide
 
 
 def perp_neg_guider(tiny, model):
-    from comfy_extras.nodes_perpneg import PerpNegGuider
+    from comfy_extras.nodes_perpneg import Guider_PerpNeg
 
-    return PerpNegGuider.execute(model, tiny.positive, tiny.negative, [prompt(21)], 5.0, 1.0).args[0]
+    guide = Guider_PerpNeg(model)
+    guide.set_conds(tiny.positive, tiny.negative, [prompt(21)])
+    guide.set_cfg(5.0, 1.0)
+    return guide
 
 
 @pytest.mark.parametrize("guider", [cfg_guider, basic_guider, dual_cfg_guider, perp_neg_guider])

@@ -65,6 +65,7 @@ class Kind:
         sound_head: name of the head of that stream, if it has its own.
         keeps: attributes in which the host's own code leaves tensors of a call.
         stand_ins: submodules, by name, that are not what the loader makes.
+        since: the oldest host on which it can be made so small; the real one may run on older ones.
         sizes: settings that the loader does not find in the weights; it is told, and so is the architecture.
     """
 
@@ -85,6 +86,7 @@ class Kind:
     sound_head: str = ""
     keeps: tuple[str, ...] = ()
     stand_ins: dict[str, Callable[[], nn.Module]] = field(default_factory=dict)
+    since: str = ""
     sizes: dict[str, Any] = field(default_factory=dict)
 
     def build(self, dtype: torch.dtype = torch.float32) -> Tiny:

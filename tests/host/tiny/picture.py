@@ -113,7 +113,11 @@ PIXART = {"hidden_size": 96, "num_heads": 2, "caption_channels": 64}
 
 KINDS = {
     "Flux": Kind(
-        flux(), lambda: {"pooled_output": noise(1, 768), "guidance": 3.5}, text_width=256, size=(HEIGHT, WIDTH)
+        flux(),
+        lambda: {"pooled_output": noise(1, 768), "guidance": 3.5},
+        text_width=256,
+        size=(HEIGHT, WIDTH),
+        since="0.33.0",
     ),
     "Flux Kontext": Kind(
         flux(),
@@ -124,20 +128,25 @@ KINDS = {
         },
         text_width=256,
         size=(HEIGHT, WIDTH),
+        since="0.33.0",
     ),
-    "Flux 2": Kind(flux(**FLUX_2), lambda: {"guidance": 3.5}, text_width=256, channels=128, size=(4, 6)),
+    "Flux 2": Kind(
+        flux(**FLUX_2), lambda: {"guidance": 3.5}, text_width=256, channels=128, size=(4, 6), since="0.33.0"
+    ),
     "Flux 2 with a reference": Kind(
         flux(**FLUX_2),
         lambda: {"guidance": 3.5, "reference_latents": [noise(1, 128, 4, 6)]},
         text_width=256,
         channels=128,
         size=(4, 6),
+        since="0.33.0",
     ),
     "Chroma": Kind(
         of("comfy.ldm.chroma.model.Chroma", **CHROMA),
         text_width=256,
         size=(HEIGHT, WIDTH),
         sizes={"out_dim": 128, "hidden_dim": 64, "n_layers": 2},
+        since="0.33.0",
     ),
     "Qwen-Image": Kind(
         qwen(),
@@ -161,6 +170,7 @@ KINDS = {
         size=(1, HEIGHT, WIDTH),
         output=1,
         sizes=QWEN,
+        since="0.8.0",
     ),
     "Lumina 2": Kind(
         LUMINA,
@@ -168,6 +178,7 @@ KINDS = {
         size=(HEIGHT, WIDTH),
         sizes=LUMINA_SIZES,
         stand_ins=UNREFINED,
+        since="0.8.0",
     ),
     "Z-Image": Kind(
         LUMINA,
@@ -175,6 +186,7 @@ KINDS = {
         size=(HEIGHT, WIDTH),
         sizes=LUMINA_SIZES | Z_IMAGE,
         stand_ins=UNREFINED,
+        since="0.8.0",
     ),
     "Z-Image with a reference": Kind(
         LUMINA,
@@ -183,6 +195,7 @@ KINDS = {
         size=(HEIGHT, WIDTH),
         sizes=LUMINA_SIZES | Z_IMAGE,
         stand_ins=UNREFINED,
+        since="0.8.0",
     ),
     "SD3": Kind(
         sd3(),

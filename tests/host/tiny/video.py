@@ -224,7 +224,10 @@ KINDS = {
         )
     ),
     "Cosmos-Predict2": Kind(
-        _predict2, text_width=1024, keeps=("affline_scale_log_info", "affline_emb", "crossattn_emb")
+        _predict2,
+        text_width=1024,
+        keeps=("affline_scale_log_info", "affline_emb", "crossattn_emb"),
+        since="0.33.0",
     ),
     "Anima": Kind(
         _anima,
@@ -283,6 +286,7 @@ KINDS = {
         text_width=3584,
         channels=32,
         size=(FRAMES, 4, 4),
+        since="0.8.0",
     ),
     "LTXV": Kind(
         _ltxv,
@@ -309,6 +313,7 @@ KINDS = {
         sound=(8, 5, 16),
         sound_head="audio_norm_out",
         sizes=_LTX23,
+        since="0.33.0",
     ),
     "MiniMax-H3": Kind(_minimax, text_width=48, channels=24, batch=None, sound=(32, 2, 5)),
     "LTXV with keyframes": Kind(
@@ -321,5 +326,6 @@ KINDS = {
         channels=128,
         size=LTXV_SIZE,
         noise_mask=_ltxv_mask,
+        since="0.8.0",
     ),
 }
