@@ -14,7 +14,6 @@ from torch import Tensor
 
 ON_LEVEL = 1e-3  # relative: how near to its step's noise level an evaluation has to be
 FARTHEST = 1 / 4  # of a run: between computed steps further apart a straight line says nothing
-FARTHEST_MULTISTEP = 1 / 5  # the same, where the sampler goes on using the step that paid
 ALONG = 0.05  # of a move: how far from x + (sigma' - sigma) * velocity it may lead
 
 
@@ -26,12 +25,10 @@ class Corrector:
 
     Args:
         sigmas: noise levels of the run, falling, (steps + 1,).
-        multistep: the sampler extrapolates from the step before.
     """
 
-    def __init__(self, sigmas: Sequence[float], multistep: bool = False) -> None:
+    def __init__(self, sigmas: Sequence[float]) -> None:
         self._sigmas = sigmas
-        self._farthest = (FARTHEST_MULTISTEP if multistep else FARTHEST) * (len(sigmas) - 1)
         self._usable = True
         self._expected: tuple[int, Tensor, Tensor] | None = None  # of the first step: next one, x there, x before
         self._next: int | None = None
@@ -84,7 +81,7 @@ class Corrector:
         """What the reused steps before this one should have moved beyond what they did, None if there were none."""
         if self._last is None or self._moved is None or self._last_step is None:
             return None
-        if step - self._last_step > self._farthest:
+        if step - self._last_step > FARTHEST * (len(self._sigmas) - 1):
             return None
         old = new = 0.0  # how much of the two velocities the straight line between them moves
         for between in range(self._last_step + 1, step):

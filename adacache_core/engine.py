@@ -69,7 +69,6 @@ class Engine:
         layout: where modules keep their blocks.
         ends_at_zero: see `ScheduleState`.
         sigmas: noise levels of the run, falling, (steps + 1,); without them nothing is corrected.
-        multistep: the sampler extrapolates from the step before, see `Corrector`.
         report: to be filled, with what the caller knows already.
     """
 
@@ -83,7 +82,6 @@ class Engine:
         *,
         ends_at_zero: bool = True,
         sigmas: Sequence[float] | None = None,
-        multistep: bool = False,
         report: RunReport | None = None,
     ) -> None:
         self.config = config
@@ -98,7 +96,7 @@ class Engine:
             self.note(self.idle_reason)
             self.note(self._what_differs(steps))
         self.cache = ResidualCache(config.offload, round(FORECAST * steps) if config.forecast else 0)
-        self.corrector = Corrector(sigmas, multistep) if config.correct and sigmas is not None else None
+        self.corrector = Corrector(sigmas) if config.correct and sigmas is not None else None
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._evaluation: _Evaluation | None = None
         self._clock = _Clock()
@@ -393,7 +391,6 @@ class AdaCache:
         steps: number of sampler steps.
         config: settings; the published fast table by default.
         sigmas: noise levels of the run, falling, (steps + 1,), for `corrected`.
-        multistep: the sampler extrapolates from the step before, see `Corrector`.
         stream, output, head_takes: see `StackLayout`.
     """
 
@@ -406,7 +403,6 @@ class AdaCache:
         steps: int,
         config: CacheConfig | None = None,
         sigmas: Sequence[float] | None = None,
-        multistep: bool = False,
         stream: str = "hidden_states",
         output: int = 0,
         head_takes: str = "first",
@@ -416,9 +412,7 @@ class AdaCache:
         self.layout = StackLayout(paths, head, stream, output, head_takes)
         BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
         report = RunReport(model=type(module).__name__)
-        self.engine = Engine(
-            config or CacheConfig(FAST_30), steps, self.layout, sigmas=sigmas, multistep=multistep, report=report
-        )
+        self.engine = Engine(config or CacheConfig(FAST_30), steps, self.layout, sigmas=sigmas, report=report)
 
     def __enter__(self) -> AdaCache:
         return self

@@ -171,7 +171,7 @@ def sample(
     if config is None and schedule is None:
         return integrate(guided(model, context, cfg), noise, steps, sampler, label), None
 
-    with cached(model, context, steps, cfg, config, schedule, sampler) as (evaluate, run):
+    with cached(model, context, steps, cfg, config, schedule) as (evaluate, run):
         latent = integrate(evaluate, noise, steps, sampler, label)
     return latent, run.report
 
@@ -184,20 +184,16 @@ def cached(
     cfg: float,
     config: CacheConfig | None = None,
     schedule: Iterable[int] | None = None,
-    sampler: str = "euler",
 ) -> Iterator[tuple[Evaluate, AdaCache]]:
     """`guided` with AdaCache on the model, for one run; arguments as of `sample`."""
     chunks = ["positive", "negative"][: len(context)]
-    levels, multistep = sigmas(steps).tolist(), SAMPLERS[sampler].multistep
+    levels = sigmas(steps).tolist()
     if schedule is not None:
         planned = set(schedule)
         config = replace(
             config or CacheConfig(FAST_30), schedule=Schedule(tuple(step in planned for step in range(steps)))
         )
-    cache = AdaCache(
-        model, blocks="blocks", head="norm_out", steps=steps, config=config, sigmas=levels, multistep=multistep
-    )
-    with cache as run:
+    with AdaCache(model, blocks="blocks", head="norm_out", steps=steps, config=config, sigmas=levels) as run:
         plain = guided(model, context, cfg, lambda step, sigma: run.call(chunks, *PATCHED))
 
         def evaluate(x: Tensor, step: int, sigma: float) -> Tensor:
@@ -259,16 +255,12 @@ def integrate(
 class Euler:
     """Straight on with the present velocity."""
 
-    multistep = False
-
     def __call__(self, x: Tensor, v: Tensor, sigma: float, following: float) -> Tensor:
         return x + (following - sigma) * v
 
 
 class DPMSolver2M:
     """DPM-Solver++(2M), Lu et al. 2022, with lambda = -log sigma, as the host has it for flow models too."""
-
-    multistep = True
 
     def __init__(self) -> None:
         self._last: tuple[Tensor, float] | None = None

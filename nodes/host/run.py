@@ -25,8 +25,7 @@ _CONTROL_ARGUMENT, _OPTIONS_ARGUMENT = 4, 5
 
 # The host's sampler functions that paying back brings nearer to the plain video (measured; ddim is euler there).
 # Those of higher order (uni_pc, ipndm, deis, lms) go on using the step that paid; they and all others are left alone.
-_CORRECTED = ("sample_euler", "sample_gradient_estimation")
-_CORRECTED_MULTISTEP = ("sample_dpmpp_2m", "sample_res_multistep")
+_CORRECTED = ("sample_euler", "sample_dpmpp_2m", "sample_res_multistep", "sample_gradient_estimation")
 
 _SIGMA_TOLERANCE = 1e-4  # relative: SDE samplers move a sigma a little before they use it
 
@@ -67,8 +66,7 @@ class Run:
             len(self.sigmas) - 1,
             self.family.layout,
             ends_at_zero=self.sigmas[-1] == 0,
-            sigmas=self.sigmas if name in _CORRECTED + _CORRECTED_MULTISTEP else None,
-            multistep=name in _CORRECTED_MULTISTEP,
+            sigmas=self.sigmas if name in _CORRECTED else None,
             report=report,
         )
         self.live = Live(node, report)

@@ -12,9 +12,9 @@ SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
 COMPUTED = {0, 3, 4, 7, 10, 11}
 
 
-def euler(velocity, correct=True, computed=COMPUTED, sigmas=SIGMAS, multistep=False):
+def euler(velocity, correct=True, computed=COMPUTED, sigmas=SIGMAS):
     """An Euler loop that holds the velocity of the last computed step; the latent before every step, and the end."""
-    corrector = Corrector(sigmas, multistep)
+    corrector = Corrector(sigmas)
     x, held, latents = torch.ones(2, 3), None, []
     for step, (sigma, following) in enumerate(pairwise(sigmas)):
         latents.append(x)
@@ -69,13 +69,6 @@ def test_a_reused_step_is_left_as_it_is():
 def test_over_too_long_a_way_nothing_is_paid_back():
     apart = {0, 4, 8, 11}
     assert torch.equal(euler(curved, computed=apart)[:11], euler(curved, correct=False, computed=apart)[:11])
-
-
-def test_where_the_sampler_goes_on_using_the_step_that_paid_the_way_is_shorter():
-    apart = {0, 3, 6, 9, 11}
-    without = euler(curved, correct=False, computed=apart)
-    assert torch.equal(euler(curved, computed=apart, multistep=True)[:11], without[:11])
-    assert not torch.equal(euler(curved, computed=apart)[:11], without[:11])
 
 
 # Of a sampler's evaluations: step, level (2.5 lies between the levels of steps 2 and 3), and how x differs from where
