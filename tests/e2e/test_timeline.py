@@ -11,7 +11,7 @@ from e2e.shipped import read_workflow
 
 from adacache_core import RunReport
 
-STEPS = 10
+STEPS = 11  # of its own: what another test has just sampled, the host would take from its cache
 APPLY, INSPECTOR = "AdaCacheApply", "AdaCacheInspector"
 
 # In the page: the strip of the one node of a type, and the states of its bars.

@@ -194,10 +194,10 @@ def test_a_patch_in_place_of_its_block_is_in_what_is_reused(kind, replaced, tiny
 @pytest.mark.parametrize("frames", [4, 8])
 def test_a_branch_beside_the_blocks_rests_while_they_do_and_its_own_cache_is_filled_once(node, frames, tiny, adacache):
     """Wan Animate 2's poses; a node of the host remembers them from step to step, in windows for each of them."""
+    animate, model = tiny("Wan Animate 2"), tiny("Wan Animate 2").model
     from comfy_extras.nodes_context_windows import ContextWindowsManualNode
     from comfy_extras.nodes_wan import WanAnimate2Cache
 
-    animate, model = tiny("Wan Animate 2"), tiny("Wan Animate 2").model
     if frames > 4:
         model = ContextWindowsManualNode.execute(model, 4, 2, "standard_static", 1, False, "pyramid", 2, False).args[0]
     pose = {"pose_video_latent": noise(1, 16, frames - 1, 8, 8), "cross_attn_pose": animate.positive[0][0]}

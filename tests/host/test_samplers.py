@@ -172,6 +172,10 @@ def long(tiny_model, model):
 )
 def test_each_context_window_reuses_what_it_made_itself(kind, schedule, causal, tiny, adacache):
     """Of a latent with sound, too, each of whose windows is a window of both."""
+    import comfy.context_windows
+
+    if tiny(kind).kind.sound and not hasattr(comfy.context_windows.IndexListContextWindow, "get_window_for_modality"):
+        pytest.skip("this ComfyUI cuts no windows of video and sound")
     windowed = windows_or_skip(tiny(kind).model, schedule, causal)
     witness, _ = assert_right(tiny(kind), windowed, adacache, long)
     (windows,) = {calls for calls, _ in witness.row()}
