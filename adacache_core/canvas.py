@@ -98,7 +98,7 @@ class Page:
         for slot in self.labels:
             self.line([(self.x(slot + 0.5), scale.top), (self.x(slot + 0.5), scale.bottom)], PAPER, 2)
         for value in values:
-            self.text(LEFT - 14, scale.y(value), f"{value:g}", SMALL, PALE, anchor="rm")
+            self.text(LEFT - 14, scale.y(value), f"{value:.2g}", SMALL, PALE, anchor="rm")
 
     def text(
         self, x: float, y: float, text: str, size: float, colour: Colour, anchor: str = "la", room: float = 1000

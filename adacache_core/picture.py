@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import accumulate, count, cycle, groupby
+from itertools import accumulate, count, cycle, groupby, pairwise
 
 from PIL import Image
 
@@ -13,12 +13,14 @@ from .canvas import GAP, LEFT, PALE, PANEL, RIGHT, SMALL, TITLE, Colour, Page, S
 from .config import Codebook
 from .report import COMPUTED, PARTLY, REUSED, RunReport, StepRecord
 
+Curve = list[tuple[int, float]]  # (evaluation, value)
+
 INK, REST, LINE, ALARM = (242, 244, 248), (126, 134, 150), (74, 80, 94), (255, 110, 80)
 # Okabe and Ito's colours, told apart by colour-blind people too; the curves' marks differ in their corners as well.
 SERIES = (((86, 180, 233), 0), ((230, 159, 0), 4), ((20, 190, 145), 3), ((214, 135, 177), 5), ((240, 228, 66), 6))
 
 BIG = 36
-STRIP, METRIC, MOREG, RATE = 72, 216, 140, 88  # heights, in thousandths of the width
+STRIP, METRIC, MOTION, GRADIENT, MOREG, RATE = 72, 216, 110, 88, 110, 88  # heights, in thousandths of the width
 HEIGHT_OF = {COMPUTED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip
 LABELS = 7  # about so many steps bear their number
 
@@ -27,8 +29,9 @@ def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
     """What AdaCache did: which evaluations were computed, and why.
 
     From top to bottom: for each report a title and a strip of its evaluations (high: computed, low:
-    reused, striped: partly); the metric against the thresholds of the codebook; MoReg's factor and the
-    motion; the rate chosen; the notes. What no report has is left out; curves of several overlay.
+    reused, striped: partly); the metric against the thresholds of the codebook; the motion score and its
+    gradient; MoReg's factor; the rate chosen; the notes. What no report has is left out; curves of several
+    overlay.
 
     Args:
         reports: runs, in the order in which they are shown; any number, with or without evaluations.
@@ -44,6 +47,10 @@ def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
     ]
     if any(record.metric is not None for record in records):
         rows.append((TITLE + METRIC, partial(_metric, reports=reports)))
+    if any(record.motion is not None for record in records):
+        rows.append((TITLE + MOTION, partial(_motion, reports=reports)))
+    if any(_gradient(report) for report in reports):
+        rows.append((TITLE + GRADIENT, partial(_motion_gradient, reports=reports)))
     if any(record.moreg is not None for record in records):
         rows.append((TITLE + MOREG, partial(_moreg, reports=reports)))
     if any(record.rate is not None for record in records):
@@ -73,7 +80,8 @@ def _step_labels(records: Sequence[StepRecord]) -> dict[int, str]:
 
 def _strip(page: Page, top: float, reports: Sequence[RunReport], number: int) -> None:
     report, (colour, corners) = reports[number], SERIES[number % len(SERIES)]
-    name = ", ".join(filter(None, (report.model, report.preset, "MoReg" if report.moreg else ""))) or "AdaCache"
+    facts = (report.title, report.model, report.preset, "MoReg" if report.moreg else "")
+    name = ", ".join(filter(None, facts)) or "AdaCache"
     counted = f"{report.computed} of {report.total} computed" if report.total else "no evaluations"
     edge = page.text(1000 - GAP, top, counted, BIG, INK, anchor="ra")
     page.mark((GAP + 12, top + 0.6 * BIG), 12, colour, corners)
@@ -125,11 +133,12 @@ def _metric(page: Page, top: float, reports: Sequence[RunReport]) -> None:
     text, colour = tables[0] if tables else ("", PALE)
     entries = Codebook.parse(text).entries if text else ()
     thresholds = [threshold for threshold, _ in entries[:-1]]
-    values = [record.metric for report in reports for record in report.evaluations]
+    metrics = [_of_each(report, "metric") for report in reports]
+    values = [value for curve in metrics for _, value in curve]
     scale = page.diagram(top, METRIC, "change per step", *range_of([*values, *thresholds]))
     if entries:
         _bands(page, scale, thresholds, [rate for _, rate in entries], PALE if len(dict(tables)) == 1 else colour)
-    _curves(page, scale, reports, lambda record: record.metric)
+    _curves(page, scale, reports, metrics)
 
 
 def _bands(page: Page, scale: Scale, thresholds: list[float], rates: list[int], colour: Colour) -> None:
@@ -150,13 +159,45 @@ def _bands(page: Page, scale: Scale, thresholds: list[float], rates: list[int], 
         page.text(RIGHT + 24, place, str(rates[index]), SMALL, colour, anchor="lm")
 
 
+def _motion(page: Page, top: float, reports: Sequence[RunReport]) -> None:
+    _linear(page, top, MOTION, "motion score", reports, [_of_each(report, "motion") for report in reports])
+
+
+def _motion_gradient(page: Page, top: float, reports: Sequence[RunReport]) -> None:
+    _linear(page, top, GRADIENT, "motion gradient, per step", reports, [_gradient(report) for report in reports])
+
+
+def _linear(
+    page: Page, top: float, height: float, title: str, reports: Sequence[RunReport], curves: Sequence[Curve]
+) -> None:
+    """Curves that may be negative, with zero in sight."""
+    values = [0.0, *(value for curve in curves for _, value in curve if math.isfinite(value))]
+    low, high = min(values), max(values)
+    air = 0.15 * (high - low) or 1.0
+    scale = Scale(top + TITLE + 6, top + TITLE + height, low - air, high + air, law=float)
+    apart = [value for value in {low, high} if abs(scale.y(value) - scale.y(0)) > SMALL]
+    page.frame(scale, title, [0.0, *apart])
+    page.line([(LEFT, scale.y(0)), (RIGHT, scale.y(0))], REST, 2)
+    _curves(page, scale, reports, curves)
+
+
+def _gradient(report: RunReport) -> Curve:
+    """By how much the motion score rose since it was last measured, per sampler step."""
+    known = [record for record in report.evaluations if record.motion is not None]
+    return [
+        (now.index, (now.motion - before.motion) / max(1, now.step - before.step))
+        for before, now in pairwise(known)
+        if now.motion is not None and before.motion is not None
+    ]
+
+
 def _moreg(page: Page, top: float, reports: Sequence[RunReport]) -> None:
-    records = [record for report in reports for record in report.evaluations]
-    values = [value for record in records for value in (record.moreg, record.motion)]
-    scale = page.diagram(top, MOREG, "MoReg factor; thin: motion", *range_of([*values, 1.0]))
+    factors = [_of_each(report, "moreg") for report in reports]
+    scale = page.diagram(
+        top, MOREG, "MoReg factor", *range_of([1.0, *(value for curve in factors for _, value in curve)])
+    )
     page.line([(LEFT, scale.y(1)), (RIGHT, scale.y(1))], REST, 2)
-    _curves(page, scale, reports, lambda record: record.motion, thin=True)
-    _curves(page, scale, reports, lambda record: record.moreg)
+    _curves(page, scale, reports, factors)
 
 
 def _rate(page: Page, top: float, reports: Sequence[RunReport]) -> None:
@@ -178,29 +219,27 @@ def _note(page: Page, top: float, note: str) -> None:
     page.text(GAP, top, note, SMALL, PALE, room=1000 - 2 * GAP)
 
 
-def _curves(
-    page: Page,
-    scale: Scale,
-    reports: Sequence[RunReport],
-    value_of: Callable[[StepRecord], float | None],
-    thin: bool = False,
-) -> None:
-    """One curve per report; where a value is not finite a cross at the top, and a hole in the curve."""
+def _of_each(report: RunReport, name: str) -> Curve:
+    """A number of a report's evaluations, where they have it."""
+    known = ((record.index, getattr(record, name)) for record in report.evaluations)
+    return [(index, value) for index, value in known if value is not None]
+
+
+def _curves(page: Page, scale: Scale, reports: Sequence[RunReport], curves: Sequence[Curve]) -> None:
+    """A curve in each report's colour; where a value is not finite a cross at the top, and a hole in the curve."""
     radius = min(9.0, max(2.0, 0.45 * page.slot))
-    for report, (colour, corners) in _paired(reports):
-        known = [(page.x(record.index + 0.5), value_of(record)) for record in report.evaluations]
-        points = [(x, value) for x, value in known if value is not None]
-        for finite, run in groupby(points, key=lambda point: math.isfinite(point[1])):
+    for (_, (colour, corners)), curve in zip(_paired(reports), curves, strict=True):
+        for finite, run in groupby(curve, key=lambda point: math.isfinite(point[1])):
+            places = [(page.x(index + 0.5), value) for index, value in run]
             if finite:
-                places = [(x, scale.y(value)) for x, value in run]
-                page.line(places, colour, 3 if thin else 5)
-                for place in () if thin else places:
-                    page.mark(place, radius, colour, corners)
+                points = [(x, scale.y(value)) for x, value in places]
+                page.line(points, colour, 5)
+                for point in points:
+                    page.mark(point, radius, colour, corners)
             else:
-                for x, _ in run:
+                for x, _ in places:
                     page.cross((x, scale.top + 14), 11, ALARM)
-    values = [value_of(record) for report in reports for record in report.evaluations]
-    if not all(value is None or math.isfinite(value) for value in values):
+    if not all(math.isfinite(value) for curve in curves for _, value in curve):
         page.text(RIGHT, scale.top - TITLE - 6, "x not finite", SMALL, ALARM, anchor="ra")
 
 

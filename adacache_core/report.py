@@ -54,6 +54,7 @@ class RunReport:
     """One sampling run. `to_json` and `from_json` keep everything but the derived numbers exact.
 
     Attributes:
+        title: what a person calls it, "" if nobody named it.
         cache_bytes_max: most bytes that residuals and probes took at once; cache_bytes_each: those of one conditioning.
     """
 
@@ -69,6 +70,7 @@ class RunReport:
     cache_bytes_max: int = 0
     cache_bytes_each: int = 0
     notes: list[str] = field(default_factory=list)
+    title: str = ""
 
     @property
     def total(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
@@ -31,6 +33,12 @@ class AdaCacheInspector(io.ComfyNode):
                     tooltip="Reports of another inspector, to see several runs in one picture, "
                     "such as the two stages of Wan 2.2.",
                 ),
+                io.String.Input(
+                    "title",
+                    default="",
+                    optional=True,
+                    tooltip="What to call this run in the picture and in the report, such as the prompt's subject.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent"),
@@ -45,8 +53,10 @@ class AdaCacheInspector(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: object, latent: dict, reports: tuple[RunReport, ...] = ()) -> io.NodeOutput:
-        report = _report_of(model, latent)
+    def execute(
+        cls, model: object, latent: dict, reports: tuple[RunReport, ...] = (), title: str = ""
+    ) -> io.NodeOutput:
+        report = replace(_report_of(model, latent), title=title)
         everything = (*reports, report)
         picture = torch.from_numpy(np.asarray(draw(everything), dtype=np.float32) / 255)[None]
         return io.NodeOutput(

@@ -13,7 +13,8 @@ from comfy_cli.workflow_to_api import convert_ui_to_api
 from tools.host import HostError
 from tools.server import PACK
 
-DEMOS = {"demo_wan_tiny", "demo_wan_tiny_paper"}
+SIDE_BY_SIDE = {"demo_wan_tiny", "demo_wan_tiny_paper"}
+DEMOS = SIDE_BY_SIDE | {"demo_two_videos"}
 NAMES = DEMOS | {"wan_t2v_adacache", "wan_i2v_adacache", "hunyuan_video_adacache", "ltxv_adacache"}
 NOTES = {"MarkdownNote"}  # the frontend's own; the server never sees them
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
@@ -150,16 +151,18 @@ def test_widget_values_are_those_of_the_schema_in_number_and_order(workflow, obj
 def test_adacache_comes_right_before_a_sampler_and_an_inspector_after_it(workflow):
     nodes = {node["id"]: node for node in workflow["nodes"]}
     (apply,) = nodes_of(workflow, "AdaCacheApply")
-    (inspector,) = nodes_of(workflow, "AdaCacheInspector")
     fed = {nodes[link[3]]["type"] for link in workflow["links"] if link[1] == apply["id"]}
     assert fed - {"AdaCacheInspector", "AdaCacheLatentPreview"} <= {"KSampler", "SamplerCustom", "BasicGuider"}
-    origin = {entry["name"]: entry["link"] for entry in inspector["inputs"]}
     sources = {link[0]: nodes[link[1]] for link in workflow["links"]}
-    assert sources[origin["model"]] is apply
-    assert sources[origin["latent"]]["type"] in ("KSampler", "SamplerCustom", "SamplerCustomAdvanced")
+    inspectors = nodes_of(workflow, "AdaCacheInspector")
+    assert inspectors
+    for inspector in inspectors:
+        origin = {entry["name"]: entry["link"] for entry in inspector["inputs"]}
+        assert sources[origin["model"]] is apply
+        assert sources[origin["latent"]]["type"] in ("KSampler", "SamplerCustom", "SamplerCustomAdvanced")
 
 
-@pytest.mark.parametrize("name", sorted(DEMOS))
+@pytest.mark.parametrize("name", sorted(SIDE_BY_SIDE))
 def test_a_demos_two_samplers_differ_in_their_model_only(name, prompt_of):
     one, other = (each["inputs"] for each in prompt_of(name).values() if each["class_type"] == "KSampler")
     assert {name for name in one if one[name] != other[name]} == {"model"}

@@ -225,6 +225,13 @@ def test_the_inspector_adds_up_several_runs_of_which_one_was_off(nodes, apply, t
     assert [report.preset for report in both["adacache_report"]] == ["custom", "off"]
 
 
+def test_a_run_is_called_as_the_inspector_says(nodes, apply, tiny):
+    wan = tiny(WAN)
+    model = apply(wan.model)
+    found = inspect(nodes, model, sample(wan, model), (), "circle")
+    assert (found["json"]["title"], found["adacache_report"][0].title) == ("circle", "circle")
+
+
 def test_the_inspector_says_that_there_is_no_adacache(nodes, tiny):
     found = inspect(nodes, tiny(WAN).model, tiny(WAN).latent)
     assert found["total"] == 0

@@ -69,6 +69,33 @@ def test_panels_that_no_report_has_numbers_for_are_left_out():
     assert draw([off]).height < draw([plain]).height < draw([with_moreg]).height
 
 
+def moving(*scores: float | None) -> RunReport:
+    """A report of the motion alone, an evaluation per score, two sampler steps apart."""
+    records = [StepRecord(index, 2 * index, None, motion=score) for index, score in enumerate(scores)]
+    return RunReport(evaluations=records)
+
+
+def test_where_motion_rises_its_gradient_lies_above_where_it_falls():
+    rising, falling = (86, 180, 233), (230, 159, 0)
+    picture = draw([moving(0.1, None, 0.2, 0.4), moving(0.4, 0.3, None, 0.1)])
+    only_scores = draw([moving(0.1), moving(0.4)]).height
+    panel = picture.crop((STRIP_LEFT, only_scores - 40, STRIP_RIGHT, picture.height))  # what is below the scores
+    rows = {
+        colour: [y for y in range(panel.height) if any(panel.getpixel((x, y)) == colour for x in range(panel.width))]
+        for colour in (rising, falling)
+    }
+    assert max(rows[rising]) < min(rows[falling])
+
+
+def test_a_single_motion_score_has_no_gradient():
+    assert draw([moving(0.1)]).height == draw([moving(0.1, None)]).height < draw([moving(0.1, 0.1)]).height
+
+
+def test_a_run_is_called_by_its_title():
+    named, other = report_of("ccrrcc", title="circle"), report_of("ccrrcc", title="square")
+    assert draw([named]).tobytes() != draw([other]).tobytes() != draw([report_of("ccrrcc")]).tobytes()
+
+
 def test_without_evaluations_the_picture_says_so_and_shows_the_notes():
     silent, told = draw([RunReport()]), draw([RunReport(notes=["there is no AdaCache on this MODEL"])])
     assert len(colours(silent)) > 10  # smooth letters

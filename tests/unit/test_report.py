@@ -125,7 +125,7 @@ def test_the_json_is_valid_for_every_reader(full):
     assert set(data) == {
         "format", "version", "model", "family", "sampler_steps", "preset", "codebook", "target", "forecast", "moreg",
         "evaluations", "computed", "total", "counted_speedup", "measured_speedup", "cache_bytes_max",
-        "cache_bytes_each", "notes",
+        "cache_bytes_each", "notes", "title",
     }  # fmt: skip
     assert set(data["evaluations"][0]) == {
         "index", "step", "sigma", "state", "reason", "metric", "motion", "moreg", "rate", "seconds", "calls",
