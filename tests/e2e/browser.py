@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -17,6 +17,7 @@ from urllib.request import urlopen
 import websocket
 
 START_SECONDS = 60
+KEYS = {"Enter": 13}
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--hide-scrollbars")
 
@@ -69,6 +70,24 @@ class Page:
         while not self.evaluate(script):
             assert time.monotonic() < deadline, f"not true after {seconds} s: {script}"
             time.sleep(0.2)
+
+    def reload(self) -> None:
+        """Returns once the old page is gone."""
+        self.evaluate("window.isOld = true")
+        self.call("Page.reload")
+        with suppress(AssertionError):  # who asks in the moment in which one page goes and the other comes
+            self.wait_for("!window.isOld")
+        self.wait_for("!window.isOld")
+
+    def click(self, x: float, y: float) -> None:
+        """With the left button, there in the window."""
+        for event in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=event, x=x, y=y, button="left", clickCount=1)
+
+    def key(self, name: str) -> None:
+        """Pressed and let go, such as Enter, where the focus is."""
+        for event in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=event, key=name, code=name, windowsVirtualKeyCode=KEYS[name])
 
     def screenshot(self, path: Path, **options: Any) -> None:
         """Writes what is seen as PNG; with `clip`, a part of it: x, y, width, height and scale."""

@@ -10,6 +10,12 @@ import pytest
 from e2e.browser import find_chromium, open_page
 from e2e.shipped import WORKFLOWS, read_workflow
 
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,  # else a first-run dialog covers the page
+    "Comfy.Window.UnloadConfirmation": False,  # another one keeps the browser from leaving it
+    "Comfy.NodeBadge.NodeSourceBadgeMode": "None",  # the clone's name on each of our nodes
+}
+
 
 @pytest.fixture(scope="session")
 def server_folder(tmp_path_factory) -> Path:
@@ -37,9 +43,15 @@ def object_info(server) -> dict:
 
 
 @pytest.fixture(params=WORKFLOWS)
-def workflow(request) -> dict:
-    """Each shipped workflow in turn, in the frontend's format."""
-    return read_workflow(request.param)
+def workflow_name(request) -> str:
+    """Each shipped workflow in turn."""
+    return request.param
+
+
+@pytest.fixture
+def workflow(workflow_name) -> dict:
+    """It, in the frontend's format."""
+    return read_workflow(workflow_name)
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +67,13 @@ def demo_prompt(prompt_of) -> dict:
     return prompt_of("demo_wan_tiny")
 
 
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """Where the tests leave what they saw, for thumbnails and docs: with `--basetemp=output/tests`,
+    `output/tests/pictures`."""
+    return tmp_path_factory.mktemp("pictures", numbered=False)
+
+
 @pytest.fixture(scope="module")
 def page(server, server_folder, tmp_path_factory):
     """The frontend, ready for a graph."""
@@ -63,8 +82,7 @@ def page(server, server_folder, tmp_path_factory):
         pytest.skip("no Chromium was found (CHROMIUM_PATH, or chromium on PATH): the frontend is not tested")
     settings = server_folder / "user" / "default" / "comfy.settings.json"
     settings.parent.mkdir(parents=True, exist_ok=True)
-    # Else a first-run dialog covers the page, and another one keeps the browser from leaving it.
-    settings.write_text(json.dumps({"Comfy.TutorialCompleted": True, "Comfy.Window.UnloadConfirmation": False}))
+    settings.write_text(json.dumps(SETTINGS))
     with open_page(chromium, f"http://{server.address}/", tmp_path_factory.mktemp("chromium")) as opened:
         opened.wait_for("Boolean(window.app?.vueAppReady)")
         yield opened

@@ -1,14 +1,18 @@
-"""ComfyUI's frontend in a browser's page: workflows put into it, and what it complains about."""
+"""ComfyUI's frontend in a browser's page: workflows put into it, what it complains about, pictures of it."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from e2e.browser import Page
+from PIL import Image
 
 # A file that is not there is not ours, and the browser may be without a network; the last is the frontend's own word
 # at every start.
 NOT_OURS = ("Failed to load resource", "ComfyApp graph accessed before initialization")
+
+LEFT, TOP = 80, 110  # of the part of the window that no bar lies over
 
 
 def load(page: Page, workflow: dict) -> None:
@@ -28,3 +32,36 @@ def with_steps(workflow: dict, steps: int) -> dict:
         if node["type"] == "KSampler":
             node["widgets_values"][2] = steps
     return workflow
+
+
+def photograph(page: Page, path: Path, nodes: str = "app.graph.nodes", width: int = 1400, height: int = 830) -> None:
+    """Writes a picture of some nodes as they are on the screen, as large as they can be.
+
+    Args:
+        path: of a PNG, or of a JPEG half as wide.
+        nodes: JavaScript, a list of them.
+        width, height: in pixels of the page.
+    """
+    page.evaluate(
+        f"""(() => {{
+            const boxes = {nodes}.map(node => node.getBounding()), least = (a, b) => Math.min(a, b)
+            const left = boxes.map(box => box[0]).reduce(least) - 20, top = boxes.map(box => box[1]).reduce(least) - 20
+            const wide = -boxes.map(box => -box[0] - box[2]).reduce(least) + 20 - left
+            const high = -boxes.map(box => -box[1] - box[3]).reduce(least) + 20 - top
+            const frame = app.canvas.canvas.getBoundingClientRect()
+            const scale = Math.min({width} / wide, {height} / high)
+            app.canvas.ds.scale = scale
+            app.canvas.ds.offset[0] = ({LEFT} - frame.x + ({width} - scale * wide) / 2) / scale - left
+            app.canvas.ds.offset[1] = ({TOP} - frame.y + ({height} - scale * high) / 2) / scale - top
+            app.canvas.setDirty(true, true)
+        }})()"""
+    )
+    page.evaluate("new Promise(drawn => setTimeout(drawn, 700))")
+    clip = {"x": LEFT, "y": TOP, "width": width, "height": height, "scale": 1}
+    page.screenshot(path, clip=clip)
+    with Image.open(path) as taken:
+        picture = taken.convert("RGB")
+    if path.suffix == ".png":
+        picture.quantize(128).save(path, optimize=True)
+    else:
+        picture.resize((width // 2, height // 2), Image.Resampling.LANCZOS).save(path, quality=85)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from comfy_cli.workflow_to_api import convert_ui_to_api
-from e2e.frontend import complaints, load, with_steps
-from e2e.shipped import read_workflow
+from e2e.frontend import complaints, load, photograph
+from e2e.shipped import DEMOS, read_workflow
 from PIL import Image
 
 from adacache_core.picture import SERIES
 
 BAR = SERIES[0][0]  # the colour of a computed step
+# What a thumbnail shows: the AdaCache node with sampler and inspector, or, after a run, the last inspector alone.
+HEART = "app.graph.nodes.filter(node => /AdaCacheApply|AdaCacheInspector|^KSampler$|^SamplerCustom/.test(node.type))"
+DEED = "app.graph.nodes.filter(node => node.type == 'AdaCacheInspector').slice(-1)"
 
 
-def test_every_workflow_loads_without_a_missing_node_or_an_error(page, workflow):
+def test_every_workflow_loads_without_a_missing_node_or_an_error(page, workflow, workflow_name, pictures):
     load(page, workflow)
     unknown = page.evaluate(
         "app.graph.nodes.map(node => node.type).filter(type => !LiteGraph.registered_node_types[type])"
     )
     assert unknown == []
     assert complaints(page) == []
+    photograph(page, pictures / f"{workflow_name}.jpg", HEART, 800, 800)
 
 
 def test_what_is_loaded_is_what_the_file_says(page, workflow):
@@ -46,17 +51,21 @@ def test_the_frontend_makes_the_same_prompt_as_comfy_cli(page, workflow, object_
         assert {name: prompt[node]["inputs"].get(name) for name in each["inputs"]} == each["inputs"]
 
 
-def test_after_a_run_the_inspector_shows_its_picture_and_both_videos_are_seen(page, tmp_path):
-    load(page, with_steps(read_workflow("demo_wan_tiny"), 10))
+@pytest.mark.parametrize("name", DEMOS)
+def test_after_a_run_the_inspectors_show_their_pictures_and_both_videos_are_seen(name, page, pictures, tmp_path):
+    workflow = read_workflow(name)
+    load(page, workflow)
     assert not seen(page, "AdaCacheInspector", BAR, tmp_path)
     page.evaluate("app.queuePrompt(0)")
-    loaded = "app.graph.nodes.filter(node => node.imgs?.length == 1 && node.imgs[0].naturalWidth)"
-    for kind, count in (("AdaCacheInspector", 1), ("SaveAnimatedWEBP", 2), ("SaveImage", 1)):
-        page.wait_for(f"{loaded}.filter(node => node.type == '{kind}').length == {count}", seconds=300)
-    page.wait_for("app.graph.nodes.some(node => node.widgets?.some(each => /adacache.report/.test(each.value)))")
+    shown = "app.graph.nodes.filter(node => node.imgs?.length == 1 && node.imgs[0].naturalWidth)"
+    for kind in ("AdaCacheInspector", "SaveAnimatedWEBP", "SaveImage"):
+        count = sum(node["type"] == kind for node in workflow["nodes"])
+        page.wait_for(f"{shown}.filter(node => node.type == '{kind}').length == {count}", seconds=300)
     page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     assert seen(page, "AdaCacheInspector", BAR, tmp_path)
     assert complaints(page) == []
+    photograph(page, pictures / f"{name}.png")
+    photograph(page, pictures / f"{name}.jpg", DEED, 800, 800)
 
 
 def seen(page, kind: str, colour: tuple[int, int, int], folder: Path) -> bool:

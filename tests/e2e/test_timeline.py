@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -89,13 +88,8 @@ def is_seen(page, kind: str) -> bool:
 
 
 def reload(page) -> None:
-    page.evaluate("window.isOld = true")
-    page.call("Page.reload")
-    with suppress(
-        AssertionError
-    ):  # who asks in the moment in which the one page goes and the other comes gets an error
-        page.wait_for("!window.isOld")
-    page.wait_for("!window.isOld && Boolean(window.app?.vueAppReady)")
+    page.reload()
+    page.wait_for("Boolean(window.app?.vueAppReady)")
     page.wait_for("app.graph.nodes.some(node => node.type == 'AdaCacheInspector')")
     page.evaluate(HELPERS)
 

@@ -168,7 +168,7 @@ def test_a_demos_two_samplers_differ_in_their_model_only(name, prompt_of):
     assert {name for name in one if one[name] != other[name]} == {"model"}
 
 
-@pytest.mark.parametrize("workflow", sorted(NAMES - DEMOS), indirect=True)
+@pytest.mark.parametrize("workflow_name", sorted(NAMES - DEMOS), indirect=True)
 def test_the_server_takes_every_workflow_and_misses_nothing_but_the_files(workflow, object_info, server):
     """The demos have no files to miss; test_server.py runs them.
 

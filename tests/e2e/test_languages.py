@@ -1,0 +1,47 @@
+"""The nodes in another language, in the host's own frontend: chosen as its user does, in the settings."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from e2e.frontend import complaints, load, photograph
+from e2e.shipped import FOLDER, read_workflow
+
+LOCALES = FOLDER.parent / "locales"
+
+
+@pytest.fixture
+def speak(page):
+    """`speak(language)`: from now on, until the test ends."""
+
+    def choose(language: str) -> None:
+        page.evaluate(f"app.extensionManager.setting.set('Comfy.Locale', '{language}')")
+        page.reload()
+        page.wait_for("Boolean(window.app?.vueAppReady)")
+
+    yield choose
+    choose("en")
+
+
+@pytest.mark.parametrize("language", ["ja", "zh", "pt-BR"])
+def test_the_nodes_speak_the_language_of_the_frontend(language, speak, page, pictures):
+    speak(language)
+    words = json.loads((LOCALES / language / "nodeDefs.json").read_text())
+    load(page, read_workflow("demo_wan_tiny"))
+    shown = {node["type"]: node for node in page.evaluate(SHOWN)}
+    for kind in ("AdaCacheApply", "AdaCacheInspector", "AdaCacheDemoModel", "AdaCacheLatentPreview"):
+        assert shown[kind]["title"] == words[kind]["display_name"]
+    inputs = words["AdaCacheApply"]["inputs"]
+    assert shown["AdaCacheApply"]["labels"]["speedup"] == inputs["speedup"]["name"]
+    assert shown["AdaCacheApply"]["labels"]["codebook"] == inputs["codebook"]["name"]
+    assert complaints(page) == []
+    photograph(page, pictures / f"language_{language}.png")
+
+
+SHOWN = """app.graph.nodes.map(node => ({
+    type: node.type,
+    title: node.title,
+    labels: Object.fromEntries([...node.inputs, ...(node.widgets ?? [])].map(each =>
+        [each.name, each.label ?? each.localized_name ?? each.name])),
+}))"""
