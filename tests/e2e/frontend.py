@@ -20,11 +20,3 @@ def load(page: Page, workflow: dict) -> None:
 
 def complaints(page: Page) -> list[str]:
     return [each for each in page.complaints if not each.startswith(NOT_OURS)]
-
-
-def with_steps(workflow: dict, steps: int) -> dict:
-    """The workflow, its KSamplers with so many steps."""
-    for node in workflow["nodes"]:
-        if node["type"] == "KSampler":
-            node["widgets_values"][2] = steps
-    return workflow

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from comfy_cli.workflow_to_api import convert_ui_to_api
-from e2e.frontend import complaints, load, with_steps
-from e2e.shipped import read_workflow
+from e2e.frontend import complaints, load
+from e2e.shipped import read_workflow, with_steps
 from PIL import Image
 
 from adacache_core.picture import SERIES
