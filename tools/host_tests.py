@@ -1,6 +1,7 @@
 """Runs `tests/host` in the host's own Python, so in the host that people have, and counts what really ran.
 
 With `--compatibility` what was found goes into docs/compatibility.md, in place of what was known of this host.
+With arguments of pytest it runs what they name instead: `tests/host/test_laws.py -k LTXV`.
 pytest comes from a folder of ours, behind the host's own packages; the host's environment is not written to.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,7 +27,7 @@ RUN_PYTEST = (
 )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Prints, last, how many tests ran on which host, or that none did.
 
     Returns:
@@ -44,10 +46,12 @@ def main() -> int:
     RESULTS.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTHONPATH", None)
-    command = [python, "-c", RUN_PYTEST, "tests/host", f"--junitxml={RESULTS}", "-p", "no:cacheprovider"]
+    compatibility = arguments == ["--compatibility"]
+    tests = ["tests/host"] if compatibility or not arguments else arguments
+    command = [python, "-c", RUN_PYTEST, *tests, f"--junitxml={RESULTS}", "-p", "no:cacheprovider"]
     status = subprocess.run(command, cwd=ROOT, env=environment).returncode
     ran, failed, skipped = count(RESULTS)
-    if "--compatibility" in sys.argv:
+    if compatibility:
         save(version_of(host), made_by(python), read(RESULTS))
     print(f"host tests: {ran} ran, {failed} failed, {skipped} skipped on ComfyUI {version_of(host)} ({host})")
     return status or int(ran == 0)
@@ -84,4 +88,4 @@ def _bring_pytest(python: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -101,11 +101,12 @@ class Server:
 
 
 @contextmanager
-def serve(host: Path, work: Path) -> Iterator[Server]:
-    """Starts the ComfyUI at `host` and stops it again.
+def serve(host: Path, work: Path, pack: Path | None = None) -> Iterator[Server]:
+    """Starts the ComfyUI at `host` and stops it again; with the frontend in COMFYUI_FRONTEND, a folder, if that is set.
 
     Args:
         work: folder of ours for all that the server writes; `server.log` in it has its output.
+        pack: an installed pack in a `custom_nodes` folder, to load in place of this clone.
 
     Raises:
         HostError: it did not start, or went away; with the end of its log.
@@ -116,12 +117,16 @@ def serve(host: Path, work: Path) -> Iterator[Server]:
     folders = {name: work / name for name in ("input", "output", "temp", "user")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
+    pack = pack or _this_clone(work / "custom_nodes")
     paths = work / "paths.yaml"
-    paths.write_text(json.dumps({"adacache": {"custom_nodes": str(_custom_nodes(work))}}))  # JSON is YAML
+    paths.write_text(json.dumps({"adacache": {"custom_nodes": str(pack.parent)}}))  # JSON is YAML
     port = _free_port()
     command = [python, "main.py", "--port", str(port), "--disable-auto-launch"]
     command += ["--use-pytorch-cross-attention", "--database-url", "sqlite:///:memory:"]
-    command += ["--extra-model-paths-config", paths, "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK]
+    command += ["--extra-model-paths-config", paths]
+    command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", pack.name]
+    if frontend := os.environ.get("COMFYUI_FRONTEND"):
+        command += ["--front-end-root", frontend]
     command += [part for name, folder in folders.items() for part in (f"--{name}-directory", folder)]
     if not _has_accelerator(python, environment):
         command.append("--cpu")
@@ -146,16 +151,16 @@ def serve(host: Path, work: Path) -> Iterator[Server]:
             process.wait()
 
 
-def _custom_nodes(work: Path) -> Path:
-    """A custom_nodes folder with this clone in it: a link, or a copy where links are not allowed."""
-    folder = work / "custom_nodes"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def _this_clone(custom_nodes: Path) -> Path:
+    """This clone as the only pack in a folder: a link, or a copy where links are not allowed."""
+    shutil.rmtree(custom_nodes, ignore_errors=True)
+    custom_nodes.mkdir(parents=True)
+    pack = custom_nodes / PACK
     try:
-        (folder / PACK).symlink_to(ROOT, target_is_directory=True)
+        pack.symlink_to(ROOT, target_is_directory=True)
     except OSError:
-        shutil.copytree(ROOT, folder / PACK, ignore=shutil.ignore_patterns(".*", "output", "tests", "__pycache__"))
-    return folder
+        shutil.copytree(ROOT, pack, ignore=shutil.ignore_patterns(".*", "output", "tests", "__pycache__"))
+    return pack
 
 
 def _free_port() -> int:

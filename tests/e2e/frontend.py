@@ -26,14 +26,6 @@ def complaints(page: Page) -> list[str]:
     return [each for each in page.complaints if not each.startswith(NOT_OURS)]
 
 
-def with_steps(workflow: dict, steps: int) -> dict:
-    """The workflow, its KSamplers with so many steps."""
-    for node in workflow["nodes"]:
-        if node["type"] == "KSampler":
-            node["widgets_values"][2] = steps
-    return workflow
-
-
 def photograph(page: Page, path: Path, nodes: str = "app.graph.nodes", width: int = 1400, height: int = 830) -> None:
     """Writes a picture of some nodes as they are on the screen, as large as they can be.
 

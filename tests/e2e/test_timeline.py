@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from e2e.frontend import complaints, load, with_steps
-from e2e.shipped import read_workflow
+from e2e.frontend import complaints, load
+from e2e.shipped import read_workflow, with_steps
 
 from adacache_core import RunReport
 

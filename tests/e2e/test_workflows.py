@@ -9,8 +9,8 @@ from urllib.request import urlopen
 
 import pytest
 from comfy_cli.workflow_to_api import convert_ui_to_api
+from e2e.shipped import LOADED, misses_nothing_but_files
 
-from tools.host import HostError
 from tools.server import PACK
 
 SIDE_BY_SIDE = {"demo_wan_tiny", "demo_wan_tiny_paper"}
@@ -18,8 +18,6 @@ DEMOS = SIDE_BY_SIDE | {"demo_two_videos"}
 NAMES = DEMOS | {"wan_t2v_adacache", "wan_i2v_adacache", "hunyuan_video_adacache", "ltxv_adacache"}
 NOTES = {"MarkdownNote"}  # the frontend's own; the server never sees them
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
-ABSENT = "nobody has this.safetensors"
-LOADED = ("unet_name", "clip_name", "clip_name1", "clip_name2", "vae_name", "ckpt_name", "image")  # name files
 
 
 def nodes_of(workflow: dict, *kinds: str) -> list[dict]:
@@ -170,20 +168,7 @@ def test_a_demos_two_samplers_differ_in_their_model_only(name, prompt_of):
 
 @pytest.mark.parametrize("workflow_name", sorted(NAMES - DEMOS), indirect=True)
 def test_the_server_takes_every_workflow_and_misses_nothing_but_the_files(workflow, object_info, server):
-    """The demos have no files to miss; test_server.py runs them.
-
-    The files get names that nobody has, so that no model is run where somebody has them.
-    """
+    """The demos have no files to miss; test_server.py runs them."""
     prompt = convert_ui_to_api(workflow, object_info)
     assert {int(node) for node in prompt} == {node["id"] for node in nodes_of(workflow)}
-    files = {(node, name) for node, each in prompt.items() for name in each["inputs"] if name in LOADED}
-    files -= {(node, name) for node, name in files if isinstance(prompt[node]["inputs"][name], list)}  # links
-    for node, name in files:
-        prompt[node]["inputs"][name] = ABSENT
-    with pytest.raises(HostError) as caught:
-        server.run(prompt, lambda *progress: None)
-    refused = json.loads(str(caught.value).removeprefix("/prompt: "))["node_errors"]
-    complaints = [(node, error) for node, each in refused.items() for error in each["errors"]]
-    assert {(node, error["extra_info"]["input_name"]) for node, error in complaints} == files
-    for _, error in complaints:
-        assert ABSENT in error["details"], error
+    misses_nothing_but_files(prompt, server)
