@@ -54,6 +54,6 @@ def photograph(page: Page, path: Path, nodes: str = "app.graph.nodes", width: in
     with Image.open(path) as taken:
         picture = taken.convert("RGB")
     if path.suffix == ".png":
-        picture.quantize(128).save(path, optimize=True)
+        picture.quantize(256).save(path, optimize=True)
     else:
         picture.resize((width // 2, height // 2), Image.Resampling.LANCZOS).save(path, quality=85)
