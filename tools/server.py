@@ -47,8 +47,13 @@ class Server:
         """Every node's inputs and outputs."""
         return json.loads(self._get("/object_info"))
 
-    def run(self, prompt: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    def run(self, prompt: dict[str, Any], progress: Progress, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
         """Queues a prompt in API format and waits until it is done.
+
+        Args:
+            prompt: node id -> class and inputs.
+            progress: is told the steps of samplers.
+            metadata: for the files that are saved; the frontend puts the workflow there.
 
         Returns:
             What its output nodes left: node id -> {"images": [...], "text": [...], ...}.
@@ -60,7 +65,8 @@ class Server:
         line = socket.create_connection(self.address.split(":"))  # our own, or it would go through a proxy
         url = f"ws://{self.address}/ws?clientId={client}"
         with closing(websocket.create_connection(url, socket=line)) as messages:
-            body = json.dumps({"prompt": prompt, "client_id": client}).encode()
+            extra = {} if metadata is None else {"extra_data": {"extra_pnginfo": metadata}}
+            body = json.dumps({"prompt": prompt, "client_id": client, **extra}).encode()
             taken = json.loads(self._get("/prompt", body))
             if taken.get("node_errors"):  # the host would run the valid rest and call it a success
                 raise HostError(f"the host did not take the whole prompt: {json.dumps(taken['node_errors'])}")
