@@ -119,16 +119,13 @@ def serve(host: Path, work: Path) -> Iterator[Server]:
     python = find_python(host)
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTHONPATH", None)
-    folders = {name: work / name for name in ("input", "output", "temp", "user")}
-    for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
-    paths = work / "paths.yaml"
-    paths.write_text(json.dumps({"adacache": {"custom_nodes": str(_custom_nodes(work))}}))  # JSON is YAML
+    for name in ("input", "models", "output", "temp", "user"):
+        (work / name).mkdir(parents=True, exist_ok=True)
+    _custom_nodes(work)
     port = _free_port()
     command = [python, "main.py", "--port", str(port), "--disable-auto-launch"]
     command += ["--use-pytorch-cross-attention", "--database-url", "sqlite:///:memory:"]
-    command += ["--extra-model-paths-config", paths, "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK]
-    command += [part for name, folder in folders.items() for part in (f"--{name}-directory", folder)]
+    command += ["--base-directory", work, "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK]
     if not _has_accelerator(python, environment):
         command.append("--cpu")
     log = work / "server.log"
@@ -152,7 +149,7 @@ def serve(host: Path, work: Path) -> Iterator[Server]:
             process.wait()
 
 
-def _custom_nodes(work: Path) -> Path:
+def _custom_nodes(work: Path) -> None:
     """A custom_nodes folder with this clone in it: a link, or a copy where links are not allowed."""
     folder = work / "custom_nodes"
     shutil.rmtree(folder, ignore_errors=True)
@@ -161,7 +158,6 @@ def _custom_nodes(work: Path) -> Path:
         (folder / PACK).symlink_to(ROOT, target_is_directory=True)
     except OSError:
         shutil.copytree(ROOT, folder / PACK, ignore=shutil.ignore_patterns(".*", "output", "tests", "__pycache__"))
-    return folder
 
 
 def _free_port() -> int:
