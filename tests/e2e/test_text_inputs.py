@@ -15,7 +15,20 @@ from adacache_core.calibrate import codebook_from_json
 from tools.host import PLACES, HostError, find_host
 from tools.server import serve
 
-TEXTS = ["", " ", "\0", "x", "NUL", "nul.txt", "CON:", "../../escaped", "/etc/escaped", "..\\..\\escaped", "~/escaped"]
+# OUTSIDE is a folder of the test's own: a text that does escape must do no harm, and must be seen.
+TEXTS = [
+    "",
+    " ",
+    "\0",
+    "x",
+    "NUL",
+    "nul.txt",
+    "CON:",
+    "../../escaped",
+    "OUTSIDE/escaped",
+    "..\\..\\escaped",
+    "~/escaped",
+]
 TEXTS += ["a\nb", "a\r\n\tb", "\ud800", "\u202etxt.exe", "\ufeff1:2", "😀", "é" * 300, "x" * 70_000, "9" * 5000]
 TEXTS += ["[" * 20_000, '{"a":' * 20_000, "1e308:1e308", "nan:inf", "0.1:2, 0.2:" + "9" * 400, "1" + ", 1" * 500]
 TEXTS += [
@@ -90,7 +103,7 @@ def server(folder):
 
 
 @pytest.fixture(scope="module")
-def answers(server) -> dict[tuple[str, str], list[str]]:
+def answers(server, folder) -> dict[tuple[str, str], list[str]]:
     """By node and input what came of every text: "" for a run, else the host's words."""
     found = {}
     for kind, name in (*ALONE, CALIBRATE):
@@ -98,7 +111,9 @@ def answers(server) -> dict[tuple[str, str], list[str]]:
         for text in TEXTS:
             for linked in (False, True):
                 try:
-                    server.run(graph(kind, name, text, linked), lambda *progress: None)
+                    server.run(
+                        graph(kind, name, text.replace("OUTSIDE", str(folder.parent)), linked), lambda *progress: None
+                    )
                     found[kind, name].append("")
                 except HostError as error:
                     found[kind, name].append(str(error))
