@@ -125,6 +125,9 @@ def codebook_from_json(text: str) -> Codebook:
     data = documents.read(text, "codebook")
     try:
         entries = tuple((threshold, rate) for threshold, rate in data["entries"])
-        return Codebook(entries, data["steps"], str(data["name"]))
+        steps, name = data["steps"], data["name"]
     except (KeyError, TypeError, ValueError) as error:
         raise AdaCacheError(f"the codebook cannot be read: {error!r}") from None
+    if not isinstance(name, str):
+        raise AdaCacheError("the codebook cannot be read: its 'name' must be a text")
+    return Codebook(entries, steps, name)

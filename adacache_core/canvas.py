@@ -19,6 +19,7 @@ PAPER, PANEL, PALE = (22, 24, 30), (37, 40, 49), (178, 184, 196)
 # Lengths are thousandths of the picture's width.
 LEFT, RIGHT, GAP = 92, 920, 20  # of all diagrams; between them and round them
 TITLE, SMALL = 27, 24
+SMALLEST, LARGEST = 1e-30, 1e30  # of the values on an axis
 _SHARPNESS = 2  # drawn so many times larger, then shrunk: clean edges
 
 
@@ -53,8 +54,12 @@ class Scale:
 
 
 def range_of(values: Iterable[float | None]) -> tuple[float, float]:
-    """Holds all values that have a logarithm, with air around them and room for one round number."""
-    shown = [value for value in values if value is not None and math.isfinite(value) and value > 0] or [1.0]
+    """Holds all values that have a logarithm, with air around them and room for one round number.
+
+    Values so small or large that no run measures them are left at the edge.
+    """
+    positive = [value for value in values if value is not None and math.isfinite(value) and value > 0] or [1.0]
+    shown = [min(max(value, SMALLEST), LARGEST) for value in positive]
     low, high = min(shown) / 1.4, max(shown) * 1.4
     air = max(1.0, 3 * low / high) ** 0.5
     return low / air, high * air

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from reprlib import repr as short
 
 from torch import Tensor
 
+from .documents import is_number, is_whole
 from .errors import AdaCacheError
 from .plan import Schedule
 
@@ -44,8 +46,8 @@ class Codebook:
         for number, (threshold, rate) in enumerate(self.entries, 1):
             _check_entry(str(number), threshold, rate, before)
             before = threshold
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise AdaCacheError(f"a codebook is made for at least 1 sampler step, got {self.steps!r}")
+        if not _whole(self.steps):
+            raise AdaCacheError(f"a codebook is made for at least 1 sampler step, got {short(self.steps)}")
 
     @classmethod
     def parse(cls, text: str, steps: int = 30, name: str = "custom") -> Codebook:
@@ -104,9 +106,9 @@ class Codebook:
 
 
 def _check_entry(where: str, threshold: float, rate: float, before: float) -> None:
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < math.inf:
+    if not is_number(threshold) or not 0 <= threshold < math.inf:
         raise AdaCacheError(
-            f"codebook entry {where} has the threshold {threshold!r}; a threshold is a number >= 0. "
+            f"codebook entry {where} has the threshold {short(threshold)}; a threshold is a number >= 0. "
             f"A correct codebook is {EXAMPLE}"
         )
     if not before < threshold:
@@ -116,14 +118,14 @@ def _check_entry(where: str, threshold: float, rate: float, before: float) -> No
         )
     if not _whole(rate):
         raise AdaCacheError(
-            f"codebook entry {where} ({threshold:g}) has the rate {rate!r}; a rate is a whole number of "
+            f"codebook entry {where} ({threshold:g}) has the rate {short(rate)}; a rate is a whole number of "
             f"steps >= 1. A correct codebook is {EXAMPLE}"
         )
 
 
 def _whole(value: float) -> bool:
-    """Whether this is one of 1, 2, 3, ..."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    """Whether this is one of 1, 2, 3, ..., and none that overflows where it is multiplied."""
+    return is_whole(value) and value >= 1
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from itertools import accumulate, count, cycle, groupby, pairwise
 
 from PIL import Image
 
-from .canvas import GAP, LEFT, PALE, PANEL, RIGHT, SMALL, TITLE, Colour, Page, Scale, range_of
+from .canvas import GAP, LARGEST, LEFT, PALE, PANEL, RIGHT, SMALL, TITLE, Colour, Page, Scale, range_of
 from .config import Codebook
 from .report import COMPUTED, PARTLY, REUSED, RunReport, StepRecord
 
@@ -172,7 +172,7 @@ def _linear(
 ) -> None:
     """Curves that may be negative, with zero in sight."""
     values = [0.0, *(value for curve in curves for _, value in curve if math.isfinite(value))]
-    low, high = min(values), max(values)
+    low, high = max(min(values), -LARGEST), min(max(values), LARGEST)
     air = 0.15 * (high - low) or 1.0
     scale = Scale(top + TITLE + 6, top + TITLE + height, low - air, high + air, law=float)
     apart = [value for value in {low, high} if abs(scale.y(value) - scale.y(0)) > SMALL]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -53,11 +54,18 @@ class Schedule:
         Raises:
             AdaCacheError: not JSON, another format, a newer version, or a list that is no schedule.
         """
-        data = documents.read(text, "schedule")
-        computed = data.get("computed")
+        return cls.from_dict(documents.read(text, "schedule"))
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Schedule:
+        """Of JSON that has been parsed; raises as `from_json` does."""
+        data = documents.check(data, "schedule")
+        computed, source = data.get("computed"), data.get("source", "")
         if not isinstance(computed, list) or not all(isinstance(each, bool) for each in computed):
             raise AdaCacheError("the schedule's 'computed' must be a list of true and false, one for each step")
-        return cls(tuple(computed), str(data.get("source", "")))
+        if not isinstance(source, str):
+            raise AdaCacheError("the schedule's 'source' must be a text")
+        return cls(tuple(computed), source)
 
 
 def average(schedules: Sequence[Schedule]) -> Schedule:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
+from reprlib import repr as short
 from statistics import median
 from typing import Any
 
 from . import documents
+from .config import Codebook
 from .errors import AdaCacheError
 from .plan import Schedule
 
@@ -132,36 +134,41 @@ class RunReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """What strict JSON can hold: a metric that is not finite is a string."""
         derived = {
             "computed": self.computed,
             "total": self.total,
             "counted_speedup": self.counted_speedup,
             "measured_speedup": self.measured_speedup,
         }
-        return documents.head_of("report") | asdict(self) | derived
+        return documents.finite(documents.head_of("report") | asdict(self) | derived)
 
     def to_json(self, indent: int | None = None) -> str:
-        """JSON with every number finite: a metric that is not is written as a string."""
-        return json.dumps(finite(self.to_dict()), indent=indent, allow_nan=False)
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> RunReport:
         """Reads what `to_json` wrote.
 
         Raises:
-            AdaCacheError: not JSON, another format, a newer version, or evaluations that are none.
+            AdaCacheError: not JSON, another format, a newer version, or entries that are not what they should be.
         """
-        data = documents.read(text, "report")
-        known = {item.name for item in fields(StepRecord)}
-        try:
-            records = [
-                StepRecord(**{key: _number(key, value) for key, value in record.items() if key in known})
-                for record in data.get("evaluations", [])
-            ]
-        except (AttributeError, TypeError, ValueError) as error:
-            raise AdaCacheError(f"the report's evaluations cannot be read: {error}") from None
-        own = {item.name for item in fields(cls)} - {"evaluations"}
-        return cls(evaluations=records, **{key: value for key, value in data.items() if key in own})
+        return cls.from_dict(documents.read(text, "report"))
+
+    @classmethod
+    def from_dict(cls, data: Any) -> RunReport:
+        """Of JSON that has been parsed; raises as `from_json` does."""
+        data = dict(documents.check(data, "report"))
+        evaluations = data.pop("evaluations", [])
+        if not isinstance(evaluations, list):
+            raise AdaCacheError("the report's evaluations cannot be read: they must be a list")
+        records = [_record(number, each) for number, each in enumerate(evaluations)]
+        report = cls(evaluations=records, **documents.values_of(cls, data, "the report"))
+        if report.sampler_steps > documents.MOST_STEPS:
+            raise AdaCacheError(f"the report is of {report.sampler_steps} steps, no run has so many")
+        if report.codebook:
+            Codebook.parse(report.codebook)
+        return report
 
 
 def _share(record: StepRecord) -> float:
@@ -170,17 +177,37 @@ def _share(record: StepRecord) -> float:
     return float(record.state != REUSED)
 
 
-def finite(value: Any) -> Any:
-    """The same data as strict JSON can hold it: numbers that are not finite become strings."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return str(value)
-    return value
+def _record(number: int, data: Any) -> StepRecord:
+    """The evaluation of this number, as a report's JSON has it."""
+    what = f"the report's evaluations cannot be read: number {number}"
+    values = documents.values_of(StepRecord, data, what)
+    try:
+        record = StepRecord(**values)
+    except TypeError as error:  # something that has no default is missing
+        raise AdaCacheError(f"{what}: {error}") from None
+    if record.index != number or record.state not in (COMPUTED, REUSED, PARTLY):
+        raise AdaCacheError(f"{what} is called {record.index}, and {short(record.state)}")
+    return record
 
 
-def _number(key: str, value: Any) -> Any:
-    """Back from what `finite` made of it."""
-    return float(value) if isinstance(value, str) and key not in ("state", "reason") else value
+def schedules_in(text: str) -> list[Schedule]:
+    """All schedules in a text, in order; those of runs that are in it as reports, too.
+
+    Args:
+        text: JSON, one value after another: schedules, reports, or reports by node, as saved files have them.
+
+    Raises:
+        AdaCacheError: anything else, or a report without a run.
+    """
+    schedules = []
+    for data in documents.parse(text, "schedule"):
+        by_node = isinstance(data, dict) and data and all(documents.is_a("report", each) for each in data.values())
+        reports = list(data.values()) if by_node else [data] if documents.is_a("report", data) else []
+        schedules += [_schedule_of(RunReport.from_dict(each)) for each in reports] or [Schedule.from_dict(data)]
+    return schedules
+
+
+def _schedule_of(report: RunReport) -> Schedule:
+    if not report.evaluations:
+        raise AdaCacheError("this report is of no run, so there is no schedule in it")
+    return report.schedule()

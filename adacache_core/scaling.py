@@ -11,9 +11,11 @@ import math
 import numpy as np
 
 from .config import Codebook
+from .documents import LARGEST
 from .presets import FAST_30, FAST_100, MOREG_WINDOW_30, MOREG_WINDOW_100
 
 TINY = 1e-9  # a threshold of zero has no logarithm
+HUGE = 1e200  # one beyond this is not reached either, and could grow beyond all numbers
 
 
 def scale_codebook(codebook: Codebook, steps: int) -> Codebook:
@@ -32,7 +34,7 @@ def scale_codebook(codebook: Codebook, steps: int) -> Codebook:
     here, there = np.log(_law(codebook.steps)), np.log(_law(steps))
     thresholds = np.array([threshold for threshold, _ in codebook.entries])
     log_ratio = np.interp(np.log(np.maximum(thresholds, TINY)), here, there - here)
-    scaled = [float(f"{value:.6g}") for value in thresholds * np.exp(log_ratio)]
+    scaled = [float(f"{value:.6g}") for value in np.minimum(thresholds, HUGE) * np.exp(log_ratio)]
     # The last threshold is never compared; it only has to stay above the others.
     scaled[-1] = max([codebook.entries[-1][0], *(1.25 * threshold for threshold in scaled[:-1])])
 
@@ -40,7 +42,7 @@ def scale_codebook(codebook: Codebook, steps: int) -> Codebook:
     entries: list[tuple[float, int]] = []
     for index, (threshold, (_, rate)) in enumerate(zip(scaled, codebook.entries, strict=True)):
         published = (FAST_30.entries[-1][1], FAST_100.entries[-1][1]) if index == len(scaled) - 1 else (1, 2)
-        new_rate = max(1, round(rate * (published[1] / published[0]) ** times))
+        new_rate = _times(rate, (published[1] / published[0]) ** times)
         if entries and rate <= codebook.entries[index - 1][1]:
             new_rate = min(new_rate, entries[-1][1])
         if not entries or threshold > entries[-1][0]:
@@ -58,8 +60,12 @@ def scale_window(steps: int) -> tuple[int, int]:
 
 def scale_rates(codebook: Codebook, factor: float) -> Codebook:
     """The same table with all rates times `factor`, rounded, at least 1: bolder above 1, safer below."""
-    entries = tuple((threshold, max(1, round(rate * factor))) for threshold, rate in codebook.entries)
+    entries = tuple((threshold, _times(rate, factor)) for threshold, rate in codebook.entries)
     return Codebook(entries, codebook.steps, codebook.name if factor == 1 else f"{codebook.name} x{factor:g}")
+
+
+def _times(rate: int, factor: float) -> int:
+    return min(max(1, round(rate * factor)), LARGEST)
 
 
 def _position(steps: int) -> float:

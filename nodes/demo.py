@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -9,9 +10,15 @@ from comfy.sd import load_diffusion_model
 from comfy_api.latest import io
 from safetensors.torch import load_file
 
+from ..adacache_core.errors import AdaCacheError
 from .schema import CATEGORY
 
 ASSETS = Path(__file__).parent / "demo_assets"
+MODEL, TOKENS = "demo_wan.safetensors", "prompt_tokens.safetensors"
+SHA256 = {
+    MODEL: "baf90eff79a00652cdf6be68f1d8f7530ebeaa4d2183a346f2172d43ba2336dd",
+    TOKENS: "9a625f15898b7a812bc07e701cffeca83a97b4f50f43c6fa38c2491dd3561d1d",
+}
 
 # Slot -> (words, tooltip). The words, read slot by slot, are the rows of the token table.
 SLOTS = {
@@ -55,7 +62,7 @@ class AdaCacheDemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(load_diffusion_model(str(ASSETS / "demo_wan.safetensors")))
+        return io.NodeOutput(load_diffusion_model(str(_as_shipped(MODEL))))
 
 
 class AdaCacheDemoPrompt(io.ComfyNode):
@@ -83,6 +90,18 @@ class AdaCacheDemoPrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, empty: bool, **words: str) -> io.NodeOutput:
-        tokens = load_file(ASSETS / "prompt_tokens.safetensors")["tokens"].float()
+        tokens = load_file(_as_shipped(TOKENS))["tokens"].float()
         context = tokens[[ROW_OF[words[slot]] for slot in SLOTS]][None]  # (1, 6, 4096)
         return io.NodeOutput([[torch.zeros_like(context) if empty else context, {}]])
+
+
+def _as_shipped(name: str) -> Path:
+    """A file of ASSETS, of which every byte is what it should be.
+
+    Raises:
+        AdaCacheError: it is missing or damaged; of a model with wrong weights nobody would notice otherwise.
+    """
+    path = ASSETS / name
+    if not path.is_file() or sha256(path.read_bytes()).hexdigest() != SHA256[name]:
+        raise AdaCacheError(f"{path} is missing or not as it was shipped; install AdaCache again")
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from .host.attach import attachment_of
 from .host.live import timeline
 from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType
 
+METADATA = "adacache"  # its name in saved files, beside the host's `prompt` and `workflow`
+
 
 class AdaCacheInspector(io.ComfyNode):
     @classmethod
@@ -24,6 +27,7 @@ class AdaCacheInspector(io.ComfyNode):
             category=CATEGORY,
             description="Shows which steps were computed and which reused, and why.",
             is_output_node=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL from the AdaCache node (later patches do not matter)."),
                 io.Latent.Input("latent", tooltip="What the sampler made with it. It is passed on unchanged."),
@@ -58,6 +62,8 @@ class AdaCacheInspector(io.ComfyNode):
     ) -> io.NodeOutput:
         report = replace(_report_of(model, latent), title=title)
         everything = (*reports, report)
+        if report.evaluations:
+            _note(getattr(cls.hidden, "extra_pnginfo", None), getattr(cls.hidden, "unique_id", None), report)
         picture = torch.from_numpy(np.asarray(draw(everything), dtype=np.float32) / 255)[None]
         return io.NodeOutput(
             latent,
@@ -81,3 +87,17 @@ def _report_of(model: object, latent: dict) -> RunReport:
     if report is None:
         return RunReport(preset=attachment.preset, notes=[which])
     return report.with_note(which)
+
+
+def _note(metadata: dict[str, Any] | None, node: str | None, report: RunReport) -> None:
+    """Adds the report to what the host's nodes write into the files that they save from now on in this prompt.
+
+    Args:
+        metadata: what came with the prompt, for saved files; the same object for all nodes. Not there if a script
+            queued the prompt without any.
+        node: the inspector's id; there may be several.
+        report: of a run.
+    """
+    if metadata is not None:
+        before = metadata.get(METADATA)
+        metadata[METADATA] = (before if isinstance(before, dict) else {}) | {str(node): report.to_dict()}

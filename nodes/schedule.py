@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..adacache_core.errors import AdaCacheError
-from ..adacache_core.plan import Schedule, average
-from ..adacache_core.report import RunReport
+from ..adacache_core.plan import average
+from ..adacache_core.report import RunReport, schedules_in
 from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType
 
 
@@ -24,8 +24,8 @@ class AdaCacheSchedule(io.ComfyNode):
                     "text",
                     default="",
                     multiline=True,
-                    tooltip="A schedule as this node's text output gives it; several, one per line, are averaged. "
-                    "Leave it empty to take the connected reports.",
+                    tooltip="A schedule as this node's text output gives it, or a report as an inspector gives it and "
+                    "saved files have it; several are averaged. Leave it empty to take the connected reports.",
                 ),
                 AdaCacheReportType.Input(
                     "reports",
@@ -44,19 +44,15 @@ class AdaCacheSchedule(io.ComfyNode):
     def validate_inputs(cls, text: str | None = None, **kwargs: object) -> bool | str:
         try:
             if text is not None:
-                _read(text)
+                schedules_in(text)
         except AdaCacheError as error:
             return str(error)
         return True
 
     @classmethod
     def execute(cls, text: str, reports: tuple[RunReport, ...] = ()) -> io.NodeOutput:
-        schedules = _read(text) or [report.schedule() for report in reports if report.evaluations]
+        schedules = schedules_in(text) or [report.schedule() for report in reports if report.evaluations]
         if not schedules:
             raise AdaCacheError("there is no schedule: paste one as text, or connect an inspector that has seen a run")
         schedule = average(schedules)
         return io.NodeOutput(schedule, schedule.to_json())
-
-
-def _read(text: str) -> list[Schedule]:
-    return [Schedule.from_json(line) for line in text.splitlines() if line.strip()]

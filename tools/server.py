@@ -47,8 +47,13 @@ class Server:
         """Every node's inputs and outputs."""
         return json.loads(self._get("/object_info"))
 
-    def run(self, prompt: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    def run(self, prompt: dict[str, Any], progress: Progress, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
         """Queues a prompt in API format and waits until it is done.
+
+        Args:
+            prompt: node id -> class and inputs.
+            progress: is told the steps of samplers.
+            metadata: for the files that are saved; the frontend puts the workflow there.
 
         Returns:
             What its output nodes left: node id -> {"images": [...], "text": [...], ...}.
@@ -60,7 +65,8 @@ class Server:
         line = socket.create_connection(self.address.split(":"))  # our own, or it would go through a proxy
         url = f"ws://{self.address}/ws?clientId={client}"
         with closing(websocket.create_connection(url, socket=line)) as messages:
-            body = json.dumps({"prompt": prompt, "client_id": client}).encode()
+            extra = {} if metadata is None else {"extra_data": {"extra_pnginfo": metadata}}
+            body = json.dumps({"prompt": prompt, "client_id": client, **extra}).encode()
             taken = json.loads(self._get("/prompt", body))
             if taken.get("node_errors"):  # the host would run the valid rest and call it a success
                 raise HostError(f"the host did not take the whole prompt: {json.dumps(taken['node_errors'])}")
@@ -106,7 +112,7 @@ def serve(host: Path, work: Path, pack: Path | None = None) -> Iterator[Server]:
 
     Args:
         work: folder of ours for all that the server writes; `server.log` in it has its output.
-        pack: an installed pack in a `custom_nodes` folder, to load in place of this clone.
+        pack: an installed pack in `work/custom_nodes`, to load in place of this clone.
 
     Raises:
         HostError: it did not start, or went away; with the end of its log.
@@ -114,20 +120,15 @@ def serve(host: Path, work: Path, pack: Path | None = None) -> Iterator[Server]:
     python = find_python(host)
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTHONPATH", None)
-    folders = {name: work / name for name in ("input", "output", "temp", "user")}
-    for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
+    for name in ("input", "models", "output", "temp", "user"):
+        (work / name).mkdir(parents=True, exist_ok=True)
     pack = pack or _this_clone(work / "custom_nodes")
-    paths = work / "paths.yaml"
-    paths.write_text(json.dumps({"adacache": {"custom_nodes": str(pack.parent)}}))  # JSON is YAML
     port = _free_port()
     command = [python, "main.py", "--port", str(port), "--disable-auto-launch"]
     command += ["--use-pytorch-cross-attention", "--database-url", "sqlite:///:memory:"]
-    command += ["--extra-model-paths-config", paths]
-    command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", pack.name]
+    command += ["--base-directory", work, "--disable-all-custom-nodes", "--whitelist-custom-nodes", pack.name]
     if frontend := os.environ.get("COMFYUI_FRONTEND"):
         command += ["--front-end-root", frontend]
-    command += [part for name, folder in folders.items() for part in (f"--{name}-directory", folder)]
     if not _has_accelerator(python, environment):
         command.append("--cpu")
     log = work / "server.log"

@@ -6,12 +6,18 @@ import logging
 import os
 import re
 from pathlib import Path
+from reprlib import repr as short
 
 import folder_paths
 
 from ...adacache_core.calibrate import codebook_from_json
 from ...adacache_core.config import Codebook
 from ...adacache_core.errors import AdaCacheError
+
+LONGEST = 100  # bytes; with ending and all a file system takes 255, and letters may take four each
+DEVICE = re.compile(
+    r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])\s*(\.|$)", re.IGNORECASE
+)  # whatever the ending, for Windows
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +53,14 @@ def save(name: str, text: str, replace: bool = False) -> Path:
     Raises:
         AdaCacheError: the name is no plain file name, or is taken.
     """
-    if not re.fullmatch(r"[\w-][\w .-]{0,99}", name) or name.endswith((".", " ")):
-        raise AdaCacheError(f"{name!r} is no name for a codebook: take letters, digits, spaces, dots, - and _")
+    plain = re.fullmatch(r"[\w-][\w .-]*", name) and not name.endswith((".", " ")) and len(name.encode()) <= LONGEST
+    if not plain or DEVICE.match(name):
+        raise AdaCacheError(
+            f"{short(name)} is no name for a codebook: take letters, digits, spaces, dots, - and _, at most {LONGEST} "
+            "bytes, and no name that Windows keeps for a device"
+        )
     path = folder() / f"{name}.json"
-    if path.exists() and not replace:
+    if os.path.lexists(path) and not replace:
         raise AdaCacheError(f"{path} is there already; take another name, or set save to replace")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -12,7 +12,8 @@ import sys
 import time
 from typing import Any
 
-from ...adacache_core.report import RunReport, StepRecord, finite
+from ...adacache_core.documents import finite
+from ...adacache_core.report import RunReport, StepRecord
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from comfy_cli.workflow_to_api import convert_ui_to_api
 from e2e.frontend import complaints, load, photograph
-from e2e.shipped import DEMOS, read_workflow
+from e2e.shipped import DEMOS, read_workflow, with_steps
 from PIL import Image
 
 from adacache_core.picture import SERIES
@@ -66,6 +66,24 @@ def test_after_a_run_the_inspectors_show_their_pictures_and_both_videos_are_seen
     assert complaints(page) == []
     photograph(page, pictures / f"{name}.png")
     photograph(page, pictures / f"{name}.jpg", DEED, 800, 800)
+
+
+def test_a_saved_clip_with_its_report_opens_as_its_workflow(page):
+    workflow = with_steps(read_workflow("demo_wan_tiny"), 8)
+    load(page, workflow)
+    page.evaluate("app.queuePrompt(0)")
+    clip = "app.graph.nodes.find(node => node.type == 'SaveAnimatedWEBP' && node.imgs?.[0]?.naturalWidth)"
+    page.wait_for(f"Boolean({clip})", seconds=300)
+    page.wait_for("app.graph.nodes.some(node => node.type == 'AdaCacheInspector' && node.imgs?.[0]?.naturalWidth)", 300)
+    page.evaluate(f"fetch({clip}.imgs[0].src).then(answer => answer.blob()).then(blob => {{ window.clip = blob }})")
+    assert page.evaluate("clip.text().then(text => text.includes('adacache.report'))")
+    page.evaluate("app.graph.clear()")
+    page.evaluate("app.handleFile(new File([clip], 'clip.webp', { type: 'image/webp' }))")
+    page.wait_for(f"app.graph.nodes.length == {len(workflow['nodes'])}")
+    assert {node["id"] for node in page.evaluate("app.graph.serialize()")["nodes"]} == {
+        node["id"] for node in workflow["nodes"]
+    }
+    assert complaints(page) == []
 
 
 def seen(page, kind: str, colour: tuple[int, int, int], folder: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from e2e.shipped import read_workflow
 from PIL import Image
 
 from adacache_core import FAST_30, RunReport
@@ -87,7 +88,7 @@ class Done:
 def execute(server):
     """`execute(prompt)` -> Done; with `stop_in`, a sampler's id, it is cancelled in the middle of that one."""
 
-    def run(prompt: dict, stop_in: str | None = None) -> Done:
+    def run(prompt: dict, stop_in: str | None = None, metadata: dict | None = None) -> Done:
         done = Done(prompt, {})
 
         def progress(node: str, step: int, steps: int) -> None:
@@ -95,7 +96,7 @@ def execute(server):
                 server.interrupt()
             done.steps[node] = step
 
-        done.outputs = server.run(prompt, progress)
+        done.outputs = server.run(prompt, progress, metadata)
         return done
 
     return run
@@ -186,8 +187,8 @@ def test_the_report_counts_what_was_held_within_the_bound(story):
 
 @pytest.fixture(scope="module")
 def shipped(demo_prompt, execute) -> Done:
-    """The workflow as it is shipped."""
-    return execute(demo_prompt)
+    """The workflow as it is shipped, queued as the frontend does it."""
+    return execute(demo_prompt, metadata={"workflow": read_workflow("demo_wan_tiny")})
 
 
 def test_the_shipped_workflow_computes_about_half_of_its_thirty_steps(shipped):
@@ -217,6 +218,44 @@ def test_both_videos_and_the_picture_are_read_back(shipped, server):
     with Image.open(BytesIO(shown)) as one, Image.open(BytesIO(saved)) as other:
         assert one.width >= 500
         assert one.convert("RGB").tobytes() == other.convert("RGB").tobytes()
+
+
+@pytest.fixture(scope="module")
+def metadata_of(shipped, server):
+    """`metadata_of(node)` -> what is written in the one file that this node saved, by name."""
+
+    def read(node: str) -> dict:
+        (file,) = shipped.outputs[node]["images"]
+        with Image.open(BytesIO(server.view(file))) as saved:
+            if saved.format == "PNG":
+                return {name: json.loads(text) for name, text in saved.text.items()}
+            entries = [text.partition(":") for text in saved.getexif().values()]
+            return {name: json.loads(text) for name, _, text in entries}
+
+    return read
+
+
+def test_the_saved_clip_and_the_picture_tell_how_they_were_made(shipped, metadata_of):
+    _, cached = samplers(shipped.prompt)
+    clips = [node for node, each in shipped.prompt.items() if each["class_type"] == "SaveAnimatedWEBP"]
+    (clip,) = [node for node in clips if cached in up_to(shipped.prompt, node)]
+    told = {only(shipped.prompt, "AdaCacheInspector"): json.loads(shipped.report.to_json())}
+    for node in (clip, only(shipped.prompt, "SaveImage")):
+        written = metadata_of(node)
+        assert written["adacache"] == told
+        assert written["prompt"].keys() == shipped.prompt.keys()
+        assert written["workflow"] == read_workflow("demo_wan_tiny")
+
+
+def test_what_a_saved_file_tells_is_computed_again(shipped, metadata_of, demo_prompt, execute):
+    text = json.dumps(metadata_of(only(shipped.prompt, "SaveImage"))["adacache"])
+    prompt = up_to(demo_prompt, only(demo_prompt, "PreviewAny"))
+    prompt["from a file"] = {"class_type": "AdaCacheSchedule", "inputs": {"text": text}}
+    apply = only(prompt, "AdaCacheApply")
+    prompt |= {apply: {**prompt[apply], "inputs": {**prompt[apply]["inputs"], "schedule": ["from a file", 0]}}}
+    report = execute(prompt).report
+    assert report.preset.startswith(f"schedule: {shipped.report.computed} of 30 steps")
+    assert report.schedule().computed == shipped.report.schedule().computed
 
 
 @pytest.mark.parametrize(

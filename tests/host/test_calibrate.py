@@ -92,11 +92,36 @@ def test_nothing_is_replaced_without_being_asked(watched, calibrate, nodes, pack
     assert [path.name for path in (tmp_path / "adacache").iterdir()] == ["mine.json"]
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a/b", "a\\b", ".hidden", "/etc/x", "a\0b", "x" * 200, "dot.", "C:x"])
+ELSEWHERE = ["", "../up", "a/b", "a\\b", ".hidden", "/etc/x", "a\0b", "x" * 200, "dot.", "C:x", "end\n", "two\nlines"]
+ELSEWHERE += ["x:stream", "NUL", "con", "Aux.old", "com1", "LPT9 .x", "com²", " first", "last ", "~", "%TEMP%", "$HOME"]
+ELSEWHERE += ["é" * 60, "a\u202egnp", "\u2044etc", "a\u2215b", "\uff0e\uff0e\uff0fup", "zero\u200bwidth", "\ud800"]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
 def test_a_name_that_leads_elsewhere_is_refused(name, watched, calibrate, pack, tmp_path):
     with pytest.raises(pack.adacache_core.AdaCacheError, match="no name for a codebook"):
         calibrate(watched, name=name, save="save")
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("name", ["nullify", "com10", "icon", "Größe 2.1", "中文 表", "é" * 50, "-v", "a..b"])
+def test_a_name_that_is_one_is_taken(name, watched, calibrate, tmp_path):
+    calibrate(watched, name=name, save="save")
+    assert [path.name for path in (tmp_path / "adacache").iterdir()] == [f"{name}.json"]
+
+
+def test_a_link_that_lies_there_is_not_followed(watched, calibrate, pack, tmp_path):
+    folder, outside = tmp_path / "adacache", tmp_path / "outside.json"
+    folder.mkdir()
+    outside.write_text("not ours")
+    for name, target in (("full", outside), ("empty", tmp_path / "nowhere.json")):
+        (folder / f"{name}.json").symlink_to(target)
+        with pytest.raises(pack.adacache_core.AdaCacheError, match="is there already"):
+            calibrate(watched, name=name, save="save")
+        calibrate(watched, name=name, save="save, replacing the file")
+        assert not (folder / f"{name}.json").is_symlink()
+    assert outside.read_text() == "not ours"
+    assert not (tmp_path / "nowhere.json").exists()
 
 
 def test_a_broken_file_is_named_once_and_left_out(watched, calibrate, nodes, pack, tmp_path, caplog):

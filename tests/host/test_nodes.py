@@ -216,6 +216,37 @@ def test_the_inspector_shows_what_the_run_did(nodes, apply, tiny, pack):
     assert (found["json"]["model"], found["json"]["family"]) == ("WanModel", "Wan")
 
 
+@pytest.fixture
+def noted(nodes):
+    """`noted(metadata, model, samples)` -> the files' metadata after an inspector has run, as node "7"."""
+
+    def execute(metadata, model, samples):
+        hidden = SimpleNamespace(prompt=None, extra_pnginfo=metadata, unique_id="7")
+        node = type("Clone", (nodes.inspector.AdaCacheInspector,), {"hidden": hidden})
+        report = node.execute(model, {"samples": samples}).args[3]
+        return metadata, json.loads(report)
+
+    return execute
+
+
+def test_the_inspector_adds_its_report_to_what_saved_files_tell(noted, nodes, apply, tiny):
+    wan = tiny(WAN)
+    model = apply(wan.model)
+    video = sample(wan, model)
+    metadata, report = noted({"workflow": {"id": "x"}, "adacache": {"3": "another inspector's"}}, model, video)
+    assert metadata == {"workflow": {"id": "x"}, "adacache": {"3": "another inspector's", "7": report}}
+    json.dumps(metadata, allow_nan=False)
+    schedule, _ = schedule_node(nodes, json.dumps({"7": metadata["adacache"]["7"]}))
+    assert list(schedule.computed) == [item["state"] != "reused" for item in report["evaluations"]]
+    assert noted(None, model, video)[0] is None  # of a script's prompt: there is nothing to add to
+    assert noted({"adacache": 3}, model, video)[0] == {"adacache": {"7": report}}
+
+
+def test_without_a_run_the_inspector_adds_nothing(noted, apply, tiny):
+    for model in (tiny(WAN).model, apply(tiny(WAN).model)):
+        assert noted({}, model, tiny(WAN).latent)[0] == {}
+
+
 def test_the_inspector_adds_up_several_runs_of_which_one_was_off(nodes, apply, tiny, pack):
     wan, rates = tiny(WAN), pack.adacache_core.Codebook(((1.0, 3),), STEPS)
     first, second = apply(wan.model, codebook=rates), apply(wan.model, "off")

@@ -152,3 +152,10 @@ def test_long_names_and_notes_are_cut_at_the_edge():
     long.model = "W" * 5000
     picture = draw([long])
     assert all(picture.getpixel((x, y)) == picture.getpixel((0, 0)) for x in (2, 997) for y in range(picture.height))
+
+
+def test_values_at_the_ends_of_what_a_float_can_hold_are_drawn_at_the_edge():
+    report = report_of("ccrrcc", codebook=Codebook.parse("5e-324:3, 1e308:2, 1.7e308:1"))
+    for record, value in zip(report.evaluations, (5e-324, 1e308, 1.7e308), strict=False):
+        record.metric = record.moreg = record.motion = value
+    assert draw([report]).width == WIDTH

@@ -33,6 +33,8 @@ def test_what_is_written_is_read_back():
         ('{"format": "adacache.schedule", "version": 2, "computed": [true]}', "version 2"),
         ('{"format": "adacache.schedule", "version": 1}', "must be a list"),
         ('{"format": "adacache.schedule", "version": 1, "computed": [1, 0]}', "must be a list"),
+        ('{"format": "adacache.schedule", "version": 1, "computed": [true], "source": 1}', "'source' must be a text"),
+        ('{"format": "adacache.schedule", "version": %s}' % ("9" * 5000), "not JSON"),
         ('{"format": "adacache.schedule", "version": 1, "computed": []}', "at least one step"),
         ('{"format": "adacache.schedule", "version": 1, "computed": [false, true]}', "first step"),
     ],

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from adacache_core import AdaCacheError, RunReport, StepRecord
+from adacache_core.report import schedules_in
 
 
 def report_of(states, seconds=None, **extra):
@@ -159,6 +160,53 @@ def test_what_a_later_writer_added_is_left_out(full):
 def test_what_is_not_a_report_is_refused_with_a_sentence(text, complaint):
     with pytest.raises(AdaCacheError, match=complaint):
         RunReport.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("entries", "complaint"),
+    [
+        ({"evaluations": "x"}, "must be a list"),
+        ({"notes": [1]}, r"'notes' must be a list of texts, got \[1\]"),
+        ({"cache_bytes_max": "abc"}, "'cache_bytes_max' must be a whole number from 0 to [0-9]+, got 'abc'"),
+        ({"cache_bytes_max": True}, "'cache_bytes_max' must be a whole number"),
+        ({"cache_bytes_max": 10**400}, "'cache_bytes_max' must be a whole number"),
+        ({"target": "2"}, "'target' must be a number or null, got '2'"),
+        ({"moreg": {"strides": [[1]]}}, "'moreg' must be an object of settings or null"),
+        ({"sampler_steps": 10**12}, "1000000000000 steps, no run has so many"),
+        ({"codebook": "0.1:x"}, "codebook entry 1"),
+        ({"evaluations": [{"index": 0, "step": 0}]}, "number 0: .*'sigma'"),
+        ({"evaluations": [{"index": 1, "step": 0, "sigma": None}]}, "number 0 is called 1"),
+        ({"evaluations": [{"index": 0, "step": 0, "sigma": None, "state": "lost"}]}, "'lost'"),
+        ({"evaluations": [{"index": 0, "step": 0.5, "sigma": None}]}, "number 0: 'step' must be a whole number"),
+    ],
+)
+def test_an_entry_that_could_not_be_used_is_refused_by_its_name(entries, complaint):
+    with pytest.raises(AdaCacheError, match=complaint):
+        RunReport.from_json(json.dumps({"format": "adacache.report", "version": 1} | entries))
+
+
+def test_schedules_are_found_in_reports_in_what_saved_files_have_and_one_after_another():
+    one, other = report_of("crcr", family="Wan"), report_of("ccr")
+    schedules = [each.schedule() for each in (one, other)]
+    in_a_file = json.dumps({"7": one.to_dict(), "12:3": other.to_dict()})
+    assert schedules_in(in_a_file) == schedules_in(f"{one.to_json(indent=1)}\n{other.to_json()}") == schedules
+    assert schedules_in(f"\n{schedules[0].to_json()}\n\n{other.to_json()}\n") == schedules
+    assert schedules_in(" \n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{}", "not a schedule"),
+        ('{"7": {}}', "not a schedule"),
+        ("1 2", "not a schedule"),
+        (RunReport().to_json(), "of no run"),
+        (f'{{"7": {RunReport().to_json()}}}', "of no run"),
+    ],
+)
+def test_a_text_without_a_schedule_is_refused_with_a_sentence(text, complaint):
+    with pytest.raises(AdaCacheError, match=complaint):
+        schedules_in(text)
 
 
 def test_a_note_makes_another_report_and_leaves_the_first_alone(full):

@@ -1,5 +1,6 @@
 """A table made for one number of steps, at another: exact where there is something to be exact about."""
 
+import math
 import random
 from itertools import pairwise
 
@@ -84,3 +85,10 @@ def test_rates_are_multiplied_and_never_fall_below_one():
     assert [rate for _, rate in scale_rates(FAST_30, 1.5).entries] == [9, 8, 6, 4, 3, 2]
     assert [rate for _, rate in scale_rates(FAST_30, 0.1).entries] == [1, 1, 1, 1, 1, 1]
     assert scale_rates(FAST_30, 1) == FAST_30
+
+
+def test_numbers_that_no_table_has_stay_numbers():
+    book = Codebook(((0.1, 2**53), (1e308, 2), (1.7e308, 1)), 30)
+    assert scale_rates(book, 10.0).entries[0] == (0.1, 2**53)
+    for steps in (1, 10_000):
+        assert math.isfinite(scale_codebook(book, steps).entries[-1][0])
