@@ -24,6 +24,12 @@ def test_one_video_has_no_spread():
     assert isnan(point_of([record("a")], motion_class="slow").spread)
 
 
+def test_a_time_that_nobody_took_does_not_count():
+    videos = [record("a", wall_ratio=0.4, seed=1), record("a", wall_ratio=None, seed=2)]
+    assert point_of(videos, motion_class="slow").wall_ratio == 0.4
+    assert isnan(point_of([record("a", wall_ratio=None)], motion_class="slow").wall_ratio)
+
+
 def test_the_point_over_all_classes_counts_every_video_once():
     videos = [record("a", psnr=30.0), record("a", psnr=40.0, motion_class="busy"), record("a", psnr=35.0, seed=2)]
     assert point_of(videos, motion_class=ALL).psnr == 35.0

@@ -20,7 +20,7 @@ class Record:
         sampler, steps, motion_class, seed: which video.
         computed_fraction: executed floating-point operations over those of plain.
         block_fraction: executed calls of transformer blocks over those of plain.
-        wall_ratio: seconds over those of plain, as `Meter.seconds` takes them.
+        wall_ratio: seconds over those of plain, as `Meter.seconds` takes them; None if nobody took them so.
         psnr: dB. ssim, motion_kept: 1 is equal. See tools/quality.py.
         bytes: the most that lived between evaluations, beyond plain.
     """
@@ -34,7 +34,7 @@ class Record:
     seed: int
     computed_fraction: float
     block_fraction: float
-    wall_ratio: float
+    wall_ratio: float | None
     psnr: float
     ssim: float
     motion_kept: float

@@ -19,6 +19,7 @@ class Point:
 
     Attributes:
         spread: standard deviation of psnr over the videos, dB; nan of one video.
+        wall_ratio: of those videos whose time is known; nan if none is.
         The other fields are as in `Record`.
     """
 
@@ -57,10 +58,15 @@ def points(records: Iterable[Record]) -> list[Point]:
             *key,
             videos=len(group),
             spread=stdev(record.psnr for record in group) if len(group) > 1 else float("nan"),
-            **{name: mean(getattr(record, name) for record in group) for name in MEANS},
+            **{name: _mean(getattr(record, name) for record in group) for name in MEANS},
         )
         for key, group in groups.items()
     ]
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else float("nan")
 
 
 def best_within(curve: Iterable[Point], fraction: float) -> Point | None:
