@@ -1,6 +1,6 @@
 """docs/compatibility.md: what the host tests found, of every host that they were run on.
 
-`python -m tools.host_tests --compatibility` runs them and writes it. Nothing in it is written by hand but what could
+`python -m tools.host_tests --compatibility` runs them and writes it; with names of tests, those are run again. Nothing in it is written by hand but what could
 not be tried.
 """
 
@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from tools.host import ROOT
@@ -87,13 +88,29 @@ def _result(case: ElementTree.Element) -> Result:
     return Result(file, test, of.removesuffix("]"), outcome, float(errors[0]) if errors else None)
 
 
-def save(host: str, made: str, results: list[Result]) -> None:
-    """Puts the results of one host in place of its old ones, and writes the page."""
+def save(host: str, made: str, results: list[Result], again: bool = False) -> None:
+    """Puts the results of one host in place of its old ones, and writes the page.
+
+    Args:
+        made: when, from which commit, with what.
+        again: these are some of its tests, made again; the others stay.
+    """
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    stored[host] = {"made": made, "results": [asdict(result) for result in results]}
+    rows = [asdict(result) for result in results]
+    if again:
+        files = ", ".join(dict.fromkeys(result.file for result in results))
+        made = f"{stored[host]['made']} Again, {files}: {made}"
+        new = {_name(row): row for row in rows}
+        old = stored[host]["results"]
+        rows = [new.pop(_name(row), row) for row in old] + list(new.values())
+    stored[host] = {"made": made, "results": rows}
     # A line for each test, so that what changed can be read in a diff.
     RESULTS.write_text(json.dumps(stored).replace('{"file"', '\n{"file"') + "\n")
     PAGE.write_text(page(stored))
+
+
+def _name(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["file"], row["test"], row["case"]
 
 
 def page(stored: Mapping[str, dict]) -> str:

@@ -46,13 +46,14 @@ def main(arguments: Sequence[str] = ()) -> int:
     RESULTS.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTHONPATH", None)
-    compatibility = arguments == ["--compatibility"]
-    tests = ["tests/host"] if compatibility or not arguments else arguments
+    compatibility = list(arguments[:1]) == ["--compatibility"]
+    chosen = arguments[1:] if compatibility else arguments
+    tests = chosen or ["tests/host"]
     command = [python, "-c", RUN_PYTEST, *tests, f"--junitxml={RESULTS}", "-p", "no:cacheprovider"]
     status = subprocess.run(command, cwd=ROOT, env=environment).returncode
     ran, failed, skipped = count(RESULTS)
     if compatibility:
-        save(version_of(host), made_by(python), read(RESULTS))
+        save(version_of(host), made_by(python), read(RESULTS), again=bool(chosen))
     print(f"host tests: {ran} ran, {failed} failed, {skipped} skipped on ComfyUI {version_of(host)} ({host})")
     return status or int(ran == 0)
 

@@ -1,6 +1,7 @@
 """The page of compatibility, from a JUnit file of four tests."""
 
-from tools.compatibility import page, read
+from tools import compatibility
+from tools.compatibility import page, read, save
 
 JUNIT = """<testsuites><testsuite>
 <testcase classname="host.test_laws" name="test_law_1_off_is_off[LTX-2]"><properties>
@@ -44,3 +45,18 @@ def test_the_newest_host_comes_first(tmp_path):
     of_one = stored(tmp_path)["0.33.0"]
     heads = [line for line in page({"0.8.0": of_one, "0.33.0": of_one}).splitlines() if line.startswith("## ComfyUI")]
     assert heads == ["## ComfyUI 0.33.0", "## ComfyUI 0.8.0"]
+
+
+def test_what_is_run_again_takes_the_place_of_its_own_old_results_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(compatibility, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(compatibility, "PAGE", tmp_path / "page.md")
+    (tmp_path / "all.xml").write_text(JUNIT)
+    again = JUNIT.replace('<failure message="no"/>', "").replace("[b]", "[new]")
+    (tmp_path / "again.xml").write_text(again)
+    save("0.33.0", "Made first.", read(tmp_path / "all.xml"))
+    assert "**failed**" in (tmp_path / "page.md").read_text()
+    save("0.33.0", "Made then.", read(tmp_path / "again.xml"), again=True)
+    text = (tmp_path / "page.md").read_text()
+    assert "**failed**" not in text
+    assert "| two branches do not see each other (a, b, new) | 1 of 3; too old |" in text
+    assert "Made first. Again, test_laws, test_graphs: Made then." in text
