@@ -1,7 +1,7 @@
 """docs/compatibility.md: what the host tests found, of every host that they were run on.
 
-`python -m tools.host_tests --compatibility` runs them and writes it; with names of tests, those are run again. Nothing in it is written by hand but what could
-not be tried.
+`python -m tools.host_tests --compatibility` runs them and writes it; with names of tests, those are run again. Nothing
+in it is written by hand but what could not be tried.
 """
 
 from __future__ import annotations
