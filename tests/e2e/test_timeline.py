@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from e2e.frontend import complaints, load
+from e2e.frontend import complaints, load, photograph
 from e2e.shipped import read_workflow, with_steps
 
 from adacache_core import RunReport
 
 STEPS = 11  # of its own: what another test has just sampled, the host would take from its cache
 APPLY, INSPECTOR = "AdaCacheApply", "AdaCacheInspector"
+BOTH = "app.graph.nodes.filter(node => /AdaCacheApply|AdaCacheInspector/.test(node.type))"
 
 # In the page: the strip of the one node of a type, and the states of its bars.
 HELPERS = """
@@ -110,11 +111,12 @@ def test_its_text_counts_what_was_computed_and_what_is_left(sampled):
     assert sampled.report.preset in last
 
 
-def test_after_the_run_both_nodes_show_what_the_report_says_and_nothing_was_complained_about(page, sampled):
+def test_after_the_run_both_nodes_show_what_the_report_says_and_nothing_was_complained_about(page, sampled, pictures):
     assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
     assert is_seen(page, APPLY)
     assert is_seen(page, INSPECTOR)
     assert sampled.complaints == []
+    photograph(page, pictures / "timeline.png", BOTH)
 
 
 def test_the_numbers_of_every_evaluation_are_read_with_the_arrow_keys(page, sampled):
@@ -178,13 +180,14 @@ def test_it_is_still_there_after_the_page_was_reloaded(page, sampled):
     assert text(page) == said
 
 
-def test_nodes_2_0_show_it_just_so(page, sampled):
+def test_nodes_2_0_show_it_just_so(page, sampled, pictures):
     page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
     try:
         page.wait_for(f"Boolean(barsOf('{APPLY}').closest('[data-node-id]'))")
         assert is_seen(page, APPLY)
         assert is_seen(page, INSPECTOR)
         assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
+        photograph(page, pictures / "timeline_nodes_2.png", BOTH)
     finally:
         page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
     page.wait_for(f"!barsOf('{APPLY}').closest('[data-node-id]')")
