@@ -197,8 +197,8 @@ def test_noise_levels_are_the_hosts_simple_scheduler_at_shift_8():
 
 def test_prompts_have_the_words_of_the_demo_prompt_node():
     body = ast.parse((ROOT / "nodes/demo.py").read_text()).body
-    slots = next(item.value for item in body if isinstance(item, ast.Assign) and item.targets[0].id == "SLOTS")
-    assert [words for words, _ in ast.literal_eval(slots).values()] == [
+    assigned = {ast.unparse(item.targets[0]): item.value for item in body if isinstance(item, ast.Assign)}
+    assert [words for words, _ in ast.literal_eval(assigned["SLOTS"]).values()] == [
         tuple(slot.split()) for slot in demo_model.WORDS
     ]
 
