@@ -120,7 +120,7 @@ def codebook_from_json(text: str) -> Codebook:
     """Reads what `codebook_to_json` wrote.
 
     Raises:
-        AdaCacheError: not JSON, another format, a newer version, or no codebook.
+        AdaCacheError: not one JSON document, another format, another version, or no codebook.
     """
     data = documents.read(text, "codebook")
     try:

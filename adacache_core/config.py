@@ -141,6 +141,9 @@ class MotionConfig:
         gradient: weight of the motion gradient.
         form: "reference" (the published code: 8th power, absolute gradient) or "paper"
             (equation 9: motion + motion gradient; pivot, power, divisor and gradient are not used).
+
+    Raises:
+        AdaCacheError: names the setting that is wrong.
     """
 
     strength: float = 1.0
@@ -187,6 +190,9 @@ class CacheConfig:
         forecast: let residuals go on as they last changed instead of holding them, see `cache.py`. Takes a second
             tensor of the residual's size.
         correct: let a computed step make up for what the reused ones before it got wrong, see `correct.py`.
+
+    Raises:
+        AdaCacheError: names the setting that is wrong.
     """
 
     codebook: Codebook
@@ -215,6 +221,7 @@ class CacheConfig:
 
     @property
     def never_skips(self) -> bool:
+        """Whether nothing is reused in a run of any length, and nothing measured."""
         if self.watch:
             return not self.enabled
         if self.schedule is not None:

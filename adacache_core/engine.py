@@ -379,7 +379,7 @@ class AdaCache:
         >>> with AdaCache(transformer, blocks="blocks", head="norm_out", steps=30) as run:
         ...     for step, t in enumerate(timesteps):
         ...         with run.evaluation(step):
-        ...             with run.call("prompt", frames=8):
+        ...             with run.call("prompt", frames=8, positions=256):
         ...                 noise = transformer(x, t, prompt)
         ...         x = scheduler.step(noise, t, x)
         >>> run.report.computed, run.report.total
@@ -442,7 +442,7 @@ class AdaCache:
         Args:
             key: who is calling: one hashable (but not a list), or a list with one for each equal
                 chunk of the batch, such as ["uncond", "cond"].
-            frames, positions, start: where the video is, see `Grid`. Without them MoReg is off.
+            frames, positions, start: where the video is, see `Grid`. Without the first two MoReg is off.
             signature: what must be equal for a residual to be reused, such as the input's shape.
         """
         keys = key if isinstance(key, list) else [key]

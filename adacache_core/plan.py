@@ -52,7 +52,7 @@ class Schedule:
         """Reads what `to_json` wrote.
 
         Raises:
-            AdaCacheError: not JSON, another format, a newer version, or a list that is no schedule.
+            AdaCacheError: not one JSON document, another format, another version, or a list that is no schedule.
         """
         return cls.from_dict(documents.read(text, "schedule"))
 

@@ -56,8 +56,15 @@ class RunReport:
     """One sampling run. `to_json` and `from_json` keep everything but the derived numbers exact.
 
     Attributes:
-        title: what a person calls it, "" if nobody named it.
+        model: its class, without the module's name; family: its row in the host's table, "" without a host.
+        sampler_steps: of the run; it may have been stopped before the last.
+        preset: what its settings are called.
+        codebook: in the paper's notation, scaled to these steps, "" if none was asked.
+        target, forecast: as of `CacheConfig`; moreg: the fields of its `MotionConfig`.
+        evaluations: in the order in which the sampler made them.
         cache_bytes_max: most bytes that residuals and probes took at once; cache_bytes_each: those of one conditioning.
+        notes: sentences for the user.
+        title: what a person calls it, "" if nobody named it.
     """
 
     model: str = ""
@@ -151,7 +158,8 @@ class RunReport:
         """Reads what `to_json` wrote.
 
         Raises:
-            AdaCacheError: not JSON, another format, a newer version, or entries that are not what they should be.
+            AdaCacheError: not one JSON document, another format, another version, or entries that are not what they
+                should be.
         """
         return cls.from_dict(documents.read(text, "report"))
 

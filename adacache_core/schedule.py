@@ -55,6 +55,9 @@ class ScheduleState:
         steps: number of sampler steps N of the run.
         ends_at_zero: whether the run finishes the video (its last sigma is 0). Only then are its
             last two steps protected; the first stage of a two-stage run has no end to protect.
+
+    Attributes:
+        rate: in force, the distance in steps from the last computed one to the next.
     """
 
     dtype = torch.float32  # of the arithmetic on the sums; thresholds are compared in it
@@ -78,6 +81,7 @@ class ScheduleState:
         return self.outside(step)
 
     def outside(self, step: int) -> str:
+        """That this step is not between start and end, "" if it is."""
         return "" if self.config.start <= step / self.steps < self.config.end else "outside start..end"
 
     def decide(self, step: int) -> Decision:

@@ -129,8 +129,9 @@ class Tape:
     """What one recorded call leaves behind.
 
     Attributes:
+        chunks: how many equal parts the batch has.
         grid, stride: which tokens to probe; `want_probe` False: no probe at all.
-        stack_input: what the first block got, (batch, tokens, width), copies, one for each stream.
+        stack_input: what the first block got, copies, one for each stream, with the batch where the model has it.
         residual: stack's output - stack input, (batch, tokens, width), one tensor per chunk; of several streams
             (batch, all their numbers).
         probe: what the probe block added at the probe's tokens, (batch, n, width).
@@ -174,6 +175,7 @@ class BlockStack:
         self.layout = layout
         self._tape = Tape()
         self._residual: list[Tensor] = []
+        self._added = 0  # numbers of the residual that heads have taken, where there are several streams
         containers = [_resolve(module, path) for path in layout.blocks]
         filled = [place for place in containers if _blocks(place.child)]
         if not filled:

@@ -1,1 +1,1 @@
-"""The only room that touches ComfyUI's insides: families (the table), run, attach."""
+"""The only room that touches ComfyUI's insides: attach, run, live, library, and families (the table)."""

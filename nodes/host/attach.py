@@ -23,7 +23,7 @@ from .run import KEY, Run
 
 log = logging.getLogger(__name__)
 
-_REPORTS_KEPT = 16
+_REPORTS_KEPT = 16  # as many as AdaCache Calibrate can count
 _FINGERPRINT_POINTS = 64
 
 

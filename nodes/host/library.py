@@ -42,7 +42,7 @@ def codebooks() -> dict[str, Codebook]:
     return found
 
 
-def save(name: str, text: str, replace: bool = False) -> Path:
+def save(name: str, text: str, replace: bool = False) -> None:
     """Writes a file whole or not at all.
 
     Args:
@@ -66,4 +66,3 @@ def save(name: str, text: str, replace: bool = False) -> Path:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
-    return path

@@ -22,6 +22,7 @@ from comfy_cli.workflow_to_api import convert_ui_to_api
 from e2e.shipped import with_steps
 
 from adacache_core import RunReport
+from adacache_core.engine import FEW_STEPS
 from tools.host import PLACES, find_host
 from tools.server import Server, serve
 
@@ -30,7 +31,6 @@ LARGEST = 30_000_000  # bytes
 LOADED = ("nodes", "adacache_core", "web", "locales", "workflows", "subgraphs")  # folders, by the host or by our code
 READ = ("README.md", "CHANGELOG.md", "LICENSE", "docs")  # by people
 DECLARED = ("__init__.py", "pyproject.toml", "requirements.txt")
-STEPS = 8  # the fewest of which AdaCache skips any
 
 
 @pytest.fixture(scope="module")
@@ -208,12 +208,12 @@ def test_help_pages_templates_and_the_timeline_are_served_unless_the_folders_nam
 
 def test_the_demo_workflow_runs(installation):
     workflow = json.loads((installation.pack / "workflows" / "demo_wan_tiny.json").read_text())
-    prompt = convert_ui_to_api(with_steps(workflow, STEPS), installation.server.object_info())
+    prompt = convert_ui_to_api(with_steps(workflow, FEW_STEPS), installation.server.object_info())
     outputs = installation.server.run(prompt, lambda *progress: None)
     (text,) = (text for each in outputs.values() for text in each.get("text", ()) if "adacache.report" in text)
     report = RunReport.from_json(text)
-    assert report.total == STEPS
-    assert 0 < report.computed < STEPS
+    assert report.total == FEW_STEPS
+    assert 0 < report.computed < FEW_STEPS
     clips = [file for each in outputs.values() for file in each.get("images", ()) if file["filename"].endswith(".webp")]
     assert len(clips) == 2
     assert all(installation.server.view(file).startswith(b"RIFF") for file in clips)

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from e2e.shipped import with_steps
 from PIL import Image
 
 from adacache_core import RunReport, auto
+from adacache_core.engine import FEW_STEPS
 from tools import demo, demo_model, host, host_tests, quality, video
 from tools.benchmark.ours import evenly
 
 ROOT = Path(__file__).parents[2]
-
-FEW = 8  # steps: the fewest of which AdaCache skips any
 
 
 def quick_start() -> list[str]:
@@ -197,8 +197,8 @@ def test_noise_levels_are_the_hosts_simple_scheduler_at_shift_8():
 
 def test_prompts_have_the_words_of_the_demo_prompt_node():
     body = ast.parse((ROOT / "nodes/demo.py").read_text()).body
-    slots = next(item.value for item in body if isinstance(item, ast.Assign) and item.targets[0].id == "SLOTS")
-    assert [words for words, _ in ast.literal_eval(slots).values()] == [
+    assigned = {ast.unparse(item.targets[0]): item.value for item in body if isinstance(item, ast.Assign)}
+    assert [words for words, _ in ast.literal_eval(assigned["SLOTS"]).values()] == [
         tuple(slot.split()) for slot in demo_model.WORDS
     ]
 
@@ -213,7 +213,7 @@ def model():
     return demo_model.load("cpu")
 
 
-RUN = {"prompt": "square one blue slow right light", "seed": 5, "steps": FEW, "cfg": 4.0}
+RUN = {"prompt": "square one blue slow right light", "seed": 5, "steps": FEW_STEPS, "cfg": 4.0}
 
 
 def test_a_fixed_schedule_computes_the_steps_it_is_given(model):
@@ -223,9 +223,9 @@ def test_a_fixed_schedule_computes_the_steps_it_is_given(model):
 
 def test_a_fixed_schedule_of_all_steps_changes_nothing(model):
     plain, none = demo_model.sample(model, **RUN)
-    watched, report = demo_model.sample(model, **RUN, schedule=range(FEW))
+    watched, report = demo_model.sample(model, **RUN, schedule=range(FEW_STEPS))
     assert none is None
-    assert report.computed == FEW
+    assert report.computed == FEW_STEPS
     assert torch.equal(plain, watched)
 
 
@@ -253,12 +253,8 @@ def test_a_target_of_one_changes_nothing(model):
 @pytest.fixture
 def short_workflow(tmp_path, monkeypatch):
     """The shipped workflow at few steps."""
-    workflow = json.loads(demo.WORKFLOW.read_text())
-    for node in workflow["nodes"]:
-        if node["type"] == "KSampler":
-            node["widgets_values"][2] = FEW
     path = tmp_path / "workflow.json"
-    path.write_text(json.dumps(workflow))
+    path.write_text(json.dumps(with_steps(json.loads(demo.WORKFLOW.read_text()), FEW_STEPS)))
     monkeypatch.setattr(demo, "WORKFLOW", path)
 
 
@@ -272,11 +268,11 @@ def check_outputs(folder: Path, printed: str) -> RunReport:
     with Image.open(folder / "schedule.png") as picture:
         assert picture.width >= 500
     report = RunReport.from_json((folder / "report.json").read_text())
-    assert report.total == FEW
-    assert 0 < report.computed < FEW
+    assert report.total == FEW_STEPS
+    assert 0 < report.computed < FEW_STEPS
     assert report.target == 2.0
     for shown in (
-        f"{report.computed} of {FEW}",
+        f"{report.computed} of {FEW_STEPS}",
         f"{found.psnr:.1f} dB",
         f"{found.ssim:.4f}",
         *map(str, folder.glob("*.*")),

@@ -12,11 +12,11 @@ import pytest
 from comfy_cli.workflow_to_api import convert_ui_to_api
 from e2e.shipped import misses_nothing_but_files, with_steps
 
+from adacache_core.engine import FEW_STEPS
 from tools.freeze import RELEASED, promises, version_of_pack
 
 VERSIONS = sorted(path.name for path in RELEASED.iterdir() if path.is_dir())
 WORKFLOWS = sorted(path.relative_to(RELEASED).as_posix() for path in RELEASED.glob("*/*.json"))
-STEPS = 8  # the fewest of which AdaCache skips any
 
 
 def read(file: str | Path) -> dict:
@@ -39,7 +39,7 @@ def test_every_node_is_still_there_and_new_inputs_and_outputs_come_after_the_old
 
 @pytest.mark.parametrize("file", WORKFLOWS)
 def test_every_released_workflow_is_still_taken(file, object_info, server):
-    prompt = convert_ui_to_api(with_steps(read(file), STEPS), object_info)
+    prompt = convert_ui_to_api(with_steps(read(file), FEW_STEPS), object_info)
     if "AdaCacheDemoModel" in {each["class_type"] for each in prompt.values()}:
         assert server.run(prompt, lambda *progress: None)
     else:

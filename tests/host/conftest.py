@@ -14,7 +14,7 @@ import torch
 from host.running import STEPS
 from host.tiny import KINDS, Tiny
 
-ROOT = Path(__file__).parents[2]
+from tools.host import PLACES, ROOT, find_host, version_of
 
 
 def _load(name: str, path: Path):
@@ -31,9 +31,9 @@ def host() -> Path:
 
     Without the attention flag the host's CPU path hides faults of torch.compile.
     """
-    folder = _load("adacache_tools_host", ROOT / "tools" / "host.py").find_host()
+    folder = find_host()
     if folder is None:
-        pytest.skip("no ComfyUI found (COMFYUI_PATH, or ~/comfy/ComfyUI): host tests are not run")
+        pytest.skip(f"no ComfyUI was found (looked at {PLACES}): host tests are not run")
     sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention", "--disable-xformers"]
     sys.path.insert(0, str(folder))
     os.chdir(folder)
@@ -63,8 +63,7 @@ def schemas(pack):
 def tiny(host: Path):
     """`tiny("Wan t2v")` -> the tiny model of that name, made once; law 2 is that sharing it is safe."""
     made = {}
-
-    version = _numbers(_load("adacache_tools_host", ROOT / "tools" / "host.py").version_of(host))
+    version = _numbers(version_of(host))
 
     def build(kind: str, dtype: torch.dtype = torch.float32) -> Tiny:
         if version < _numbers(KINDS[kind].since):

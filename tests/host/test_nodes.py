@@ -1,4 +1,4 @@
-"""The four nodes: what they make of their inputs, what they say to wrong ones, and what the inspector finds."""
+"""AdaCache, codebook, MoReg, schedule and inspector: what they make of their inputs, and say to wrong ones."""
 
 from __future__ import annotations
 

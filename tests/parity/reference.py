@@ -1,6 +1,7 @@
 """What the published code does and we do not, as small subclasses of our own classes.
 
-Each departure is one line of DESIGN.md, section 2, and one numbered rule of `golden/README.md`, named here.
+Most are in docs/method.md ("On purpose different from the reference"); each is a numbered rule of `golden/README.md`,
+named here.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import cache
-from pathlib import Path
 from queue import Queue
+
+from tools.host import ROOT
 
 from . import records
 from .library import NotHere
@@ -27,7 +28,6 @@ from .standing import ALL, points
 from .videos import PLAN, Video, videos
 from .worker import LIBRARIES, library_class
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 RECORDS = DOCS / "benchmarks.json"
 FIGURES = DOCS / "figures.json"  # all that is no quality of a video

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tools.host import ROOT
+
 CPU_INFO = Path("/proc/cpuinfo")
 
 

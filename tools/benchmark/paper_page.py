@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
+from tools.host import ROOT
+
 from . import ablation, codebook, cost, headline, models, per_layer, real_weights
-from .made import ROOT, circumstances
+from .made import circumstances
 
 FIGURES = ROOT / "docs" / "figures.json"
 
