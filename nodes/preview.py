@@ -74,8 +74,8 @@ def latent_to_rgb(model: Any, samples: Tensor) -> Tensor:
     if latent_format.latent_dimensions == 3 and samples.ndim == 4:
         samples = samples.unsqueeze(2)  # a picture is a video of one frame, as in the host's samplers
     samples = model.process_latent_in(samples.float())
-    if latent_format.latent_rgb_factors_reshape is not None:
-        samples = latent_format.latent_rgb_factors_reshape(samples)
+    if reshape := getattr(latent_format, "latent_rgb_factors_reshape", None):  # newer than the oldest hosts
+        samples = reshape(samples)
     if samples.ndim == 5:
         samples = rearrange(samples, "b c t h w -> (b t) c h w")
     weight = torch.tensor(factors, device=samples.device).T

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import pytest
 import torch
 from host.running import STEPS, WATCH, Witness, assert_reuse_is_per_block, assert_right, row_of, sample
@@ -144,10 +146,15 @@ def test_steps_outside_start_and_end_are_computed(share, computed, tiny, adacach
     assert any(record.reason == "outside start..end" for record in report.evaluations)
 
 
-def with_windows(model, schedule, **settings):
-    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+def with_windows(model, schedule, causal=False):
+    """Context windows of the host's own node; `causal` puts a frame in front of all of them but the first."""
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode as Windows
 
-    return ContextWindowsManualNode.execute(model, 4, 2, schedule, 1, False, "pyramid", 2, False, **settings).args[0]
+    newer = {"freenoise": False, "causal_window_fix": causal}
+    known = {name: value for name, value in newer.items() if name in signature(Windows.execute).parameters}
+    if causal and "causal_window_fix" not in known:
+        pytest.skip("this ComfyUI has no causal_window_fix")
+    return Windows.execute(model, 4, 2, schedule, 1, False, "pyramid", 2, **known).args[0]
 
 
 def twice_as_long(latent):
@@ -176,26 +183,16 @@ def test_each_context_window_reuses_what_it_made_itself(kind, schedule, causal, 
 
     if tiny(kind).kind.sound and not hasattr(comfy.context_windows.IndexListContextWindow, "get_window_for_modality"):
         pytest.skip("this ComfyUI cuts no windows of video and sound")
-    windowed = windows_or_skip(tiny(kind).model, schedule, causal)
+    windowed = with_windows(tiny(kind).model, schedule, causal)
     witness, _ = assert_right(tiny(kind), windowed, adacache, long)
     (windows,) = {calls for calls, _ in witness.row()}
     assert [ran for _, ran in witness.row()] == [windows * (step in (0, 1, 4, 7, 8)) for step in range(STEPS)]
     assert windows == (3 if schedule == "standard_static" else 2)
 
 
-def windows_or_skip(model, schedule, causal):
-    """`causal_window_fix` puts a frame in front of all windows but the first."""
-    try:
-        return with_windows(model, schedule, causal_window_fix=causal)
-    except TypeError:
-        if causal:
-            pytest.skip("this ComfyUI has no causal_window_fix")
-        return with_windows(model, schedule)
-
-
 @pytest.mark.parametrize("schedule", ["standard_uniform", "looped_uniform"])
 def test_windows_that_move_compute_where_they_have_nothing_to_reuse_and_leave_nothing_behind(schedule, tiny, adacache):
-    windowed = windows_or_skip(tiny(WAN).model, schedule, causal=False)
+    windowed = with_windows(tiny(WAN).model, schedule, causal=False)
     witness, report = assert_right(tiny(WAN), windowed, adacache, long)
     assert {record.reason for record in report.evaluations} >= {"nothing to reuse"}
     windows = max(calls for calls, _ in witness.row())
