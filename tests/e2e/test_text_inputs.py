@@ -50,7 +50,9 @@ ALONE = {
     ("AdaCacheMoReg", "strides"): {"strength": 1.0, "window": "as published", "start_percent": 0.1, "end_percent": 0.9}
     | {"pivot": 0.385, "power": 8.0, "divisor": 1.0, "gradient": 10.0, "form": "reference"},
 }
-CALIBRATE = ("AdaCacheCalibrate", "name")
+# Those that come after a run.
+CALIBRATE, TITLE = ("AdaCacheCalibrate", "name"), ("AdaCacheInspector", "title")
+AFTER = {CALIBRATE: {"speedup": 2.0, "entries": 4, "runs": 16, "save": "save, replacing the file"}, TITLE: {}}
 SLOTS = {"shape": "circle", "count": "one", "colour": "red", "motion": "slow", "direction": "right"}
 
 
@@ -80,9 +82,8 @@ def graph(kind: str, name: str, text: str, linked: bool) -> dict:
     """A prompt that gives this text to this input, as its widget or through a link, which is read only as it runs."""
     prompt = {"text": {"class_type": "PrimitiveStringMultiline", "inputs": {"value": text}}} if linked else {}
     value = ["text", 0] if linked else text
-    if (kind, name) == CALIBRATE:
-        inputs = {"model": ["apply", 0], "latent": ["sampler", 0], "speedup": 2.0, "entries": 4, "runs": 16}
-        inputs |= {"save": "save, replacing the file", name: value}
+    if (kind, name) in AFTER:
+        inputs = {"model": ["apply", 0], "latent": ["sampler", 0], **AFTER[kind, name], name: value}
         return prompt | watched() | {"tried": {"class_type": kind, "inputs": inputs}}
     prompt["tried"] = {"class_type": kind, "inputs": {**ALONE[kind, name], name: value}}
     return prompt | {"shown": {"class_type": "PreviewAny", "inputs": {"source": ["tried", 0]}}}
@@ -106,7 +107,7 @@ def server(folder):
 def answers(server, folder) -> dict[tuple[str, str], list[str]]:
     """By node and input what came of every text: "" for a run, else the host's words."""
     found = {}
-    for kind, name in (*ALONE, CALIBRATE):
+    for kind, name in (*ALONE, *AFTER):
         found[kind, name] = []
         for text in TEXTS:
             for linked in (False, True):
@@ -125,10 +126,10 @@ def test_every_text_input_of_our_nodes_is_tried(server):
     for node, info in server.object_info().items():
         for part in info["input"].values() if node.startswith("AdaCache") else ():
             known |= {(node, name) for name, (type_, *_) in part.items() if type_ == "STRING"}
-    assert known == {*ALONE, CALIBRATE}
+    assert known == {*ALONE, *AFTER}
 
 
-@pytest.mark.parametrize(("kind", "name"), [*ALONE, CALIBRATE])
+@pytest.mark.parametrize(("kind", "name"), [*ALONE, CALIBRATE])  # any text is a title
 def test_the_answer_is_a_run_or_an_error_that_names_the_input(answers, kind, name):
     said = answers[kind, name]
     assert len([each for each in said if each]) > len(said) / 3
@@ -139,6 +140,10 @@ def test_the_answer_is_a_run_or_an_error_that_names_the_input(answers, kind, nam
             assert name in {error["extra_info"]["input_name"] for error in errors}  # beside others that it looks at
         else:
             assert each.startswith(f"{kind}: ")
+
+
+def test_any_text_is_a_title(answers):
+    assert set(answers[TITLE]) == {""}
 
 
 def test_no_traceback_but_of_our_own_sentences(answers, server, folder):
