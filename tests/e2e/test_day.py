@@ -30,9 +30,15 @@ DICE = 20260
 REFERENCES = [
     SMALL,
     Wish((96, 128, 21), 2, 10, "heun", 1.0, "square", "fast", 2.0, "offload", True, False, True, (2,)),
-    Wish((128, 128, 29), 1, 12, "dpmpp_2m", 4.0, "triangle", "auto", 2.5, "main", False, False, False, (3, 4)),
+    Wish((128, 128, 29), 1, 10, "dpmpp_2m", 4.0, "triangle", "auto", 2.5, "main", False, False, False, (3,)),
 ]
-MISTAKES = [{"preset": "quick"}, {"speedup": 9.0}, {"cache_device": "cellar"}]  # refused before anything runs
+# Refused before anything runs.
+MISTAKES = [
+    {"preset": "quick"},
+    {"speedup": 9.0},
+    {"cache_device": "cellar"},
+    {"start_percent": 0.9, "end_percent": 0.1},
+]
 FOUR_CHANNELS = "four channels.latent"  # the model has 16
 CANCELLED_STEPS = 60  # the host does not tell every step; so many that one is told in time
 
@@ -47,6 +53,7 @@ def queued_twice(day: Day, wish: Wish, dice: Random) -> None:
 
 
 def node_bypassed(day: Day, wish: Wish, dice: Random) -> None:
+    wish = replace(wish, preset=dice.choice(["auto", "fast"]))
     cached = day.sample("with the node", wish)
     plain = day.sample("without the node", replace(wish, preset=PLAIN))
     day.sample("with the node off", replace(wish, preset="off"), plain)
@@ -79,9 +86,10 @@ def memory_freed(day: Day, wish: Wish, dice: Random) -> None:
 
 
 def mistaken(day: Day, wish: Wish, dice: Random) -> None:
-    prompt = graph(replace(wish, preset="auto"), 0)
-    prompt["apply"]["inputs"] |= dice.choice(MISTAKES)
-    day.fail("mistaken", prompt)
+    for mistake in MISTAKES:
+        prompt = graph(replace(wish, preset="auto"), 0)
+        prompt["apply"]["inputs"] |= mistake
+        day.fail("mistaken", prompt)
 
 
 def schedule_broken(day: Day, wish: Wish, dice: Random) -> None:
@@ -96,14 +104,14 @@ def latent_of_another_model(day: Day, wish: Wish, dice: Random) -> None:
 
 
 EVENTS = {
-    settings_changed: 10,
+    settings_changed: 8,
     queued_twice: 2,
     node_bypassed: 2,
     model_shared: 2,
     schedule_replayed: 2,
     cancelled: 3,
     memory_freed: 2,
-    mistaken: 3,
+    mistaken: 2,
     schedule_broken: 2,
     latent_of_another_model: 2,
 }

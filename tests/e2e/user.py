@@ -54,14 +54,14 @@ class Day:
     def sample(self, what: str, wish: Wish, same: Run | None = None, prompt: dict | None = None) -> Run:
         number = next(self._numbers)
         done = execute(self.server, prompt or graph(wish, number))
-        videos = [done.latent(self.server, f"video {place}") for place in range(len(wish.seeds))]
-        told = [] if wish.preset == PLAIN else range(len(wish.seeds))
-        reports = [done.report_of(f"report {place}") for place in told]
+        places = range(len(wish.seeds))
+        videos = [done.latent(self.server, f"video {place}") for place in places]
+        reports = [done.report_of(f"report {place}") for place in places if wish.preset != PLAIN]
         self.runs.append(Run(number, what, wish, done, videos, reports))
         if same:
             self.same.append((self.runs[-1], same))
-        if done.steps:
-            self.console += [report.summary() for report in reports]
+        if reports:  # the host chooses which of two samplers comes first
+            self.console += [reports[int(sampler.removeprefix("video "))].summary() for sampler in done.steps]
         return self.runs[-1]
 
     def fail(self, what: str, prompt: dict, watch: Watch = lambda *told: None) -> None:
