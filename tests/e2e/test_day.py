@@ -6,6 +6,7 @@ What a user must never notice: that there was anything before. The events come f
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -237,6 +238,7 @@ def test_the_log_has_one_line_for_each_run_in_order_and_no_traceback_but_of_what
     assert Counter(end.rsplit(".", 1)[-1] for end in ends) == expected
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no glibc, whose malloc can be told to give back what is freed")
 def test_a_run_leaves_nothing_in_memory(day):
     """The bound is half of what it would be, had each run kept one residual of one of its conditionings."""
     kept = 0
@@ -244,4 +246,5 @@ def test_a_run_leaves_nothing_in_memory(day):
         if run.number >= day.mornings_runs and run.done.steps and report.cache_bytes_max:
             assert run.wish.residual_bytes < report.cache_bytes_each, run
             kept += run.wish.residual_bytes
-    assert day.evenings_memory - day.mornings_memory < kept / 2
+    grown = day.evenings_memory - day.mornings_memory
+    assert grown < kept / 2, f"{grown / 2**20:.1f} MiB more; one residual of each run is {kept / 2**20:.1f} MiB"
