@@ -100,10 +100,8 @@ class AdaCacheApply(io.ComfyNode):
             not_idempotent=True,
         )
 
-    @classmethod
-    def validate_inputs(
-        cls, start_percent: float | None = None, end_percent: float | None = None, **kwargs: object
-    ) -> bool | str:
+    @classmethod  # without **kwargs: the host checks no range and no option of an input that is passed here
+    def validate_inputs(cls, start_percent: float | None = None, end_percent: float | None = None) -> bool | str:
         if start_percent is not None and end_percent is not None and start_percent > end_percent:
             return f"start_percent {start_percent:g} lies behind end_percent {end_percent:g}; start from 0 and 1"
         return True

@@ -60,7 +60,7 @@ class AdaCacheCodebook(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, table: str | None = None, text: str | None = None, **kwargs: object) -> bool | str:
+    def validate_inputs(cls, table: str | None = None, text: str | None = None) -> bool | str:
         if table != CUSTOM or text is None:
             return True
         try:

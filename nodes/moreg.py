@@ -113,11 +113,12 @@ class AdaCacheMoReg(io.ComfyNode):
         start_percent: float | None = None,
         end_percent: float | None = None,
         strides: str | None = None,
-        **kwargs: object,
     ) -> bool | str:
         try:
             if strides is not None:
                 parse_strides(strides)
+            if window not in (PUBLISHED, CUSTOM, None):  # what is named here, the host does not look at
+                return f"the MoReg window is {PUBLISHED!r} or {CUSTOM!r}, got {window!r}"
             if window == CUSTOM and start_percent is not None and end_percent is not None:
                 MotionConfig(window=(start_percent, end_percent))
         except AdaCacheError as error:

@@ -41,7 +41,7 @@ class AdaCacheSchedule(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, text: str | None = None, **kwargs: object) -> bool | str:
+    def validate_inputs(cls, text: str | None = None) -> bool | str:
         try:
             if text is not None:
                 schedules_in(text)

@@ -39,9 +39,11 @@ class Server:
 
     Attributes:
         address: host and port.
+        process: its id.
     """
 
     address: str
+    process: int
 
     def object_info(self) -> dict[str, Any]:
         """Every node's inputs and outputs."""
@@ -93,6 +95,10 @@ class Server:
         """Cancels what is running."""
         self._get("/interrupt", b"{}")
 
+    def free(self) -> None:
+        """Unloads all models and forgets what nodes made, before the next prompt."""
+        self._get("/free", json.dumps({"unload_models": True, "free_memory": True}).encode())
+
     def view(self, file: dict[str, str]) -> bytes:
         """One of the files that output nodes name."""
         return self._get(f"/view?{urlencode(file)}")
@@ -137,7 +143,7 @@ def serve(host: Path, work: Path, pack: Path | None = None) -> Iterator[Server]:
             command, cwd=host, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
         )
     try:
-        server = Server(f"127.0.0.1:{port}")
+        server = Server(f"127.0.0.1:{port}", process.pid)
         _wait(server, process, log)
         try:
             yield server

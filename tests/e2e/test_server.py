@@ -7,28 +7,22 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
+from e2e import prompts
+from e2e.prompts import Done, cancelling, only, saved_latent, up_to
 from e2e.shipped import read_workflow
 from PIL import Image
 
-from adacache_core import FAST_30, RunReport
+from adacache_core import FAST_30
 from tools.host import HostError
 
 STEPS = 10
 CANCELLED_STEPS, CANCELLED_AT = 100, 3  # the host does not tell every step; so many that one is told in time
 TOKENS, WIDTH, FLOAT32, CONDITIONINGS = 8 * 8 * 8, 256, 4, 2  # of the demo model at the workflow's size and cfg
-
-
-def only(prompt: dict, kind: str) -> str:
-    """The id of the one node of this class."""
-    (node,) = [node for node, each in prompt.items() if each["class_type"] == kind]
-    return node
 
 
 def samplers(prompt: dict) -> tuple[str, str]:
@@ -44,10 +38,7 @@ def with_latents(prompt: dict, seed: int, steps: int = STEPS) -> dict:
     prompt[only(prompt, "PrimitiveInt")]["inputs"]["value"] = seed
     for node in samplers(prompt):
         prompt[node]["inputs"]["steps"] = steps
-        prompt[f"latent of {node}"] = {
-            "class_type": "SaveLatent",
-            "inputs": {"samples": [node, 0], "filename_prefix": "latent"},
-        }
+        prompt |= saved_latent(node)
     return prompt
 
 
@@ -59,45 +50,12 @@ def without_adacache(prompt: dict, seed: int) -> dict:
     return up_to(prompt, f"latent of {plain}")
 
 
-def up_to(prompt: dict, last: str) -> dict:
-    """The part of a graph that this node hangs on, and the node."""
-    kept = {last}
-    while more := {value[0] for node in kept for value in prompt[node]["inputs"].values() if is_link(value)} - kept:
-        kept |= more
-    return {node: each for node, each in prompt.items() if node in kept}
-
-
-def is_link(value: Any) -> bool:
-    return isinstance(value, list)
-
-
-@dataclass
-class Done:
-    """A prompt that was executed: what its nodes left, and the steps each sampler really took."""
-
-    prompt: dict
-    outputs: dict
-    steps: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def report(self) -> RunReport:
-        return RunReport.from_json(self.outputs[only(self.prompt, "PreviewAny")]["text"][0])
-
-
 @pytest.fixture(scope="module")
 def execute(server):
     """`execute(prompt)` -> Done; with `stop_in`, a sampler's id, it is cancelled in the middle of that one."""
 
-    def run(prompt: dict, stop_in: str | None = None, metadata: dict | None = None) -> Done:
-        done = Done(prompt, {})
-
-        def progress(node: str, step: int, steps: int) -> None:
-            if node == stop_in and done.steps.get(node, 0) < CANCELLED_AT <= step:
-                server.interrupt()
-            done.steps[node] = step
-
-        done.outputs = server.run(prompt, progress, metadata)
-        return done
+    def run(prompt: dict, stop_in: str = "", metadata: dict | None = None) -> Done:
+        return prompts.execute(server, prompt, metadata, cancelling(server, stop_in, CANCELLED_AT))
 
     return run
 
@@ -105,12 +63,7 @@ def execute(server):
 @pytest.fixture(scope="module")
 def latent(server):
     """`latent(done, node)` -> what this sampler made, as tensor."""
-
-    def read(done: Done, node: str) -> torch.Tensor:
-        (file,) = done.outputs[f"latent of {node}"]["latents"]
-        return safetensors.torch.load(server.view(file))["latent_tensor"]
-
-    return read
+    return lambda done, node: done.latent(server, node)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import getfullargspec
 from types import SimpleNamespace
 
 import pytest
@@ -117,6 +118,13 @@ def test_start_behind_end_is_said_before_anything_runs(nodes):
     assert check(start_percent=None, end_percent=0.2) is True  # connected: not known yet
 
 
+def test_ranges_and_options_are_left_to_the_host_where_our_own_checks_do_not_need_the_input(nodes):
+    kinds = [each for each in vars(nodes).values() if isinstance(each, type) and "validate_inputs" in vars(each)]
+    assert len(kinds) == 4
+    for kind in kinds:
+        assert getfullargspec(kind.validate_inputs).varkw is None, f"the host checks nothing of {kind}"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -188,6 +196,7 @@ def test_a_moreg_window_that_ends_before_it_starts_is_said(nodes):
     check = nodes.moreg.AdaCacheMoReg.validate_inputs
     assert "window" in check(window="custom", start_percent=0.9, end_percent=0.1, strides="1")
     assert check(window="as published", start_percent=0.9, end_percent=0.1, strides="1") is True
+    assert "always" in check(window="always", strides="1")
 
 
 def inspect(nodes, model, samples, *others):
