@@ -89,8 +89,9 @@ class AdaCacheApply(io.ComfyNode):
                     "cache_device",
                     options=["main", "offload"],
                     default="main",
-                    tooltip="main keeps what is reused on the GPU (about the size of one latent in tokens per prompt); "
-                    "offload keeps it in main memory. Start from main; take offload if memory runs out.",
+                    tooltip="main keeps what is reused on the GPU (per prompt about the size of one latent in tokens, "
+                    "of two with preset auto); offload keeps it in main memory. Start from main; take offload if memory "
+                    "runs out.",
                     **ADVANCED,
                 ),
             ],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..adacache_core.documents import finite
 from ..adacache_core.errors import AdaCacheError
 from .schema import CATEGORY
 
@@ -30,7 +32,8 @@ class Comparison:
         psnr: dB, mean over frames, at most PSNR_MAX.
         ssim: mean over frames, channels and places; 1 is equal.
         lpips: perceptual distance (Zhang et al. 2018), mean over frames; None of latents and where not installed.
-        motion_kept: mean absolute difference of neighbouring frames over that of the reference; 1 is equal.
+        motion_kept: mean absolute difference of neighbouring frames over that of the reference; 1 is equal, inf if only
+            the changed one moves.
         temporal_difference: mean absolute difference between these differences, where 1 is the range of values.
         worst_frame: the one with the lowest PSNR, from 0.
         worst_psnr: its PSNR, dB.
@@ -95,7 +98,7 @@ class AdaCacheCompare(io.ComfyNode):
         picture = difference(*pair, amplify, 1 if isinstance(reference, Tensor) else LATENT_PIXEL)
         return io.NodeOutput(
             picture,
-            json.dumps(asdict(found), indent=1),
+            json.dumps(finite(asdict(found)), indent=1),
             found.psnr,
             found.ssim,
             found.motion_kept,
@@ -137,7 +140,7 @@ def compare(reference: Tensor, changed: Tensor) -> Comparison:
         psnr=sum(of_frames) / len(of_frames),
         ssim=ssim(changed, reference, window, eps=0.0, padding="valid").nan_to_num(1.0).mean().item(),
         lpips=_lpips(reference, changed) if is_picture else None,
-        motion_kept=after / before if before else 1.0,
+        motion_kept=after / before if before else 1.0 if not after else inf,
         temporal_difference=(moves - moved).abs().mean().item() if len(moved) else 0.0,
         worst_frame=min(range(len(of_frames)), key=of_frames.__getitem__),
         worst_psnr=min(of_frames),

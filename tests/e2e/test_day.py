@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from statistics import median
 
 import pytest
 import safetensors.torch
@@ -21,7 +20,6 @@ from e2e.user import Day, Run
 from e2e.wishes import PLAIN, SMALL, Wish, a_wish, graph, node
 
 from adacache_core import RunReport, Schedule
-from adacache_core.report import COMPUTED, REUSED
 from tools.host import PLACES, find_host
 from tools.server import serve
 
@@ -207,15 +205,6 @@ def test_a_replayed_schedule_computes_what_it_says(day):
     assert replayed
     for run, report in replayed:
         assert report.schedule().computed == Schedule.from_json(run.wish.schedule).computed, run
-
-
-def test_reused_evaluations_take_a_fraction_of_the_time_of_computed_ones(day):
-    spent = {COMPUTED: 0.0, REUSED: 0.0}
-    for _, report in reports(day):
-        if 0 < report.computed < report.total:
-            for state in spent:
-                spent[state] += median(each.seconds for each in report.evaluations if each.state == state)
-    assert 0 < spent[REUSED] < spent[COMPUTED] / 3
 
 
 def test_what_is_meant_to_fail_fails_with_a_sentence(day):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -66,6 +67,12 @@ def test_latents_are_compared_in_their_own_range_whatever_that_is(compared):
     assert report["frames"] == 5
     assert report["lpips"] is None
     assert picture.shape == (5, 96, 96, 3)
+
+
+def test_where_only_the_changed_video_moves_it_keeps_infinitely_much_motion(compared):
+    still = moving(by=0.0)
+    _, report, _, _, motion, _ = compared(still, moving(by=0.1))
+    assert (motion, report["motion_kept"]) == (math.inf, "inf")
 
 
 def test_one_frame_has_no_motion_to_lose(compared):
