@@ -90,8 +90,8 @@ class AdaCacheApply(io.ComfyNode):
                     options=["main", "offload"],
                     default="main",
                     tooltip="main keeps what is reused on the GPU (per prompt about the size of one latent in tokens, "
-                    "of two with preset auto); offload keeps it in main memory. Start from main; take offload if memory "
-                    "runs out.",
+                    "of two with preset auto); offload keeps it in main memory. Start from main; take offload if "
+                    "memory runs out.",
                     **ADVANCED,
                 ),
             ],
