@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from tools.host import ROOT
@@ -93,24 +92,19 @@ def save(host: str, made: str, results: list[Result], again: bool = False) -> No
 
     Args:
         made: when, from which commit, with what.
-        again: these are some of its tests, made again; the others stay.
+        again: these are some of its tests, made again with all their cases; the others stay.
     """
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     rows = [asdict(result) for result in results]
     if again:
         files = ", ".join(dict.fromkeys(result.file for result in results))
         made = f"{stored[host]['made']} Again, {files}: {made}"
-        new = {_name(row): row for row in rows}
-        old = stored[host]["results"]
-        rows = [new.pop(_name(row), row) for row in old] + list(new.values())
+        new = {(row["file"], row["test"]) for row in rows}
+        rows = [row for row in stored[host]["results"] if (row["file"], row["test"]) not in new] + rows
     stored[host] = {"made": made, "results": rows}
     # A line for each test, so that what changed can be read in a diff.
     RESULTS.write_text(json.dumps(stored).replace('{"file"', '\n{"file"') + "\n")
     PAGE.write_text(page(stored))
-
-
-def _name(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    return row["file"], row["test"], row["case"]
 
 
 def page(stored: Mapping[str, dict]) -> str:
