@@ -1,40 +1,168 @@
 """Pays back at a computed step what the reused steps before it got wrong. Beyond the paper; see docs/method.md.
 
 Between two computed steps the sampler moved with velocities that were held or forecast. Once the second one is
-computed, the velocities between are better known: they lie near the straight line from the first to the second. What
-the latent should have moved more is added to the velocity of this step, so that the sampler itself makes up for it:
-the corrector of a predictor-corrector method for ODEs, at no model call.
+computed, the velocities between are better known: they lie near the straight line from the first to the second. Where
+the latent would be, had the sampler been given those, is known then as well, and it is given the video that leads it
+back there: the corrector of a predictor-corrector method for ODEs, at no model call.
+
+How the sampler uses what it is given, and for how long it remembers it, it is asked itself: see `moves_of`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
 
+import torch
 from torch import Tensor
 
 ON_LEVEL = 1e-3  # relative: how near to its step's noise level an evaluation has to be
 FARTHEST = 1 / 4  # of a run: between computed steps further apart a straight line says nothing
-ALONG = 0.05  # of a move: how far from x + (sigma' - sigma) * velocity it may lead
+SEEN = 1 / 2  # of what is wrong in the latent the model takes for video, of the rest for noise
+REMEMBERED = 5  # videos, this step's included: no sampler of the host looks further back
+NEGLIGIBLE = 1e-3  # relative weight of a video
+LOUDEST = 2.0  # times a correction, may what undoes it in the sampler's memory be
+
+# A latent and its noise level -> the video that is found in it, of the same shape.
+Model = Callable[[Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Move:
+    """How a sampler goes on from a step: next latent = keep * latent + sum of weights[i] * video i steps ago."""
+
+    keep: float
+    weights: tuple[float, ...]
+
+
+def euler(sigmas: Sequence[float]) -> Callable[[Model, Tensor], Tensor]:
+    """The sampler that goes straight on with the present velocity, as a function to ask; see `moves_of`."""
+
+    def sample(model: Model, x: Tensor) -> Tensor:
+        for sigma, following in pairwise(sigmas):
+            x = x + (following - sigma) * (x - model(x, sigma)) / sigma
+        return x
+
+    return sample
+
+
+def moves_of(sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float]) -> list[Move] | None:
+    """What a sampler does at every step, found by letting it sample a few numbers with a model that is known.
+
+    One number is the noise, one stands for the video of each step, and one is nothing and has to stay so: then nothing
+    is drawn by chance.
+
+    Args:
+        sampler: from a model and a latent of any shape at the first level to the sample, linear in both.
+        sigmas: its noise levels, falling, (steps + 1,).
+
+    Returns:
+        (steps,), or None if it does not evaluate the model once at every level, adds noise, remembers more than
+        REMEMBERED videos, or does not use the video of the step itself.
+    """
+    steps = len(sigmas) - 1
+    noise, nothing = steps, steps + 1
+    latents: list[Tensor] = []
+
+    def model(x: Tensor, sigma: float) -> Tensor:
+        step = len(latents)
+        if step == steps or not _on_level(sigma, sigmas[step]):
+            raise _LeavesTheLevelsError
+        latents.append(x.detach().flatten().double())
+        video = torch.zeros_like(x)
+        video.flatten()[step] = 1
+        return video
+
+    start = torch.zeros(1, 1, 1, 1, steps + 2)
+    start[..., noise] = 1
+    try:
+        latents.append(sampler(model, start).detach().flatten().double())
+    except _LeavesTheLevelsError:
+        return None
+    if len(latents) != steps + 1 or any(x[nothing] != 0 or not x.isfinite().all() for x in latents):
+        return None
+    return _moves(latents, noise)
+
+
+class _LeavesTheLevelsError(Exception):
+    """Ends a sampler that is asked: it is none of those that can be corrected."""
+
+
+def _moves(latents: Sequence[Tensor], noise: int) -> list[Move] | None:
+    """See `moves_of`; latents as they were before every step and at the end."""
+    moves = []
+    for step, (before, after) in enumerate(pairwise(latents)):
+        if before[noise] == 0:
+            return None
+        keep = after[noise] / before[noise]
+        weights = (after - keep * before)[: step + 1].flip(0).tolist()
+        if weights[0] <= 0:
+            return None
+        while abs(weights[-1]) <= NEGLIGIBLE * weights[0]:
+            weights.pop()
+        if len(weights) > REMEMBERED:
+            return None
+        moves.append(Move(float(keep), tuple(weights)))
+    return moves if _forgets(moves) else None
+
+
+def _forgets(moves: Sequence[Move]) -> bool:
+    """Whether undoing what a correction left in the sampler's memory fades, instead of growing from step to step."""
+    for first in range(len(moves)):
+        lacking = [1.0]  # newest first
+        for move in moves[first + 1 :]:
+            owed = sum(weight * lack for weight, lack in zip(move.weights[1:], lacking, strict=False))
+            lacking.insert(0, -owed / move.weights[0])
+        if max(map(abs, lacking)) > LOUDEST:
+            return False
+    return True
+
+
+def _on_level(sigma: float, level: float) -> bool:
+    return sigma > 0 and abs(sigma - level) <= ON_LEVEL * level
+
+
+@dataclass
+class _Wrong:
+    """What is wrong in a tensor, as far as it is known before the next computed step: known - slope * bend.
+
+    The bend is the change of velocity per step between the two computed ones.
+    """
+
+    known: Tensor
+    slope: float
+
+    def __add__(self, other: _Wrong) -> _Wrong:
+        return _Wrong(self.known + other.known, self.slope + other.slope)
+
+    def __rmul__(self, weight: float) -> _Wrong:
+        return _Wrong(weight * self.known, weight * self.slope)
+
+    def at(self, bend: Tensor) -> Tensor:
+        return self.known - self.slope * bend
 
 
 class Corrector:
-    """Of one run. Holds three tensors of the latent's size.
-
-    It corrects samplers that evaluate the model once per step and move along its velocity. One that does otherwise
-    (heun, an ancestral one, lcm) is found out before anything was reused, and left alone from then on.
+    """Of one run. Holds two tensors of the latent's size, and two more for every video that the sampler remembers.
 
     Args:
         sigmas: noise levels of the run, falling, (steps + 1,).
+        moves: of the sampler, from `moves_of`.
     """
 
-    def __init__(self, sigmas: Sequence[float]) -> None:
+    def __init__(self, sigmas: Sequence[float], moves: Sequence[Move]) -> None:
         self._sigmas = sigmas
+        self._moves = moves
+        self._remembered = max(len(move.weights) for move in moves)
         self._usable = True
-        self._expected: tuple[int, Tensor, Tensor] | None = None  # of the first step: next one, x there, x before
         self._next: int | None = None
-        self._last_step: int | None = None  # computed
-        self._last: Tensor | None = None  # its velocity
-        self._moved: Tensor | None = None  # by the reused steps since
+        self._last: tuple[int, Tensor] | None = None  # computed step, its velocity
+        self._latent: _Wrong | None = None  # what is wrong in the latent since then
+        self._videos: list[_Wrong] = []  # and in the videos of the reused steps since then, newest first
+        self._lacking: list[Tensor | None] = []  # in the videos that the sampler remembers, newest first
 
     def __call__(self, step: int, sigma: float, x: Tensor, denoised: Tensor, computed: bool) -> Tensor:
         """The denoised latent that the sampler is to be given.
@@ -46,47 +174,53 @@ class Corrector:
             denoised: the model's video, of the shape of x.
             computed: whether all of it was computed.
         """
-        if not self._usable:
+        if not self._is_as_expected(step, sigma, x):
+            self._usable, self._last, self._latent, self._videos, self._lacking = False, None, None, [], []
             return denoised
-        self._usable = self._is_as_expected(step, sigma, x)
-        if not self._usable:
-            self._last = self._moved = self._expected = None
-            return denoised
-        velocity, stride = (x - denoised) / sigma, self._sigmas[step + 1] - sigma
-        if self._next is None:
-            self._expected = step + 1, x + stride * velocity, x
         self._next = step + 1
-        if not computed:
-            move = stride * velocity
-            self._moved = move if self._moved is None else self._moved + move
-            return denoised
-        owed = self._owed(step, velocity)
-        self._last_step, self._last, self._moved = step, velocity, None
-        return denoised if owed is None else denoised - sigma / stride * owed
+        velocity, move = (x - denoised) / sigma, self._moves[step]
+        off = None
+        if computed:
+            off = self._found_out(step, velocity)
+            self._last, self._latent, self._videos = (step, velocity), None, []
+        else:
+            self._reused(step, sigma, velocity, move)
+        remembered = zip(move.weights[1:], self._lacking, strict=False)
+        owed = [weight * lack for weight, lack in remembered if lack is not None]
+        believed = denoised
+        if off is not None:
+            owed.append(move.keep * off)
+            believed = denoised + SEEN * off
+        given = believed + reduce(add, owed) / move.weights[0] if owed else believed
+        lack = None if given is denoised else believed - given
+        self._lacking = [lack, *self._lacking][: self._remembered - 1]
+        return given
 
     def _is_as_expected(self, step: int, sigma: float, x: Tensor) -> bool:
-        """Whether the sampler goes from level to level along the velocity, as far as can be seen by now."""
-        level = self._sigmas[step]
-        if sigma <= 0 or abs(sigma - level) > ON_LEVEL * level or self._next not in (None, step):
-            return False
-        if self._last is not None and self._last.shape != x.shape:
-            return False
-        if self._expected is None or self._expected[0] != step:
-            return True
-        _, there, before = self._expected
-        self._expected = None
-        return bool((x - there).norm() <= ALONG * (x - before).norm())  # the one time that the GPU is waited for
+        """Whether this is the evaluation after the last one, at its level and of the same shape."""
+        same_shape = self._last is None or self._last[1].shape == x.shape
+        return self._usable and self._next in (None, step) and _on_level(sigma, self._sigmas[step]) and same_shape
 
-    def _owed(self, step: int, velocity: Tensor) -> Tensor | None:
-        """What the reused steps before this one should have moved beyond what they did, None if there were none."""
-        if self._last is None or self._moved is None or self._last_step is None:
+    def _reused(self, step: int, sigma: float, velocity: Tensor, move: Move) -> None:
+        """Follows what this step's velocity does to the latent beside that of the straight line."""
+        if self._last is None:
+            return
+        last_step, last = self._last
+        video = _Wrong(sigma * (velocity - last), sigma * (step - last_step))
+        before = [] if self._latent is None else [self._latent]
+        # The straight line begins at the last computed step: nothing is wrong with the videos before it.
+        self._videos = [reduce(add, [video, *before]), *self._videos][: self._remembered]
+        moved = [weight * wrong for weight, wrong in zip(move.weights, self._videos, strict=False)]
+        self._latent = reduce(add, [*moved, *(move.keep * wrong for wrong in before)])
+
+    def _found_out(self, step: int, velocity: Tensor) -> Tensor | None:
+        """How far the latent of this computed step is from where it should be, None if nothing is known of that."""
+        if self._last is None or self._latent is None:
             return None
-        if step - self._last_step > FARTHEST * (len(self._sigmas) - 1):
+        last_step, last = self._last
+        if step - last_step > FARTHEST * (len(self._sigmas) - 1):
             return None
-        old = new = 0.0  # how much of the two velocities the straight line between them moves
-        for between in range(self._last_step + 1, step):
-            move = self._sigmas[between + 1] - self._sigmas[between]
-            share = (between - self._last_step) / (step - self._last_step)
-            old += move * (1 - share)
-            new += move * share
-        return old * self._last + new * velocity - self._moved
+        bend = (velocity - last) / (step - last_step)
+        for back, (lack, wrong) in enumerate(zip(self._lacking, self._videos, strict=False)):
+            self._lacking[back] = wrong.at(bend) if lack is None else lack + wrong.at(bend)
+        return self._latent.at(bend)

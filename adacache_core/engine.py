@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from .budget import BudgetState
 from .cache import ResidualCache
 from .change import change_sums
 from .config import CacheConfig
-from .correct import Corrector
+from .correct import Corrector, Model, euler, moves_of
 from .errors import AdaCacheError
 from .fixed import FixedState
 from .motion import motion_sums
@@ -68,7 +68,8 @@ class Engine:
         steps: number of sampler steps.
         layout: where modules keep their blocks.
         ends_at_zero: see `ScheduleState`.
-        sigmas: noise levels of the run, falling, (steps + 1,); without them nothing is corrected.
+        sigmas: noise levels of the run, falling, (steps + 1,).
+        sampler: what can be asked how it moves, see `moves_of`; without sigmas and sampler nothing is corrected.
         report: to be filled, with what the caller knows already.
     """
 
@@ -82,6 +83,7 @@ class Engine:
         *,
         ends_at_zero: bool = True,
         sigmas: Sequence[float] | None = None,
+        sampler: Callable[[Model, Tensor], Tensor] | None = None,
         report: RunReport | None = None,
     ) -> None:
         self.config = config
@@ -96,7 +98,10 @@ class Engine:
             self.note(self.idle_reason)
             self.note(self._what_differs(steps))
         self.cache = ResidualCache(config.offload, round(FORECAST * steps) if config.forecast else 0)
-        self.corrector = Corrector(sigmas) if config.correct and sigmas is not None else None
+        self.corrector: Corrector | None = None
+        if config.correct and not self.idle_reason and sigmas is not None and sampler is not None:
+            moves = moves_of(sampler, sigmas)
+            self.corrector = None if moves is None else Corrector(sigmas, moves)
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._evaluation: _Evaluation | None = None
         self._clock = _Clock()
@@ -391,6 +396,7 @@ class AdaCache:
         steps: number of sampler steps.
         config: settings; the published fast table by default.
         sigmas: noise levels of the run, falling, (steps + 1,), for `corrected`.
+        sampler: the loop that they belong to, if it is not Euler's; see `correct.moves_of`.
         stream, output, head_takes: see `StackLayout`.
     """
 
@@ -403,6 +409,7 @@ class AdaCache:
         steps: int,
         config: CacheConfig | None = None,
         sigmas: Sequence[float] | None = None,
+        sampler: Callable[[Model, Tensor], Tensor] | None = None,
         stream: str = "hidden_states",
         output: int = 0,
         head_takes: str = "first",
@@ -412,7 +419,9 @@ class AdaCache:
         self.layout = StackLayout(paths, head, stream, output, head_takes)
         BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
         report = RunReport(model=type(module).__name__)
-        self.engine = Engine(config or CacheConfig(FAST_30), steps, self.layout, sigmas=sigmas, report=report)
+        sampler = euler(sigmas) if sampler is None and sigmas is not None else sampler
+        settings = config or CacheConfig(FAST_30)
+        self.engine = Engine(settings, steps, self.layout, sigmas=sigmas, sampler=sampler, report=report)
 
     def __enter__(self) -> AdaCache:
         return self

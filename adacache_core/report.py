@@ -33,7 +33,7 @@ class StepRecord:
         rate: steps to the next computed one, as chosen here.
         seconds: wall time (GPU time on CUDA), known once the run has ended; until then at most an estimate.
         calls, calls_computed: model calls, and those of them that ran the blocks.
-        corrected: whether it made up for the reused evaluations before it.
+        corrected: whether the sampler was given another video than was found, to make up for reused evaluations.
     """
 
     index: int

@@ -171,7 +171,7 @@ def sample(
     if config is None and schedule is None:
         return integrate(guided(model, context, cfg), noise, steps, sampler, label), None
 
-    with cached(model, context, steps, cfg, config, schedule) as (evaluate, run):
+    with cached(model, context, steps, cfg, config, schedule, sampler) as (evaluate, run):
         latent = integrate(evaluate, noise, steps, sampler, label)
     return latent, run.report
 
@@ -184,6 +184,7 @@ def cached(
     cfg: float,
     config: CacheConfig | None = None,
     schedule: Iterable[int] | None = None,
+    sampler: str = "euler",
 ) -> Iterator[tuple[Evaluate, AdaCache]]:
     """`guided` with AdaCache on the model, for one run; arguments as of `sample`."""
     chunks = ["positive", "negative"][: len(context)]
@@ -193,7 +194,13 @@ def cached(
         config = replace(
             config or CacheConfig(FAST_30), schedule=Schedule(tuple(step in planned for step in range(steps)))
         )
-    with AdaCache(model, blocks="blocks", head="norm_out", steps=steps, config=config, sigmas=levels) as run:
+
+    def asked(video_of: Callable[[Tensor, float], Tensor], x: Tensor) -> Tensor:
+        return integrate(lambda x, step, sigma: (x - video_of(x, sigma)) / sigma, x, steps, sampler)
+
+    with AdaCache(
+        model, blocks="blocks", head="norm_out", steps=steps, config=config, sigmas=levels, sampler=asked
+    ) as run:
         plain = guided(model, context, cfg, lambda step, sigma: run.call(chunks, *PATCHED))
 
         def evaluate(x: Tensor, step: int, sigma: float) -> Tensor:

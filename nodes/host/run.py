@@ -6,13 +6,15 @@ nothing; `adacache_core.engine` does.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ...adacache_core.config import CacheConfig
+from ...adacache_core.correct import Model
 from ...adacache_core.engine import Engine
 from ...adacache_core.report import RunReport
 from .families import Family, class_name, family_of
@@ -22,10 +24,6 @@ KEY = "adacache"
 
 # BaseModel.apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 _CONTROL_ARGUMENT, _OPTIONS_ARGUMENT = 4, 5
-
-# The host's sampler functions that paying back brings nearer to the plain video (measured; ddim is euler there).
-# Those of higher order (uni_pc, ipndm, deis, lms) go on using the step that paid; they and all others are left alone.
-_CORRECTED = ("sample_euler", "sample_dpmpp_2m", "sample_res_multistep", "sample_gradient_estimation")
 
 _SIGMA_TOLERANCE = 1e-4  # relative: SDE samplers move a sigma a little before they use it
 
@@ -60,13 +58,13 @@ class Run:
             preset=preset,
             moreg=None if config.moreg is None else vars(config.moreg).copy(),
         )
-        name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
         self.engine = Engine(
             config,
             len(self.sigmas) - 1,
             self.family.layout,
             ends_at_zero=self.sigmas[-1] == 0,
-            sigmas=self.sigmas if name in _CORRECTED else None,
+            sigmas=self.sigmas,
+            sampler=_asked(guider, sampler, sigmas),
             report=report,
         )
         self.live = Live(node, report)
@@ -154,6 +152,24 @@ def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:
     frames = None if window is None else tuple(window.index_list)
     keys = [(index, uuid, frames) for index, uuid in zip(options["cond_or_uncond"], options["uuids"], strict=True)]
     return keys if batch % len(keys) == 0 else [tuple(keys)]
+
+
+def _asked(guider: Any, sampler: Any, sigmas: Tensor) -> Callable[[Model, Tensor], Tensor] | None:
+    """The sampler as a function that can be asked how it moves; only the host's own, others may do more than sample."""
+    function = getattr(sampler, "sampler_function", None)
+    if not getattr(function, "__module__", "").startswith("comfy."):
+        return None
+
+    def ask(model: Model, x: Tensor) -> Tensor:
+        def known(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+            return model(x, float(sigma.max()))
+
+        known.inner_model = guider  # where some look up how the model counts its noise
+        # Some draw noise, and uni_pc writes into its sigmas.
+        with torch.random.fork_rng():
+            return function(known, x, sigmas.cpu().clone(), extra_args={}, disable=True, **sampler.extra_options)
+
+    return ask
 
 
 def _hooks(model: Any) -> Hashable:

@@ -19,7 +19,7 @@ from .videos import CFG, Video
 @contextmanager
 def adacache(model: WanTransformer3DModel, config: CacheConfig, video: Video) -> Iterator[demo_model.Evaluate]:
     context = demo_model.guided_context(video.prompt, CFG)
-    with demo_model.cached(model, context, video.steps, CFG, config) as (evaluate, _):
+    with demo_model.cached(model, context, video.steps, CFG, config, sampler=video.sampler) as (evaluate, _):
         yield evaluate
 
 
@@ -30,7 +30,7 @@ def fixed(
     """The steps of `planned(steps)` are computed, whatever the video."""
     context = demo_model.guided_context(video.prompt, CFG)
     schedule = planned(video.steps)
-    with demo_model.cached(model, context, video.steps, CFG, schedule=schedule) as (evaluate, _):
+    with demo_model.cached(model, context, video.steps, CFG, schedule=schedule, sampler=video.sampler) as (evaluate, _):
         yield evaluate
 
 
