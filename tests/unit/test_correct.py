@@ -5,26 +5,56 @@ from itertools import pairwise
 import pytest
 import torch
 
-from adacache_core.correct import Corrector
+from adacache_core import correct
+from adacache_core.correct import Corrector, Move, euler, moves_of
 
 STEPS = 12
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
+UNEVEN = [(1 - step / STEPS) ** 2 for step in range(STEPS + 1)]
 COMPUTED = {0, 3, 4, 7, 10, 11}
 
 
-def euler(velocity, correct=True, computed=COMPUTED, sigmas=SIGMAS):
-    """An Euler loop that holds the velocity of the last computed step; the latent before every step, and the end."""
-    corrector = Corrector(sigmas)
-    x, held, latents = torch.ones(2, 3), None, []
-    for step, (sigma, following) in enumerate(pairwise(sigmas)):
+def multistep(sigmas, remembered=0.5):
+    """Euler with a part of what the video changed since the step before added to it."""
+
+    def sample(model, x):
+        before = None
+        for sigma, following in pairwise(sigmas):
+            video = model(x, sigma)
+            ahead = video if before is None or following == 0 else video + remembered * (video - before)
+            x, before = following / sigma * x + (1 - following / sigma) * ahead, video
+        return x
+
+    return sample
+
+
+def heun(sigmas):
+    def sample(model, x):
+        for sigma, following in pairwise(sigmas):
+            first = (x - model(x, sigma)) / sigma
+            there = x + (following - sigma) * first
+            second = (there - model(there, following)) / following if following else first
+            x = x + (following - sigma) * (first + second) / 2
+        return x
+
+    return sample
+
+
+def followed(velocity, corrected=True, computed=COMPUTED, sigmas=SIGMAS, sampler=euler):
+    """A run that holds the velocity of the last computed step; the latent before every step, and the end."""
+    corrector = Corrector(sigmas, moves_of(sampler(sigmas), sigmas))
+    latents, held = [], []
+
+    def model(x, sigma):
+        step = len(latents)
         latents.append(x)
         if step in computed:
-            held = velocity(x, step)
-        denoised = x - sigma * held
-        if correct:
-            denoised = corrector(step, sigma, x, denoised, step in computed)
-        x = x + (following - sigma) * (x - denoised) / sigma
-    return torch.stack([*latents, x])
+            held.append(velocity(x, step))
+        video = x - sigma * held[-1]
+        return corrector(step, sigma, x, video, step in computed) if corrected else video
+
+    end = sampler(sigmas)(model, torch.ones(2, 3, dtype=torch.float64))
+    return torch.stack([*latents, end])
 
 
 def straight(x, step):
@@ -36,66 +66,118 @@ def curved(x, step):
     return torch.sin(0.4 * step + x) + 0.05 * step**2
 
 
-def test_if_the_velocity_changes_in_a_straight_line_everything_is_paid_back():
-    plain = euler(straight, correct=False, computed=range(STEPS))
-    corrected = euler(straight)
+WAYS = [(euler, SIGMAS), (euler, UNEVEN), (multistep, SIGMAS), (multistep, UNEVEN)]
+
+
+@pytest.mark.parametrize(("sampler", "sigmas"), WAYS)
+def test_if_the_velocity_changes_in_a_straight_line_everything_is_paid_back(sampler, sigmas, monkeypatch):
+    monkeypatch.setattr(correct, "SEEN", 1.0)  # this velocity knows no x, so neither does it know a noise in it
+    plain = followed(straight, False, range(STEPS), sigmas, sampler)
+    without, corrected = (followed(straight, on, sigmas=sigmas, sampler=sampler) for on in (False, True))
     after_computed = [step + 1 for step in COMPUTED]
-    assert torch.allclose(corrected[after_computed], plain[after_computed], atol=1e-6)
-    assert not torch.allclose(euler(straight, correct=False)[-1], plain[-1], atol=0.1)
+    assert torch.allclose(corrected[after_computed], plain[after_computed], atol=1e-5)
+    assert not torch.allclose(without[-1], plain[-1], atol=0.1)
 
 
-def test_a_curved_path_ends_nearer_to_the_plain_one_than_without():
-    plain = euler(curved, correct=False, computed=range(STEPS))[-1]
-    without, corrected = ((euler(curved, correct)[-1] - plain).abs().max() for correct in (False, True))
-    assert corrected < without / 2
+@pytest.mark.parametrize("sampler", [euler, multistep])
+def test_a_curved_path_ends_nearer_to_the_plain_one_than_without(sampler):
+    plain = followed(curved, False, range(STEPS), sampler=sampler)[-1]
+    without, corrected = (followed(curved, on, sampler=sampler)[-1] for on in (False, True))
+    assert (corrected - plain).norm() < (without - plain).norm() / 2
 
 
-def test_noise_levels_need_not_be_evenly_spread():
-    sigmas = [(1 - step / STEPS) ** 2 for step in range(STEPS + 1)]
-    plain = euler(straight, correct=False, computed=range(STEPS), sigmas=sigmas)
-    assert torch.allclose(euler(straight, sigmas=sigmas)[-1], plain[-1], atol=1e-6)
-
-
-def test_when_every_step_is_computed_nothing_is_changed():
-    assert torch.equal(euler(curved, computed=range(STEPS)), euler(curved, correct=False, computed=range(STEPS)))
+@pytest.mark.parametrize("sampler", [euler, multistep])
+def test_when_every_step_is_computed_nothing_is_changed(sampler):
+    on, off = (followed(curved, on, range(STEPS), sampler=sampler) for on in (True, False))
+    assert torch.equal(on, off)
 
 
 def test_a_reused_step_is_left_as_it_is():
-    without = euler(curved, correct=False)
-    assert torch.equal(euler(curved)[:4], without[:4])
-    assert not torch.equal(euler(curved)[4], without[4])  # step 3 was computed
+    without = followed(curved, corrected=False)
+    assert torch.equal(followed(curved)[:4], without[:4])
+    assert not torch.equal(followed(curved)[4], without[4])  # step 3 was computed
 
 
 def test_over_too_long_a_way_nothing_is_paid_back():
     apart = {0, 4, 8, 11}
-    assert torch.equal(euler(curved, computed=apart)[:11], euler(curved, correct=False, computed=apart)[:11])
+    assert torch.equal(followed(curved, computed=apart)[:11], followed(curved, False, apart)[:11])
 
 
-# Of a sampler's evaluations: step, level (2.5 lies between the levels of steps 2 and 3), and how x differs from where
-# the velocity leads.
-SAMPLERS = {
-    "evaluates a level twice": [(0, 0, 0.0), (1, 1, 0.0), (1, 1, 0.1)],
-    "evaluates between levels": [(0, 0, 0.0), (0, 0.5, 0.0)],
-    "leaves a step out": [(0, 0, 0.0), (2, 2, 0.0)],
-    "adds noise": [(0, 0, 0.0), (1, 1, torch.tensor([0.1, -0.1, 0.1]))],
-    "changes the size": [(0, 0, 0.0), (1, 1, torch.zeros(5, 1))],
+def test_the_moves_of_samplers_are_found():
+    keeps = [following / sigma for sigma, following in pairwise(SIGMAS)]
+    for move, keep in zip(moves_of(euler(SIGMAS), SIGMAS), keeps, strict=True):
+        assert move.keep == pytest.approx(keep, abs=1e-6)
+        assert move.weights == pytest.approx((1 - keep,), abs=1e-6)
+    first, *middle, last = moves_of(multistep(SIGMAS), SIGMAS)
+    assert len(first.weights) == len(last.weights) == 1
+    for move, keep in zip(middle, keeps[1:-1], strict=True):
+        assert move.weights == pytest.approx((1.5 * (1 - keep), -0.5 * (1 - keep)), abs=1e-6)
+
+
+def noisy(sigmas):
+    return lambda model, x: euler(sigmas)(model, x) + torch.randn_like(x)
+
+
+def between_levels(sigmas):
+    return euler([sigma**1.1 for sigma in sigmas])
+
+
+def one_step_less(sigmas):
+    return euler([*sigmas[:-2], sigmas[-1]])
+
+
+def one_step_more(sigmas):
+    return lambda model, x: euler(sigmas)(model, x) + 0 * model(x, sigmas[-2])
+
+
+def of_all_videos(sigmas):
+    def sample(model, x):
+        mean = torch.zeros_like(x)
+        for sigma, following in pairwise(sigmas):
+            mean = (mean + model(x, sigma)) / 2
+            x = following / sigma * x + (1 - following / sigma) * mean
+        return x
+
+    return sample
+
+
+def of_the_video_before(sigmas):
+    return multistep(sigmas, remembered=-1.0)
+
+
+def louder_and_louder(sigmas):
+    return multistep(sigmas, remembered=-0.6)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [heun, noisy, between_levels, one_step_less, one_step_more, of_all_videos, of_the_video_before, louder_and_louder],
+)
+def test_a_sampler_that_cannot_be_corrected_is_known(sampler):
+    assert moves_of(sampler(SIGMAS), SIGMAS) is None
+
+
+# Of evaluations, the last of which is not the one that is due: step, level, number of values.
+UNEXPECTED = {
+    "a level twice": [(0, 0, 3), (1, 1, 3), (1, 1, 3)],
+    "between levels": [(0, 0, 3), (0, 0.5, 3)],
+    "a step is left out": [(0, 0, 3), (2, 2, 3)],
+    "another size": [(0, 0, 3), (1, 1, 5)],
 }
 
 
-@pytest.mark.parametrize("evaluations", SAMPLERS.values(), ids=SAMPLERS)
-def test_a_sampler_that_does_not_go_along_the_velocity_is_left_alone(evaluations):
-    corrector, denoised = Corrector(SIGMAS), torch.zeros(3)
-    for step, level, off in evaluations:
-        sigma = 1 - level / STEPS
-        x = torch.full((3,), sigma) + off  # with denoised = 0 the velocity leads from 1 to 0
-        corrector(step, sigma, x, torch.zeros_like(x), computed=True)
-    for later in (step + 1, step + 2):
-        sigma, computed = SIGMAS[later], later == step + 2
-        assert corrector(later, sigma, torch.full((3,), sigma), denoised, computed) is denoised
+@pytest.mark.parametrize("evaluations", UNEXPECTED.values(), ids=UNEXPECTED)
+def test_a_run_that_leaves_what_was_found_is_left_alone(evaluations):
+    corrector = Corrector(SIGMAS, [Move(0.9, (0.1,))] * STEPS)
+    for step, level, size in evaluations:
+        corrector(step, 1 - level / STEPS, torch.ones(size), torch.zeros(size), computed=True)
+    for later, computed in ((step + 1, False), (step + 2, True)):
+        x, denoised = torch.ones(size), torch.zeros(size)
+        assert corrector(later, SIGMAS[later], x, denoised, computed) is denoised
 
 
-def test_one_that_does_is_corrected():
-    corrector = Corrector(SIGMAS)
+def test_one_that_does_not_is_corrected():
+    corrector = Corrector(SIGMAS, moves_of(euler(SIGMAS), SIGMAS))
     for step, wrong in enumerate((0.0, 0.7, 0.0)):
         x, denoised = torch.full((3,), SIGMAS[step]), torch.full((3,), wrong)
         given = corrector(step, SIGMAS[step], x, denoised, computed=step != 1)
