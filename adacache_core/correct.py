@@ -60,8 +60,8 @@ def moves_of(sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float]
         sigmas: its noise levels, falling, (steps + 1,).
 
     Returns:
-        (steps,), or None if it does not evaluate the model once at every level, adds noise, remembers more than
-        REMEMBERED videos, or does not use the video of the step itself.
+        (steps,), or None if it fails, does not evaluate the model once at every level, adds noise, remembers more than
+        REMEMBERED videos, or gives the video of the step itself too little weight.
     """
     steps = len(sigmas) - 1
     noise, nothing = steps, steps + 1
@@ -70,7 +70,7 @@ def moves_of(sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float]
     def model(x: Tensor, sigma: float) -> Tensor:
         step = len(latents)
         if step == steps or not _on_level(sigma, sigmas[step]):
-            raise _LeavesTheLevelsError
+            raise ValueError("this sampler leaves the levels")
         latents.append(x.detach().flatten().double())
         video = torch.zeros_like(x)
         video.flatten()[step] = 1
@@ -80,15 +80,11 @@ def moves_of(sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float]
     start[..., noise] = 1
     try:
         latents.append(sampler(model, start).detach().flatten().double())
-    except _LeavesTheLevelsError:
+    except Exception:  # it may want more than a video of its model
         return None
     if len(latents) != steps + 1 or any(x[nothing] != 0 or not x.isfinite().all() for x in latents):
         return None
     return _moves(latents, noise)
-
-
-class _LeavesTheLevelsError(Exception):
-    """Ends a sampler that is asked: it is none of those that can be corrected."""
 
 
 def _moves(latents: Sequence[Tensor], noise: int) -> list[Move] | None:

@@ -7,6 +7,7 @@ nothing; `adacache_core.engine` does.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -164,9 +165,8 @@ def _asked(guider: Any, sampler: Any, sigmas: Tensor) -> Callable[[Model, Tensor
         def known(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
             return model(x, float(sigma.max()))
 
-        known.inner_model = guider  # where some look up how the model counts its noise
-        # Some draw noise, and uni_pc writes into its sigmas.
-        with torch.random.fork_rng():
+        known.inner_model = SimpleNamespace(model_patcher=guider.model_patcher)  # they look up how its noise is counted
+        with torch.random.fork_rng(devices=[]):  # some draw noise; and uni_pc writes into its sigmas
             return function(known, x, sigmas.cpu().clone(), extra_args={}, disable=True, **sampler.extra_options)
 
     return ask
