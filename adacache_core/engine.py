@@ -260,7 +260,7 @@ class Engine:
             yield None
         elif reuse:
             for key in keys:
-                self.cache.keep_probe(("probe", key))
+                self.cache.keep_probe(_probe_of(key))
             with stack.skipping(residuals):
                 yield None
         else:
@@ -303,14 +303,14 @@ class Engine:
             self.cache.put(place, signature, residual, current.record.step)
         if tape.probe is None:
             for key in keys:
-                self.cache.keep_probe(("probe", key))
+                self.cache.keep_probe(_probe_of(key))
             return
         for key, probe in zip(keys, tape.probe.chunk(len(keys)), strict=True):
             probe = probe.clone() if len(keys) > 1 else probe
-            old = self.cache.probe(("probe", key))
+            old = self.cache.probe(_probe_of(key))
             if old is not None and old.shape == probe.shape:
                 self._measure(current, tape, probe, old.to(probe.device))
-            self.cache.put_probe(("probe", key), probe)
+            self.cache.put_probe(_probe_of(key), probe)
 
     def _measure(self, current: _Evaluation, tape: Tape, probe: Tensor, old: Tensor) -> None:
         change = self.measure_change(probe, old)
@@ -333,6 +333,11 @@ class Engine:
         for record, seconds in zip(self.report.evaluations, self._clock.read(), strict=False):
             record.seconds = seconds
         return self.report
+
+
+def _probe_of(key: Hashable) -> Hashable:
+    """Where the probe of this chunk is kept."""
+    return PROBE, key
 
 
 def motion_unusable(grid: Grid | None, strides: Sequence[int]) -> str:
