@@ -10,6 +10,9 @@ import pytest
 from e2e.browser import find_chromium, open_page
 from e2e.shipped import WORKFLOWS, read_workflow
 
+from tools.host import PLACES, find_host
+from tools.server import serve
+
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # else a first-run dialog covers the page
     "Comfy.Window.UnloadConfirmation": False,  # another one keeps the browser from leaving it
@@ -24,15 +27,18 @@ def server_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(server_folder):
-    """A running ComfyUI that has the pack, under a folder name that is no Python name."""
-    from tools.host import PLACES, find_host
-    from tools.server import serve
-
-    host = find_host()
-    if host is None:
+def comfyui() -> Path:
+    """The folder of the ComfyUI that everything here starts."""
+    folder = find_host()
+    if folder is None:
         pytest.skip(f"no ComfyUI was found (looked at {PLACES})")
-    with serve(host, server_folder) as running:
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, server_folder):
+    """A running ComfyUI that has the pack, under a folder name that is no Python name."""
+    with serve(comfyui, server_folder) as running:
         yield running
 
 

@@ -20,7 +20,6 @@ from e2e.user import Day, Run
 from e2e.wishes import PLAIN, SMALL, Wish, a_wish, graph, node
 
 from adacache_core import RunReport, Schedule
-from tools.host import PLACES, find_host
 from tools.server import serve
 
 DICE = 20260
@@ -129,16 +128,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder):
+def server(comfyui, folder):
     """One whose big tensors go back to the system as soon as they are dropped, or memory would not tell of leaks."""
-    host = find_host()
-    if host is None:
-        pytest.skip(f"no ComfyUI was found (looked at {PLACES})")
     (folder / "input").mkdir()
     safetensors.torch.save_file({"latent_tensor": torch.ones(1, 4, 8, 16, 16)}, folder / "input" / FOUR_CHANNELS)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MALLOC_MMAP_THRESHOLD_", str(2**15))  # glibc's; elsewhere nobody asks for it
-        with serve(host, folder) as running:
+        with serve(comfyui, folder) as running:
             yield running
 
 

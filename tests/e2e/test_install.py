@@ -23,7 +23,6 @@ from e2e.shipped import with_steps
 
 from adacache_core import RunReport
 from adacache_core.engine import FEW_STEPS
-from tools.host import PLACES, find_host
 from tools.server import Server, serve
 
 ROOT = Path(__file__).parents[2]
@@ -152,18 +151,15 @@ class Installation:
 
 
 @pytest.fixture(scope="module", params=["registry name", "my AdaCache 0.1"])
-def installation(request, package, clone, tmp_path_factory):
+def installation(request, comfyui, package, clone, tmp_path_factory):
     """In the folder that Manager makes, and in one as a person might name it."""
-    host = find_host()
-    if host is None:
-        pytest.skip(f"no ComfyUI was found (looked at {PLACES})")
     name = request.param
     if name == "registry name":
         name = extract_node_configuration(str(clone / "pyproject.toml")).project.name
     work = tmp_path_factory.mktemp("comfyui")
     pack = work / "custom_nodes" / name
     zipfile.ZipFile(package).extractall(pack)
-    with serve(host, work, pack) as server:
+    with serve(comfyui, work, pack) as server:
         yield Installation(pack, server, work / "server.log")
 
 

@@ -289,13 +289,11 @@ def test_the_main_job_without_a_host_writes_both_videos_the_picture_and_a_table(
     check_outputs(folder, printed)
 
 
-def test_the_main_job_in_the_real_host_makes_the_same_videos(short_workflow, tmp_path, capsys):
-    if host.find_host() is None:
-        pytest.skip(f"no ComfyUI was found (looked at {host.PLACES})")
+def test_the_main_job_in_the_real_host_makes_the_same_videos(comfyui, short_workflow, tmp_path, capsys):
     there, here = tmp_path / "comfyui", tmp_path / "diffusers"
     assert demo.main(["--output", str(there)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"In ComfyUI {host.version_of(host.find_host())}")
+    assert printed.startswith(f"In ComfyUI {host.version_of(comfyui)}")
     report = check_outputs(there, printed)
     assert demo.main(["--no-comfyui", "--output", str(here)]) == 0
     assert check_outputs(here, capsys.readouterr().out).schedule().computed == report.schedule().computed

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from adacache_core.calibrate import codebook_from_json
-from tools.host import PLACES, HostError, find_host
+from tools.host import HostError
 from tools.server import serve
 
 # OUTSIDE is a folder of the test's own: a text that does escape must do no harm, and must be seen.
@@ -95,11 +95,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder):
-    host = find_host()
-    if host is None:
-        pytest.skip(f"no ComfyUI was found (looked at {PLACES})")
-    with serve(host, folder) as running:
+def server(comfyui, folder):
+    with serve(comfyui, folder) as running:
         yield running
 
 
