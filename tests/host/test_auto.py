@@ -61,7 +61,7 @@ OTHERWISE = ["heun", "dpm_2", "euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "l
 
 
 @pytest.mark.parametrize("name", [*ALONG, *OTHERWISE])
-def test_only_samplers_that_can_be_asked_are_corrected(name, tiny, auto):
+def test_only_samplers_that_it_brings_nearer_are_corrected(name, tiny, auto):
     with_it, attachment = auto(tiny(WAN))
     without, _ = auto(tiny(WAN), correct=False)
     videos = [sample(tiny(WAN), model, steps=STEPS, sampler_name=name) for model in (with_it, without)]
