@@ -29,6 +29,7 @@ from adacache_core import (
 )
 
 STEPS, FRAMES, POSITIONS, WIDTH = 30, 3, 8, 8
+SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
 LAYOUT = StackLayout(("blocks",), "head")
 FAST = CacheConfig(FAST_30)
 EVERY_THIRD = CacheConfig(Codebook(((1.0, 3),), STEPS))
@@ -640,14 +641,13 @@ def test_a_forecast_goes_on_with_what_changes_evenly_once_one_came_true():
 
 @pytest.mark.parametrize("config", [CacheConfig(FAST_30), auto(2.5)], ids=["fast", "auto"])
 def test_a_correction_brings_the_sample_nearer_to_the_plain_one(config):
-    sigmas = [1 - step / STEPS for step in range(STEPS + 1)]
     x, prompts = begin()
 
     def end(config, correct):
         model, latent = Drifting(), x
         config = replace(config, correct=correct)
-        with AdaCache(model, blocks="blocks", head="head", steps=STEPS, config=config, sigmas=sigmas) as run:
-            for step, (sigma, following) in enumerate(pairwise(sigmas)):
+        with AdaCache(model, blocks="blocks", head="head", steps=STEPS, config=config, sigmas=SIGMAS) as run:
+            for step, (sigma, following) in enumerate(pairwise(SIGMAS)):
                 with run.evaluation(step, sigma):
                     with run.call("cond", FRAMES, POSITIONS):
                         velocity = model(latent, sigma, prompts["cond"])
@@ -669,13 +669,17 @@ def test_a_correction_brings_the_sample_nearer_to_the_plain_one(config):
     assert (corrected - plain).norm() < (without - plain).norm() / 2
 
 
+UNCORRECTED = {"no noise levels": {}, "no way to ask": {"sigmas": SIGMAS, "sampler": lambda model, x: x}}
+
+
 @torch.no_grad()
-def test_without_noise_levels_nothing_is_corrected():
+@pytest.mark.parametrize("known", UNCORRECTED.values(), ids=UNCORRECTED)
+def test_a_sampler_that_is_not_known_is_not_corrected(known):
     model = Drifting()
     x, prompts = begin()
-    with attach(model, auto(2.0)) as run:
+    with AdaCache(model, blocks="blocks", head="head", steps=STEPS, config=auto(2.0), **known) as run:
         for step in range(STEPS):
-            with run.evaluation(step), run.call("cond", FRAMES, POSITIONS):
-                velocity = model(x, 1 - step / STEPS, prompts["cond"])
+            with run.evaluation(step, SIGMAS[step]), run.call("cond", FRAMES, POSITIONS):
+                velocity = model(x, SIGMAS[step], prompts["cond"])
                 assert run.corrected(x, velocity) is velocity
     assert run.report.computed < STEPS
