@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
-from operator import add
 
 import torch
 from torch import Tensor
@@ -187,7 +185,7 @@ class Corrector:
         if off is not None:
             owed.append(move.keep * off)
             believed = denoised + SEEN * off
-        given = believed + reduce(add, owed) / move.weights[0] if owed else believed
+        given = believed + sum(owed[1:], owed[0]) / move.weights[0] if owed else believed
         lack = None if given is denoised else believed - given
         self._lacking = [lack, *self._lacking][: self._remembered - 1]
         return given
@@ -205,9 +203,9 @@ class Corrector:
         video = _Wrong(sigma * (velocity - last), sigma * (step - last_step))
         before = [] if self._latent is None else [self._latent]
         # The straight line begins at the last computed step: nothing is wrong with the videos before it.
-        self._videos = [reduce(add, [video, *before]), *self._videos][: self._remembered]
-        moved = [weight * wrong for weight, wrong in zip(move.weights, self._videos, strict=False)]
-        self._latent = reduce(add, [*moved, *(move.keep * wrong for wrong in before)])
+        self._videos = [sum(before, video), *self._videos][: self._remembered]
+        now, *earlier = (weight * wrong for weight, wrong in zip(move.weights, self._videos, strict=False))
+        self._latent = sum([*earlier, *(move.keep * wrong for wrong in before)], now)
 
     def _found_out(self, step: int, velocity: Tensor) -> Tensor | None:
         """How far the latent of this computed step is from where it should be, None if nothing is known of that."""
