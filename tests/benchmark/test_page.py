@@ -46,6 +46,11 @@ def test_every_setting_has_its_row_with_all_figures(records):
     assert row[1:] == [page.SHOWN[1], "0.500", "0.500", "0.40", "29.5", "0.987", "1.00", "0.0"]
 
 
+def test_a_time_that_nobody_took_is_a_dash():
+    row = row_of(page.every_setting(points([record("peer", wall_ratio=None)])[:1]), "peer")
+    assert row[4] == "–"
+
+
 def test_a_picture_of_each_motion_class_is_drawn(records, tmp_path):
     drawn = page.draw(records, tmp_path)
     assert [path.name for path in drawn] == [f"benchmark_{name}.png" for name in PROMPTS]

@@ -104,7 +104,8 @@ def every_setting(curve: Iterable[Point]) -> str:
     for point in sorted(curve, key=lambda point: (point.method, point.computed_fraction)):
         spread = "" if isnan(point.spread) else f" ± {point.spread:.1f}"
         cells = [point.method, point.setting, f"{point.computed_fraction:.3f}", f"{point.block_fraction:.3f}"]
-        cells += [f"{point.wall_ratio:.2f}", f"{point.psnr:.1f}{spread}", f"{point.ssim:.3f}"]
+        time = "–" if isnan(point.wall_ratio) else f"{point.wall_ratio:.2f}"
+        cells += [time, f"{point.psnr:.1f}{spread}", f"{point.ssim:.3f}"]
         cells += [f"{point.motion_kept:.2f}", f"{point.bytes / 1e6:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -122,7 +123,8 @@ def draw(records: Iterable[Record], folder: Path) -> list[Path]:
         for row, (measure, measure_label) in zip(axes, MEASURES.items(), strict=True):
             for axis, (work, work_label) in zip(row, WORK.items(), strict=True):
                 for method, curve in curves:
-                    line = sorted(curve, key=lambda point: getattr(point, work))
+                    known = [point for point in curve if not isnan(getattr(point, work))]
+                    line = sorted(known, key=lambda point: getattr(point, work))
                     xs, ys = ([getattr(point, name) for point in line] for name in (work, measure))
                     axis.plot(xs, ys, label=method, **styles[method])
                 axis.set(xlabel=work_label, ylabel=measure_label, xlim=(0, 1))
