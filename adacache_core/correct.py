@@ -20,7 +20,7 @@ from torch import Tensor
 ON_LEVEL = 1e-3  # relative: how near to its step's noise level an evaluation has to be
 FARTHEST = 1 / 4  # of a run: between computed steps further apart a straight line says nothing
 SEEN = 1 / 2  # of what is wrong in the latent the model takes for video, of the rest for noise
-REMEMBERED = 5  # videos, this step's included: no sampler of the host looks further back
+REMEMBERED = 5  # videos, this step's included: of the host's samplers those that forget at all look no further back
 NEGLIGIBLE = 1e-3  # relative weight of a video
 LOUDEST = 2.0  # times a correction, may what undoes it in the sampler's memory be
 
@@ -140,7 +140,7 @@ class _Wrong:
 
 
 class Corrector:
-    """Of one run. Holds two tensors of the latent's size, and two more for every video that the sampler remembers.
+    """Of one run. Holds at most two tensors of the latent's size, and two for every video that the sampler remembers.
 
     Args:
         sigmas: noise levels of the run, falling, (steps + 1,).
