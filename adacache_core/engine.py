@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +26,13 @@ from .errors import AdaCacheError
 from .fixed import FixedState
 from .motion import motion_sums
 from .presets import FAST_30
-from .report import COMPUTED, PARTLY, REUSED, RunReport, StepRecord
+from .report import ANSWERED, COMPUTED, PARTLY, REUSED, RunReport, StepRecord
 from .schedule import ScheduleState, WatchState
 from .stack import BlockStack, Grid, StackLayout, Tape
 
-FEW_STEPS = 8  # runs shorter than this are distilled models' business: every step matters
+# Runs whose steps are further apart than those of so many over the whole way from noise to video belong to distilled
+# models: every step matters. Those of LTX-2.3 and MiniMax-H3 turbo take 8, and lose 18 to 24 dB if some are skipped.
+FEW_STEPS = 12
 
 FORECAST = 1 / 6  # of a run: between computed steps further apart residuals are held, what lies ahead is unknown
 
@@ -53,6 +55,7 @@ class _Evaluation:
     reuse: bool
     wants_metric: bool
     device: torch.device | None = None
+    answered: int = 0  # calls that no block ran in although none was skipped
     visits: Counter = field(default_factory=Counter)  # by key
     places: Counter = field(default_factory=Counter)  # by key and variant
     change: Tensor | None = None  # (2,), summed over calls
@@ -70,7 +73,13 @@ class Engine:
         ends_at_zero: see `ScheduleState`.
         sigmas: noise levels of the run, falling, (steps + 1,).
         sampler: what can be asked how it moves, see `moves_of`; without sigmas and sampler nothing is corrected.
+        span: which part of the way from noise to video the run covers, in (0, 1], in unshifted time.
         report: to be filled, with what the caller knows already.
+
+    Attributes:
+        idle_reason: why nothing is skipped in this run, "" if something may be. The report stays true all the same:
+            whether blocks ran is counted.
+        others: who else has a function on this model, for the sentence that says that somebody answered in its place.
     """
 
     measure_change = staticmethod(change_sums)  # the paper's choice; its ablation puts others here
@@ -84,16 +93,18 @@ class Engine:
         ends_at_zero: bool = True,
         sigmas: Sequence[float] | None = None,
         sampler: Callable[[Model, Tensor], Tensor] | None = None,
+        span: float = 1.0,
         report: RunReport | None = None,
     ) -> None:
         self.config = config
+        self.others = ""
         self.report = report or RunReport()
         self.report.sampler_steps = steps
         self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero)
         self.report.target, self.report.forecast = config.target, config.forecast
         self.report.codebook = self.schedule.table
         self.layout = layout
-        self.idle_reason = self._why_idle(steps)
+        self.idle_reason = self._why_idle(steps, span)
         if not config.never_skips:
             self.note(self.idle_reason)
             self.note(self._what_differs(steps))
@@ -107,11 +118,16 @@ class Engine:
         self._clock = _Clock()
         self._lock = threading.Lock()
 
-    def _why_idle(self, steps: int) -> str:
+    def _why_idle(self, steps: int, span: float) -> str:
         if self.config.never_skips:
             return "off"
-        if steps < FEW_STEPS:
-            return f"{steps} steps are too few to skip any; every step is computed"
+        whole = round(steps / span)
+        if whole < FEW_STEPS and self.config.schedule is None:
+            as_few = f" as {whole} from noise to video would be" if whole != steps else ""
+            return (
+                f"{steps} steps are too few to skip any{as_few}: every step is computed. "
+                "To skip some all the same, connect a schedule"
+            )
         if self.schedule.never_skips:
             what = "the codebook" if self.report.codebook else "what was asked for"
             return f"with {steps} steps {what} skips nothing; every step is computed"
@@ -123,6 +139,13 @@ class Engine:
             return f"{self.config.target:g}x cannot be reached in {steps} steps: too many of them are always computed"
         made_for = steps if self.config.schedule is None else len(self.config.schedule.computed)
         return "" if made_for == steps else f"the schedule was made for {made_for} steps and is resampled to {steps}"
+
+    def stand_down(self, reason: str) -> None:
+        """From here on nothing of this run is skipped, measured or corrected; the report says why."""
+        self.note(reason)
+        self.idle_reason = self.idle_reason or reason
+        self.corrector = None
+        self.cache.clear()
 
     def note(self, text: str) -> None:
         """Adds a sentence to the report, once."""
@@ -161,14 +184,27 @@ class Engine:
             with self._clock.span(device):
                 yield record
                 self._close(current)
+        except BaseException:
+            if not record.calls:  # it had not begun
+                self.report.evaluations.pop()
+            raise
         finally:
             self._evaluation = None
             if record.calls_computed < record.calls:
-                record.state = PARTLY if record.calls_computed else REUSED
+                record.state = PARTLY if record.calls_computed else ANSWERED if current.answered else REUSED
 
     def _close(self, current: _Evaluation) -> None:
         record = current.record
+        if not record.calls:
+            record.state, answer = ANSWERED, f"the model was not called{self.others}"
+        elif current.answered:
+            answer = f"another pack answered in place of the model{self.others}"
+        else:
+            answer = ""
+        if answer and not self.idle_reason:
+            self.stand_down(f"{answer} at step {record.step + 1}; AdaCache skips nothing in the rest of this run")
         if self.idle_reason:
+            record.reason = answer or self.idle_reason
             return
         if current.reuse:
             if record.calls_computed:
@@ -207,7 +243,7 @@ class Engine:
         current = self._evaluation
         assert current is not None, "corrected() belongs inside evaluation()"
         record = current.record
-        if self.corrector is None or self.idle_reason or record.sigma is None:
+        if self.corrector is None or record.sigma is None or current.answered or not record.calls:
             return denoised
         computed = record.calls_computed == record.calls
         video = self.corrector(record.step, record.sigma, x, denoised, computed)
@@ -243,32 +279,53 @@ class Engine:
         assert current is not None, "call() belongs inside evaluation()"
         with self._lock:
             current.record.calls += 1
-            if self.idle_reason:
-                current.record.calls_computed += 1
-            else:
+            idle = bool(self.idle_reason)
+            if not idle:
                 places, first_visit = self._count_visits(current, keys, variant)
                 step = current.record.step
                 held = [self.cache.get(place, signature, step, current.device) for place in places * current.reuse]
                 residuals = [residual for residual in held if residual is not None]
                 reuse = len(residuals) == len(places)
-                current.record.calls_computed += not reuse
                 if not reuse:  # what is about to be replaced need not be held meanwhile
                     for place in places:
                         self.cache.make_room(place)
                 stack = self._stack(module)
-        if self.idle_reason:
-            yield None
+        if idle:
+            tape = Tape()
+            with self._counting(module, tape), self._counted(current, tape):
+                yield None
         elif reuse:
             for key in keys:
                 self.cache.keep_probe(_probe_of(key))
-            with stack.skipping(residuals):
+            with stack.skipping(residuals) as skip:
                 yield None
+            current.answered += not skip.added
         else:
             tape = Tape(len(keys), first_visit and current.wants_metric, grid, self.config.probe_stride)
-            with stack.recording(tape, avoid):
+            with stack.recording(tape, avoid), self._counted(current, tape):
                 yield tape
             with self._lock:
                 self._store(current, tape, keys, places, signature)
+
+    @contextmanager
+    def _counted(self, current: _Evaluation, tape: Tape) -> Iterator[None]:
+        """A call that is not skipped: either its blocks run, or somebody else answers it. One that fails was at it."""
+        ran = True
+        try:
+            yield
+            ran = tape.ran
+        finally:
+            with self._lock:
+                current.record.calls_computed += ran
+                current.answered += not ran
+
+    def _counting(self, module: nn.Module, tape: Tape) -> AbstractContextManager[None]:
+        try:
+            with self._lock:
+                return self._stack(module).counting(tape)
+        except AdaCacheError:  # somebody has put another model here, into which we cannot see
+            tape.ran = True
+            return nullcontext()
 
     def _stack(self, module: nn.Module) -> BlockStack:
         if module not in self._stacks:
@@ -294,8 +351,7 @@ class Engine:
     def _store(
         self, current: _Evaluation, tape: Tape, keys: Sequence[Hashable], places: list[Hashable], signature: Hashable
     ) -> None:
-        if not tape.residual:  # the blocks did not run: somebody else answered this call
-            current.record.calls_computed -= 1
+        if not tape.residual:  # the first block did not run
             return
         if len(tape.residual) != len(places):
             raise AdaCacheError(f"{len(places)} keys were given for a batch of {len(tape.residual)}")

@@ -13,7 +13,7 @@ from .config import Codebook
 from .errors import AdaCacheError
 from .plan import Schedule
 
-COMPUTED, REUSED, PARTLY = "computed", "reused", "partly"
+COMPUTED, REUSED, PARTLY, ANSWERED = "computed", "reused", "partly", "answered"
 
 WARM_UP = 2  # computed evaluations left out of the median: allocations and compilation happen there
 
@@ -26,7 +26,8 @@ class StepRecord:
         index: evaluation, from 0.
         step: sampler step, from 0.
         sigma: noise level, or None where the caller has none.
-        state: "computed", "reused", or "partly" where some model calls of it had nothing to reuse.
+        state: "computed", "reused", "partly" where some model calls of it had nothing to reuse, or "answered" where
+            neither the model nor AdaCache, but another pack gave the answer.
         reason: why, in a few words.
         metric: change per step times the MoReg factor, None where nothing was compared.
         motion: motion score in [0, 1]; moreg: the factor made of it.
@@ -89,7 +90,7 @@ class RunReport:
     @property
     def computed(self) -> int:
         """Evaluations in which at least one model call ran its blocks."""
-        return sum(record.state != REUSED for record in self.evaluations)
+        return sum(record.state in (COMPUTED, PARTLY) for record in self.evaluations)
 
     @property
     def computed_fraction(self) -> float:
@@ -193,7 +194,7 @@ def _record(number: int, data: Any) -> StepRecord:
         record = StepRecord(**values)
     except TypeError as error:  # something that has no default is missing
         raise AdaCacheError(f"{what}: {error}") from None
-    if record.index != number or record.state not in (COMPUTED, REUSED, PARTLY):
+    if record.index != number or record.state not in (COMPUTED, REUSED, PARTLY, ANSWERED):
         raise AdaCacheError(f"{what} is called {record.index}, and {short(record.state)}")
     return record
 

@@ -131,6 +131,7 @@ class Tape:
     Attributes:
         chunks: how many equal parts the batch has.
         grid, stride: which tokens to probe; `want_probe` False: no probe at all.
+        ran: whether any block ran.
         stack_input: what the first block got, copies, one for each stream, with the batch where the model has it.
         residual: stack's output - stack input, (batch, tokens, width), one tensor per chunk; of several streams
             (batch, all their numbers).
@@ -141,6 +142,7 @@ class Tape:
     want_probe: bool = False
     grid: Grid | None = None
     stride: int = 4
+    ran: bool = False
     stack_input: list[Tensor] = field(default_factory=list)
     residual: list[Tensor] = field(default_factory=list)
     probe: Tensor | None = None
@@ -159,6 +161,21 @@ class Tape:
         return flat.clone() if positions is None else flat[:, positions]
 
 
+@dataclass
+class Skip:
+    """What becomes of one skipped call.
+
+    Attributes:
+        residual: to be added, one (batch, tokens, width) per chunk.
+        walked: whether the model asked for its blocks. A pack that answers in the model's place does not.
+        added: how many numbers of each sample's residual the heads have taken; 0: another pack answered this call.
+    """
+
+    residual: list[Tensor]
+    walked: bool = False
+    added: int = 0
+
+
 class BlockStack:
     """The block stack of one module instance.
 
@@ -174,8 +191,7 @@ class BlockStack:
     def __init__(self, module: nn.Module, layout: StackLayout, probe_position: float = 0.5) -> None:
         self.layout = layout
         self._tape = Tape()
-        self._residual: list[Tensor] = []
-        self._added = 0  # numbers of the residual that heads have taken, where there are several streams
+        self._skip = Skip([])
         containers = [_resolve(module, path) for path in layout.blocks]
         filled = [place for place in containers if _blocks(place.child)]
         if not filled:
@@ -189,12 +205,13 @@ class BlockStack:
             for place, head in zip(heads, layout.heads, strict=True)
         ]
         self._recordings: dict[int, list[_Exchange]] = {}
+        self._counting = self._recording_containers(-1, counting=True)
         left: dict[_Place, dict[str, nn.Module]] = {}
         if not heads:
             any_block = next(iter(_blocks(filled[-1].child).values()))
             left[filled[-1]] = {"": _Adder(any_block, self._add_residual)}
         self._skipping: list[_Exchange] = [
-            (place, _look_alike(place.child, left.get(place, {}), layout)) for place in containers
+            (place, _look_alike(place.child, left.get(place, {}), layout, self._note_walk)) for place in containers
         ]
         self._skipping += [(place, _Head(place.child, self._add_residual)) for place in heads]
 
@@ -206,17 +223,22 @@ class BlockStack:
             self._recordings[probe] = [*self._recording_containers(probe), *self._recording_heads]
         return self._recordings[probe]
 
-    def _recording_containers(self, probe: int) -> list[_Exchange]:
-        """Look-alikes of the first container and, where no head ends the stack, of the last one."""
+    def _recording_containers(self, probe: int, counting: bool = False) -> list[_Exchange]:
+        """Look-alikes of all containers, whose blocks tell that they ran.
+
+        The first block also notes its input, the probe what it adds, and the last one its output where no head ends
+        the stack; with `counting` none of them does.
+        """
         begin, end = self._containers[0], None if self.layout.heads else self._containers[-1]
         exchange: list[_Exchange] = []
-        for place in (begin,) if end in (None, begin) else (begin, end):
+        for place in self._containers:
             blocks = _blocks(place.child)
             for index, (name, block) in enumerate(blocks.items()):
                 first, at_probe = place == begin and index == 0, place == begin and index == probe
                 last = place == end and index == len(blocks) - 1
-                if first or at_probe or last:
-                    blocks[name] = _Recorder(block, self, first=first, probe=at_probe, last=last)
+                blocks[name] = _Recorder(
+                    block, self, first=first and not counting, probe=at_probe, last=last and not counting
+                )
             exchange.append((place, _look_alike(place.child, blocks, self.layout)))
         return exchange
 
@@ -236,18 +258,35 @@ class BlockStack:
             self._tape = Tape()
 
     @contextmanager
-    def skipping(self, residual: list[Tensor]) -> Iterator[None]:
+    def counting(self, tape: Tape) -> Iterator[None]:
+        """For one call of the module: nothing is touched or kept, and `tape` learns whether any block ran."""
+        self._tape = tape
+        try:
+            with _exchanged(self._counting):
+                yield
+        finally:
+            self._tape = Tape()
+
+    @contextmanager
+    def skipping(self, residual: list[Tensor]) -> Iterator[Skip]:
         """For one call of the module: no block runs, the head receives its input plus `residual`.
 
         Args:
             residual: one (batch, tokens, width) per chunk of the batch, not written to.
+
+        Yields:
+            What becomes of it, known after the call.
         """
-        self._residual, self._added = residual, 0
+        self._skip = Skip(residual)
         try:
             with _exchanged(self._skipping):
-                yield
+                yield self._skip
         finally:
-            self._residual = []
+            self._skip.residual = []
+            self._skip = Skip([])
+
+    def _note_walk(self) -> None:
+        self._skip.walked = True
 
     def _record(self, head: Head, x: Tensor) -> Tensor:
         """A head is reached: notes what the blocks added to its stream."""
@@ -278,11 +317,14 @@ class BlockStack:
             self._note_residual(before, after[:, -before.shape[1] :])
 
     def _add_residual(self, x: Tensor) -> Tensor:
-        parts = [part.to(x) for part in self._residual]
+        skip = self._skip
+        if not skip.walked:  # nobody asked for the blocks: what reaches the head is another pack's answer
+            return x
+        parts = [part.to(x) for part in skip.residual]
         residual = parts[0] if len(parts) == 1 else torch.cat(parts)
+        begin, skip.added = skip.added, skip.added + x[0].numel()
         if self.layout.streams > 1:  # each head takes what comes next
-            begin, self._added = self._added, self._added + x[0].numel()
-            residual = residual[:, begin : self._added]
+            residual = residual[:, begin : skip.added]
         if self.layout.batch:
             residual = residual.movedim(0, self.layout.batch)
         if residual.numel() == x.numel():
@@ -347,27 +389,41 @@ def _exchanged(exchange: list[_Exchange]) -> Iterator[None]:
             place.parent._modules[place.name] = original
 
 
-def _look_alike(container: nn.Module, yields: dict[str, nn.Module], layout: StackLayout) -> nn.Module:
-    """The container, but iteration yields other modules."""
+def _look_alike(
+    container: nn.Module, yields: dict[str, nn.Module], layout: StackLayout, on_walk: Callable[[], None] | None = None
+) -> nn.Module:
+    """The container, but iteration yields other modules, and `on_walk` is told when it begins."""
     kind = _DictLookAlike if isinstance(container, nn.ModuleDict) else _ListLookAlike
-    return (_IndexedLookAlike if layout.by_index else kind)(container, yields)
+    return (_IndexedLookAlike if layout.by_index else kind)(container, yields, on_walk)
 
 
-class _ListLookAlike(nn.ModuleList):
-    _yields: dict[str, nn.Module]
+class _LookAlike(nn.Module):
+    _blocks: dict[str, nn.Module]
+    _on_walk: Callable[[], None] | None
 
-    def __init__(self, original: nn.Module, yields: dict[str, nn.Module]) -> None:
+    def __init__(
+        self, original: nn.Module, yields: dict[str, nn.Module], on_walk: Callable[[], None] | None = None
+    ) -> None:
         super().__init__()
         self.__dict__["_modules"] = original._modules
-        self.__dict__["_yields"] = yields
+        self.__dict__["_blocks"] = yields
+        self.__dict__["_on_walk"] = on_walk
 
+    @property
+    def _yields(self) -> dict[str, nn.Module]:
+        if self._on_walk is not None:
+            self._on_walk()
+        return self._blocks
+
+
+class _ListLookAlike(_LookAlike, nn.ModuleList):
     def __iter__(self) -> Iterator[nn.Module]:
         return iter(self._yields.values())
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):  # somebody iterates over a part
             return list(self)[index]
-        return super().__getitem__(index)
+        return list(self._blocks.values())[index] if self._blocks else super().__getitem__(index)
 
 
 class _IndexedLookAlike(_ListLookAlike):
@@ -380,14 +436,7 @@ class _IndexedLookAlike(_ListLookAlike):
         return list(self)[index]
 
 
-class _DictLookAlike(nn.ModuleDict):
-    _yields: dict[str, nn.Module]
-
-    def __init__(self, original: nn.Module, yields: dict[str, nn.Module]) -> None:
-        super().__init__()
-        self.__dict__["_modules"] = original._modules
-        self.__dict__["_yields"] = yields
-
+class _DictLookAlike(_LookAlike, nn.ModuleDict):
     def __iter__(self) -> Iterator[str]:
         return iter(self._yields)
 
@@ -416,7 +465,7 @@ class _Wrapper(nn.Module):
 
 
 class _Recorder(_Wrapper):
-    """A block that also notes its input (the first one), what it adds (the probe) or its output (the last one)."""
+    """A block that tells that it ran, and notes its input (first), what it adds (probe) or its output (last)."""
 
     def __init__(self, block: nn.Module, stack: BlockStack, *, first: bool, probe: bool, last: bool) -> None:
         super().__init__(block)
@@ -431,6 +480,7 @@ class _Recorder(_Wrapper):
 
     def _recorded(self, inner: Callable, *args: Any, **kwargs: Any) -> Any:
         tape, layout = self._stack._tape, self._stack.layout
+        tape.ran = True
         probing = self._probe and tape.want_probe
         if self._first or probing:
             x = args[layout.argument] if args else kwargs[layout.stream]

@@ -20,6 +20,7 @@ from ...adacache_core.engine import Engine
 from ...adacache_core.report import RunReport
 from .families import Family, class_name, family_of
 from .live import Live
+from .others import between, replaces_all, stands_in
 
 KEY = "adacache"
 
@@ -71,6 +72,7 @@ class Run:
         self.live = Live(node, report)
         self.other_cache = _other_cache(guider.model_options)
         self.engine.note(self.other_cache)
+        self._look_at(getattr(module, "_orig_mod", module))
 
     def register(self, model_options: dict) -> None:
         """Puts the run's wrappers into its model options, behind those of everybody else.
@@ -82,11 +84,14 @@ class Run:
         add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self.predict_noise, model_options, is_model_options=True)
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self.apply_model, model_options, is_model_options=True)
 
-    def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def predict_noise(
+        self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict, *args: Any, **kwargs: Any
+    ) -> Any:
         """One model evaluation of the sampler."""
         sigma = float(timestep.max())
+        self.engine.others = between(model_options, KEY)
         with self.engine.evaluation(step_of(sigma, self.sigmas), sigma, x.device):
-            denoised = self.engine.corrected(x, executor(x, timestep, *args, **kwargs))
+            denoised = self.engine.corrected(x, executor(x, timestep, model_options, *args, **kwargs))
         self.live.evaluated()
         return denoised
 
@@ -102,12 +107,13 @@ class Run:
         module = executor.class_obj.diffusion_model
         module = getattr(module, "_orig_mod", module)
         replaced = options.get("patches_replace", {}).get("dit", {})
+        self._look_at(module, replaced)  # some put their functions there for the length of a call
         with self.engine.call(
             module,
             keys_of(options, len(x)),
             variant=frozenset(replaced),
             signature=(_sizes(x, kwargs), _hooks(executor.class_obj), control is None),
-            grid=self.family.grid(module, x, kwargs),
+            grid=None if self.engine.idle_reason else self.family.grid(module, x, kwargs),
             avoid={slot[1] for slot in replaced if slot[:1] == (self.family.slot,)},
         ) as tape:
             if tape is not None and (self.family.slot, 0) in replaced:
@@ -120,6 +126,25 @@ class Run:
                 # Control acts between the blocks, of which none runs; HunyuanDiT fails if any of it is left over.
                 arguments[_CONTROL_ARGUMENT] = None
             return executor(*arguments, **kwargs)
+
+    def _look_at(self, module: Any, replaced: Mapping[Any, Any] | None = None) -> None:
+        """Stands down if the model, or all of its blocks, are somebody else's now."""
+        if self.engine.idle_reason:
+            return
+        if class_name(module) not in self.family.classes:
+            self.engine.stand_down(f"{class_name(module)} has taken the place of this model; AdaCache stands down")
+            return
+        whose = stands_in(module)
+        if whose:
+            self.engine.stand_down(
+                f"{whose} takes the place of this model's own forward; AdaCache stands down for this run. "
+                "If its node is no longer in the workflow, load the model anew"
+            )
+            return
+        depth = len(module.get_submodule(self.family.layout.blocks[0])) if replaced else 0
+        whose = replaces_all(self.family.slot, replaced or {}, depth)
+        if whose:
+            self.engine.stand_down(f"{whose} takes the place of all blocks; AdaCache stands down for this run")
 
 
 def step_of(sigma: float, sigmas: list[float]) -> int:

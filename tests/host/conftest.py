@@ -94,3 +94,15 @@ def adacache(pack):
         return patched, attach.attachment_of(patched)
 
     return apply
+
+
+@pytest.fixture(autouse=True)
+def short_runs_are_skipped_too(request, monkeypatch):
+    """Tests take few steps to be quick; those of runs that are too short to be skipped have the limit as it is."""
+    if "pack" in request.fixturenames and "as_short_runs_are" not in request.fixturenames:
+        monkeypatch.setattr(request.getfixturevalue("pack").adacache_core.engine, "FEW_STEPS", 8)
+
+
+@pytest.fixture
+def as_short_runs_are():
+    """The limit below which runs are left alone is in force."""

@@ -250,14 +250,16 @@ def test_control_is_in_what_is_reused_and_none_of_it_is_missed(kind, tiny, adaca
     assert torch.equal(sample(tiny(kind), model, **few), sample(tiny(kind), **few))
 
 
-def test_where_every_block_is_replaced_nothing_is_measured_and_nothing_skipped(tiny, adacache):
+def test_where_every_block_is_replaced_adacache_stands_down(tiny, adacache):
     wan = tiny("Wan t2v")
     patched = wan.model.clone()
     for index in range(len(blocks_of(wan.module))):
         patched.set_model_patch_replace(skips, "dit", "double_block", index)
     model, attachment = adacache(patched, rate=3)
     assert torch.equal(sample(wan, model), sample(wan, patched))
-    assert attachment.finished[-1].report.computed == attachment.finished[-1].report.total
+    report = attachment.finished[-1].report
+    assert {record.state for record in report.evaluations} == {"answered"}  # no block ran
+    assert report.notes == [f"{__name__} takes the place of all blocks; AdaCache stands down for this run"]
 
 
 @pytest.mark.parametrize("layers", ["1", "0, 1"])
@@ -298,7 +300,7 @@ def test_a_conditioning_whose_layers_begin_to_be_skipped_does_not_reuse_what_it_
     assert attachment.finished[-1].report.evaluations[2].state == "partly"
 
 
-def test_a_call_that_somebody_else_answers_is_neither_kept_nor_called_computed(tiny, adacache):
+def test_where_a_wrapper_answers_in_place_of_the_model_adacache_stands_down_and_says_whose_it_was(tiny, adacache):
     from comfy.patcher_extension import WrappersMP
 
     wan, calls = tiny("Wan t2v"), []
@@ -314,9 +316,12 @@ def test_a_call_that_somebody_else_answers_is_neither_kept_nor_called_computed(t
         sample(wan, witness.watched(model))
     report = attachment.finished[-1].report
     assert row_of(report) == witness.row()
-    # The answer at the second step left no rate, so the third was asked for and answered as well.
-    assert witness.row() == [(1, 1), (1, 0), (1, 0), (1, 1), (1, 0), (1, 0), (1, 1), (1, 1), (1, 1)]
-    assert [record.state == "reused" for record in report.evaluations] == [ran == 0 for _, ran in witness.row()]
+    assert witness.row() == [(1, 1), (1, 0), (1, 0), (1, 1), (1, 1), (1, 0), (1, 1), (1, 1), (1, 1)]
+    assert [record.state == "answered" for record in report.evaluations] == [ran == 0 for _, ran in witness.row()]
+    assert report.notes == [
+        f"another pack answered in place of the model ({__name__}) at step 2; "
+        "AdaCache skips nothing in the rest of this run"
+    ]
 
 
 def test_a_wrapper_that_cuts_the_batch_into_calls_of_its_own_gets_the_same_video(tiny, adacache):

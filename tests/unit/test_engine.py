@@ -280,15 +280,32 @@ def test_a_key_that_looks_like_another_key_with_its_variant_is_a_visitor_of_its_
     assert record.metric == expected.metric
 
 
-def test_a_call_that_somebody_else_answers_leaves_nothing_to_reuse():
+@pytest.mark.parametrize("begin", [2, 4], ids=["a step to be reused", "a step to be computed"])
+def test_where_somebody_else_answers_nothing_is_skipped_any_more_and_nothing_is_held(begin):
+    run = Doubling()
+    run.steps(range(begin), A)
+    for step in range(begin, 6):
+        with run.engine.evaluation(step), run.engine.call(run.model, ["a"]):
+            pass  # the model is never called
+        assert run.engine.cache.bytes_held == 0
+    run.steps(range(6, 9), A)
+    records = run.engine.report.evaluations[begin:]
+    assert [record.state for record in records] == ["answered"] * (6 - begin) + ["computed"] * 3
+    assert [record.calls_computed for record in records] == [0] * (6 - begin) + [1] * 3
+    assert run.engine.report.notes == [
+        f"another pack answered in place of the model at step {begin + 1}; "
+        "AdaCache skips nothing in the rest of this run"
+    ]
+
+
+def test_an_evaluation_without_a_call_is_not_called_computed():
     run = Doubling()
     run.steps(range(2), A)
-    asked = []
-    for step in range(2, 6):
-        with run.engine.evaluation(step), run.engine.call(run.model, ["a"]) as tape:
-            asked.append(tape is not None)  # at step 4, which computes, the model is never called
-    assert asked == [False, False, True, True]
-    assert [record.calls_computed for record in run.engine.report.evaluations[2:]] == [0] * 4  # no block ran
+    with run.engine.evaluation(2):
+        pass
+    assert run.engine.report.evaluations[2].state == "answered"
+    assert run.engine.report.computed == 2
+    assert "the model was not called at step 3" in run.engine.report.notes[0]
 
 
 @pytest.mark.parametrize("moving", [1, 2])
@@ -371,7 +388,7 @@ def test_an_exception_within_the_blocks_leaves_the_model_as_it_was():
     assert torch.equal(sample(model, Plain()), plain)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4, 7])
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, 11])
 def test_a_run_of_few_steps_is_left_alone_and_says_so(steps):
     model = Drifting()
     plain = sample(model, Plain(), steps)
@@ -383,9 +400,9 @@ def test_a_run_of_few_steps_is_left_alone_and_says_so(steps):
 
 def test_a_table_that_skips_nothing_at_this_number_of_steps_says_so():
     model = Drifting()
-    with attach(model, CacheConfig(Codebook(((0.1, 2), (1.0, 1)), 100)), steps=10) as run:
-        sample(model, run, 10)
-    assert states(run.report) == ["computed"] * 10
+    with attach(model, CacheConfig(Codebook(((0.1, 2), (1.0, 1)), 100)), steps=12) as run:
+        sample(model, run, 12)
+    assert states(run.report) == ["computed"] * 12
     assert any("skips nothing" in note for note in run.report.notes)
 
 

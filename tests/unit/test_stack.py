@@ -333,7 +333,9 @@ def test_while_exchanged_names_length_indexing_and_weights_stay_right(model_clas
         assert [key for key in model.state_dict() if key.startswith("blocks")] == weights
         assert len(model.blocks) == 3
         assert model.get_submodule(f"blocks.{keys[1]}") is blocks[1]
-        assert model.blocks[1 if model_class is Stack else keys[1]] is blocks[1]
+        found = model.blocks[1 if model_class is Stack else keys[1]]
+        assert getattr(found, "inner", found) is blocks[1]
+        assert found.weight is blocks[1].weight
         assert list(model.blocks.children()) == blocks
         assert next(model.blocks.parameters()) is blocks[0].weight
 
@@ -433,14 +435,40 @@ def test_the_residual_is_kept_in_the_dtype_of_the_stream():
     assert torch.equal(reuse(stack, model, tokens(2).bfloat16(), tape), tokens(30).bfloat16())
 
 
-def test_a_call_whose_blocks_were_not_iterated_leaves_no_residual():
-    """Somebody else answered it, or the model runs its blocks by index."""
+def test_what_reaches_the_head_without_the_blocks_being_asked_for_is_left_as_it_is():
+    """Somebody else answers in the model's place, before the head."""
     model = Stack(Double())
     stack = BlockStack(model, LAYOUT)
     tape = Tape()
     with stack.recording(tape):
-        model.head(model.blocks[0](tokens(1)))
-    assert tape.residual == []
+        model.head(tokens(1))
+    assert (tape.ran, tape.residual) == (False, [])
+    with stack.skipping([tokens(1)]) as skip:
+        assert torch.equal(model.head(tokens(5)), tokens(50))
+    assert (skip.walked, skip.added) == (False, 0)
+    with stack.skipping([tokens(1)]) as skip:
+        model(tokens(5))
+    assert skip.walked
+    assert skip.added > 0
+
+
+def test_blocks_that_are_run_by_index_are_seen():
+    model = Stack(Double())
+    stack = BlockStack(model, LAYOUT)
+    for way in (stack.recording, stack.counting):
+        tape = Tape()
+        with way(tape):
+            model.head(model.blocks[0](tokens(1)))
+        assert tape.ran
+        assert len(tape.residual) == (way == stack.recording)
+
+
+def test_counting_keeps_nothing_of_a_call():
+    model = Stack(Double(), Double())
+    tape = Tape()
+    with BlockStack(model, LAYOUT).counting(tape):
+        model(tokens(1))
+    assert tape == Tape(ran=True)
 
 
 @pytest.mark.parametrize(

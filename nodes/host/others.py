@@ -1,0 +1,78 @@
+"""Who else has put a function of their own onto this model. Other packs are found by what they do, not by name.
+
+A pack that answers in the model's place (a cache, say) must not be mixed with AdaCache: it would be given our
+leftovers, and we would add ours to its answer. Most such packs run the model for a few steps before they first answer,
+so looking at the answers comes too late.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from comfy.patcher_extension import WrappersMP
+from torch import nn
+
+
+def stands_in(module: nn.Module) -> str:
+    """Whose function takes the place of the model's own forward (or `forward_orig`, `_forward`, ...).
+
+    Compilers, patched attention and quantised loaders do not replace it.
+
+    Args:
+        module: the diffusion model.
+
+    Returns:
+        The function and the Python module that it comes from, as a person reads it; "" if all is the class's own.
+    """
+    for name, value in vars(module).items():
+        if "forward" in name and callable(value) and callable(getattr(type(module), name, None)):
+            return f"{module_of(value)} ({name})"
+    for owner in type(module).__mro__:
+        for name, value in vars(owner).items():
+            if "forward" in name and callable(value) and _package(module_of(value)) != _package(owner.__module__):
+                return f"{module_of(value)} ({name})"
+    return ""
+
+
+def replaces_all(slot: str, replaced: Mapping[Any, Any], depth: int) -> str:
+    """Whose functions take the place of every block: whether the blocks will run is then theirs to decide.
+
+    Args:
+        slot: how the host names the blocks of the first container.
+        replaced: the host's `patches_replace["dit"]` of a call.
+        depth: number of these blocks.
+    """
+    patches = [replaced.get((slot, index)) for index in range(depth)]
+    return "" if None in patches or not patches else module_of(patches[0])
+
+
+def between(model_options: Mapping[str, Any], ours: str) -> str:
+    """Whose functions lie between an evaluation and the model, for a sentence: " (a, b)", "" if there are none.
+
+    Args:
+        model_options: the host's, of an evaluation.
+        ours: key of the wrappers that are not meant.
+    """
+    by_type = model_options.get("transformer_options", {}).get("wrappers", {})
+    by_key = [
+        item for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL) for item in by_type.get(kind, {}).items()
+    ]
+    functions = [function for key, each in by_key if key != ours for function in each]
+    functions += filter(None, [model_options.get("model_function_wrapper")])
+    names = dict.fromkeys(map(module_of, functions))
+    theirs = [name for name in names if not name.startswith(("comfy.", "comfy_extras."))]
+    return f" ({', '.join(theirs)})" if theirs else ""
+
+
+def module_of(function: Any) -> str:
+    """The Python module of a function, method, partial or object; of a custom node without the path to it."""
+    function = getattr(function, "func", function)  # a partial's
+    function = getattr(function, "__func__", function)  # a method's
+    name = getattr(function, "__module__", None) or type(function).__module__
+    return re.split(r"custom_nodes[/\\]", name)[-1]
+
+
+def _package(module: str) -> str:
+    return module.split(".", 1)[0]
