@@ -8,6 +8,7 @@ so looking at the answers comes too late.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,11 +68,13 @@ def between(model_options: Mapping[str, Any], ours: str) -> str:
 
 
 def module_of(function: Any) -> str:
-    """The Python module of a function, method, partial or object; of a custom node without the path to it."""
+    """The Python module of a function, method, partial or object; of a custom node with the name of its folder."""
     function = getattr(function, "func", function)  # a partial's
     function = getattr(function, "__func__", function)  # a method's
     name = getattr(function, "__module__", None) or type(function).__module__
-    return re.split(r"custom_nodes[/\\]", name)[-1]
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    of_a_pack = re.search(r"custom_nodes[/\\](.+?)(\.py)?$", file if "custom_nodes" in file else name)
+    return re.sub(r"[/\\]", ".", of_a_pack[1]).removesuffix(".__init__") if of_a_pack else name
 
 
 def _package(module: str) -> str:

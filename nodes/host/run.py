@@ -84,14 +84,12 @@ class Run:
         add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self.predict_noise, model_options, is_model_options=True)
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self.apply_model, model_options, is_model_options=True)
 
-    def predict_noise(
-        self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict, *args: Any, **kwargs: Any
-    ) -> Any:
+    def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One model evaluation of the sampler."""
         sigma = float(timestep.max())
-        self.engine.others = between(model_options, KEY)
+        self.engine.others = between(args[0] if args else kwargs.get("model_options", {}), KEY)
         with self.engine.evaluation(step_of(sigma, self.sigmas), sigma, x.device):
-            denoised = self.engine.corrected(x, executor(x, timestep, model_options, *args, **kwargs))
+            denoised = self.engine.corrected(x, executor(x, timestep, *args, **kwargs))
         self.live.evaluated()
         return denoised
 

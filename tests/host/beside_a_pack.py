@@ -1,0 +1,133 @@
+"""Samples the demo model beside another pack's node, in a process of its own: packs change the host they are in.
+
+    python -m tests.host.beside_a_pack COMFYUI PACK NODE INPUTS
+
+COMFYUI and PACK are folders, INPUTS is JSON: what its node gets besides the model and its defaults. Prints one line of
+JSON: for each way to combine the two, whether the video is that of the other pack alone, and what the report says.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).absolute().parents[2]
+STEPS, CFG, PROMPT, SEED = 30, 4.0, "triangle one green fast down light", 203
+
+
+def load(name: str, folder: Path):
+    """A custom node's package, as the host loads it: by path."""
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(host: Path, folder: Path, node: str, inputs: dict) -> dict:
+    sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention", "--disable-xformers"]
+    sys.path.insert(0, str(host))
+    os.chdir(host)
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.sample
+    import torch
+    from comfy.patcher_extension import WrappersMP
+    from comfy.sd import load_diffusion_model
+
+    ours = load("adacache_pack", ROOT)
+    sys.modules["adacache_core"] = ours.adacache_core  # `tools` means that of the pack
+    load("tools", ROOT / "tools")
+    demo_model = importlib.import_module("tools.demo_model")
+    theirs = load(str(host / "custom_nodes" / folder.name), folder).NODE_CLASS_MAPPINGS[node]
+    attach, core = ours.nodes.host.attach, ours.adacache_core
+    settings = {
+        "auto": {"target": 2.0, "forecast": True, "correct": True},
+        "fast": {},
+        "watch": {"watch": True, "target": 2.0, "correct": True},
+        "off": {"enabled": False},
+    }
+
+    def with_theirs(model):
+        if hasattr(theirs, "execute"):
+            return theirs.execute(model=model, **inputs).args[0]
+        required = theirs.INPUT_TYPES()["required"]
+        defaults = {name: _default(kind) for name, kind in required.items() if name != "model"}
+        return getattr(theirs(), theirs.FUNCTION)(model, **{**defaults, **inputs})[0]
+
+    def with_ours(model, config):
+        patched = attach.attach(model, core.CacheConfig(core.presets.FAST_30, **config), "test")
+        return patched, attach.attachment_of(patched)
+
+    def sample(model):
+        """The latent, and how many blocks ran in each evaluation."""
+        ran, evaluation = Counter(), [-1]
+
+        def begin(executor, *args, **kwargs):
+            evaluation[0] += 1
+            return executor(*args, **kwargs)
+
+        model = model.clone()
+        model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "witness", begin)
+        blocks = model.model.diffusion_model.blocks
+        hooks = [
+            block.register_forward_pre_hook(lambda *_: ran.update([evaluation[0]]))
+            for block in blocks._modules.values()
+        ]
+        positive, negative = ([[text[None], {}]] for text in demo_model.guided_context(PROMPT, CFG))
+        noise = demo_model.noise_of(SEED)
+        try:
+            with torch.inference_mode():
+                latent = comfy.sample.sample(
+                    model, noise, STEPS, CFG, "euler", "simple", positive, negative, torch.zeros_like(noise), seed=SEED
+                )
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return latent, [bool(ran[index]) for index in range(evaluation[0] + 1)]
+
+    def fresh():
+        return load_diffusion_model(str(demo_model.SHIPPED), model_options={"dtype": torch.float32})
+
+    def compared(alone, both, attachment):
+        (expected, _), (latent, ran) = alone, sample(both)
+        report = attachment.finished[-1].report
+        return {
+            "same": torch.equal(latent, expected),
+            "row is true": [record.state in ("computed", "partly") for record in report.evaluations] == ran,
+            "ran": sum(ran),
+            "skipped": any(record.state == "reused" for record in report.evaluations),
+            "notes": report.notes,
+        }
+
+    alone = sample(with_theirs(fresh()))
+    found = {"ran alone": sum(alone[1]), "evaluations": len(alone[1])}
+    for name, config in settings.items():
+        both, attachment = with_ours(with_theirs(fresh()), config)
+        found[f"theirs first, {name}"] = compared(alone, both, attachment)
+        patched, attachment = with_ours(fresh(), config)
+        found[f"ours first, {name}"] = compared(alone, with_theirs(patched), attachment)
+
+    model = fresh()  # and now their node is removed: what they have left on the model is found, or there is nothing
+    sample(with_theirs(model))
+    left = sample(model)
+    both, attachment = with_ours(model, settings["auto"])
+    found["left"] = compared(left, both, attachment) | {"is plain": torch.equal(left[0], sample(fresh())[0])}
+    return found
+
+
+def _default(kind: tuple):
+    """Of a V1 input: its default, or the first of its choices."""
+    options = kind[1] if len(kind) > 1 else {}
+    return options.get("default", kind[0][0] if isinstance(kind[0], list) else None)
+
+
+if __name__ == "__main__":
+    host, folder, node, inputs = sys.argv[1:]
+    print("\n" + json.dumps(main(Path(host), Path(folder), node, json.loads(inputs))))
