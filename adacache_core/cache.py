@@ -99,8 +99,10 @@ class ResidualCache:
 
     def put(self, key: Hashable, signature: Hashable, residual: Tensor, step: int = 0) -> None:
         old, entry = self._entries.get(key), Entry(residual, signature, step)
-        if old is not None and old.signature == signature and 0 < step - old.step <= self.forecast:
-            entry = old.on(residual.device).followed_by(residual, step)
+        if old is not None and old.signature == signature and step - old.step <= self.forecast:
+            # A step's further evaluations say nothing new of how residuals change from step to step.
+            old = old.on(residual.device)
+            entry = old.followed_by(residual, step) if step > old.step else replace(old, residual=residual)
         self._entries[key] = entry.in_main_memory() if self.offload else entry
         self._touched.add(key)
         self._note_bytes()

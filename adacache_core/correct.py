@@ -5,118 +5,20 @@ computed, the velocities between are better known: they lie near the straight li
 the latent would be, had the sampler been given those, is known then as well, and it is given the video that leads it
 back there: the corrector of a predictor-corrector method for ODEs, at no model call.
 
-How the sampler uses what it is given, and for how long it remembers it, it is asked itself: see `moves_of`.
+How the sampler uses what it is given, and for how long it remembers it, `sampler.py` finds out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-import torch
 from torch import Tensor
 
-ON_LEVEL = 1e-3  # relative: how near to its step's noise level an evaluation has to be
+from .sampler import Move, on_level
+
 FARTHEST = 1 / 4  # of a run: between computed steps further apart a straight line says nothing
 SEEN = 1 / 2  # of what is wrong in the latent the model takes for video, of the rest for noise
-REMEMBERED = 5  # videos, this step's included: of the host's samplers those that forget at all look no further back
-NEGLIGIBLE = 1e-3  # relative weight of a video
-LOUDEST = 2.0  # times a correction, may what undoes it in the sampler's memory be
-
-# A latent and its noise level -> the video that is found in it, of the same shape.
-Model = Callable[[Tensor, float], Tensor]
-
-
-@dataclass(frozen=True)
-class Move:
-    """How a sampler goes on from a step: next latent = keep * latent + sum of weights[i] * video i steps ago."""
-
-    keep: float
-    weights: tuple[float, ...]
-
-
-def euler(sigmas: Sequence[float]) -> Callable[[Model, Tensor], Tensor]:
-    """The sampler that goes straight on with the present velocity, as a function to ask; see `moves_of`."""
-
-    def sample(model: Model, x: Tensor) -> Tensor:
-        for sigma, following in pairwise(sigmas):
-            x = x + (following - sigma) * (x - model(x, sigma)) / sigma
-        return x
-
-    return sample
-
-
-def moves_of(sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float]) -> list[Move] | None:
-    """What a sampler does at every step, found by letting it sample a few numbers with a model that is known.
-
-    One number is the noise, one stands for the video of each step, and one is nothing and has to stay so: then nothing
-    is drawn by chance.
-
-    Args:
-        sampler: from a model and a latent of any shape at the first level to the sample, linear in both.
-        sigmas: its noise levels, falling, (steps + 1,).
-
-    Returns:
-        (steps,), or None if it fails, does not evaluate the model once at every level, adds noise, remembers more than
-        REMEMBERED videos, or gives the video of the step itself too little weight.
-    """
-    steps = len(sigmas) - 1
-    noise, nothing = steps, steps + 1
-    latents: list[Tensor] = []
-
-    def model(x: Tensor, sigma: float) -> Tensor:
-        step = len(latents)
-        if step == steps or not _on_level(sigma, sigmas[step]):
-            raise ValueError("this sampler leaves the levels")
-        latents.append(x.detach().flatten().double())
-        video = torch.zeros_like(x)
-        video.flatten()[step] = 1
-        return video
-
-    start = torch.zeros(1, 1, 1, 1, steps + 2)
-    start[..., noise] = 1
-    try:
-        latents.append(sampler(model, start).detach().flatten().double())
-    except Exception:  # it may want more than a video of its model
-        return None
-    if len(latents) != steps + 1 or any(x[nothing] != 0 or not x.isfinite().all() for x in latents):
-        return None
-    return _moves(latents, noise)
-
-
-def _moves(latents: Sequence[Tensor], noise: int) -> list[Move] | None:
-    """See `moves_of`; latents as they were before every step and at the end."""
-    moves = []
-    for step, (before, after) in enumerate(pairwise(latents)):
-        if before[noise] == 0:
-            return None
-        keep = after[noise] / before[noise]
-        weights = (after - keep * before)[: step + 1].flip(0).tolist()
-        if weights[0] <= 0:
-            return None
-        while abs(weights[-1]) <= NEGLIGIBLE * weights[0]:
-            weights.pop()
-        if len(weights) > REMEMBERED:
-            return None
-        moves.append(Move(float(keep), tuple(weights)))
-    return moves if _forgets(moves) else None
-
-
-def _forgets(moves: Sequence[Move]) -> bool:
-    """Whether undoing what a correction left in the sampler's memory fades, instead of growing from step to step."""
-    for first in range(len(moves)):
-        lacking = [1.0]  # newest first
-        for move in moves[first + 1 :]:
-            owed = sum(weight * lack for weight, lack in zip(move.weights[1:], lacking, strict=False))
-            lacking.insert(0, -owed / move.weights[0])
-        if max(map(abs, lacking)) > LOUDEST:
-            return False
-    return True
-
-
-def _on_level(sigma: float, level: float) -> bool:
-    return sigma > 0 and abs(sigma - level) <= ON_LEVEL * level
 
 
 @dataclass
@@ -193,7 +95,7 @@ class Corrector:
     def _is_as_expected(self, step: int, sigma: float, x: Tensor) -> bool:
         """Whether this is the evaluation after the last one, at its level and of the same shape."""
         same_shape = self._last is None or self._last[1].shape == x.shape
-        return self._usable and self._next in (None, step) and _on_level(sigma, self._sigmas[step]) and same_shape
+        return self._usable and self._next in (None, step) and on_level(sigma, self._sigmas[step]) and same_shape
 
     def _reused(self, step: int, sigma: float, velocity: Tensor, move: Move) -> None:
         """Follows what this step's velocity does to the latent beside that of the straight line."""

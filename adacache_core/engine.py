@@ -21,12 +21,13 @@ from .budget import BudgetState
 from .cache import ResidualCache
 from .change import change_sums
 from .config import CacheConfig
-from .correct import Corrector, Model, euler, moves_of
+from .correct import Corrector
 from .errors import AdaCacheError
 from .fixed import FixedState
 from .motion import motion_sums
 from .presets import FAST_30
 from .report import ANSWERED, COMPUTED, PARTLY, REUSED, RunReport, StepRecord
+from .sampler import Model, Sampler, ask, euler
 from .schedule import ScheduleState, WatchState
 from .stack import BlockStack, Grid, StackLayout, Tape
 
@@ -39,12 +40,17 @@ FORECAST = 1 / 6  # of a run: between computed steps further apart residuals are
 PROBE = "probe"  # the name of a run's one probe
 
 
-def controller_for(config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> ScheduleState:
-    """The controller that these settings ask for; arguments as of `ScheduleState`."""
-    kind = ScheduleState if config.target is None else BudgetState
-    kind = kind if config.schedule is None else FixedState
-    kind = WatchState if config.watch else kind
-    return kind(config, steps, ends_at_zero=ends_at_zero)
+def controller_for(
+    config: CacheConfig, steps: int, *, ends_at_zero: bool = True, sampler: Sampler | None = None
+) -> ScheduleState:
+    """The controller that these settings ask for; arguments as of `BudgetState`."""
+    if config.watch:
+        return WatchState(config, steps, ends_at_zero=ends_at_zero)
+    if config.schedule is not None:
+        return FixedState(config, steps, ends_at_zero=ends_at_zero)
+    if config.target is not None:
+        return BudgetState(config, steps, ends_at_zero=ends_at_zero, sampler=sampler)
+    return ScheduleState(config, steps, ends_at_zero=ends_at_zero)
 
 
 @dataclass
@@ -71,8 +77,7 @@ class Engine:
         steps: number of sampler steps.
         layout: where modules keep their blocks.
         ends_at_zero: see `ScheduleState`.
-        sigmas: noise levels of the run, falling, (steps + 1,).
-        sampler: what can be asked how it moves, see `moves_of`; without sigmas and sampler nothing is corrected.
+        sampler: what is known of it; without it nothing is corrected.
         span: which part of the way from noise to video the run covers, in (0, 1], in unshifted time.
         report: to be filled, with what the caller knows already.
 
@@ -91,8 +96,7 @@ class Engine:
         layout: StackLayout,
         *,
         ends_at_zero: bool = True,
-        sigmas: Sequence[float] | None = None,
-        sampler: Callable[[Model, Tensor], Tensor] | None = None,
+        sampler: Sampler | None = None,
         span: float = 1.0,
         report: RunReport | None = None,
     ) -> None:
@@ -100,29 +104,36 @@ class Engine:
         self.others = ""
         self.report = report or RunReport()
         self.report.sampler_steps = steps
-        self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero)
+        self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero, sampler=sampler)
         self.report.target, self.report.forecast = config.target, config.forecast
         self.report.codebook = self.schedule.table
         self.layout = layout
-        self.idle_reason = self._why_idle(steps, span)
+        self.idle_reason = self._why_idle(steps, span, sampler)
         if not config.never_skips:
             self.note(self.idle_reason)
             self.note(self._what_differs(steps))
+            if sampler is not None and sampler.draws_noise and not self.idle_reason and not config.watch:
+                self.note(f"{sampler.name} draws fresh noise: expect another video of the same kind, not the same one")
         self.cache = ResidualCache(config.offload, round(FORECAST * steps) if config.forecast else 0)
         self.corrector: Corrector | None = None
-        if config.correct and not self.idle_reason and sigmas is not None and sampler is not None:
-            moves = moves_of(sampler, sigmas)
-            self.corrector = None if moves is None else Corrector(sigmas, moves)
+        if config.correct and not self.idle_reason and sampler is not None and sampler.moves is not None:
+            self.corrector = Corrector(sampler.sigmas, sampler.moves)
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._evaluation: _Evaluation | None = None
         self._clock = _Clock()
         self._lock = threading.Lock()
 
-    def _why_idle(self, steps: int, span: float) -> str:
+    def _why_idle(self, steps: int, span: float, sampler: Sampler | None) -> str:
         if self.config.never_skips:
             return "off"
+        judge = self.config.schedule is None and not self.config.watch  # else what to compute is settled
+        if judge and sampler is not None and sampler.starts_over:
+            return (
+                f"{sampler.name} starts over from fresh noise at every step, so no step can be made of those before: "
+                "every step is computed"
+            )
         whole = round(steps / span)
-        if whole < FEW_STEPS and self.config.schedule is None:
+        if judge and whole < FEW_STEPS:
             as_few = f" as {whole} from noise to video would be" if whole != steps else ""
             return (
                 f"{steps} steps are too few to skip any{as_few}: every step is computed. "
@@ -181,7 +192,7 @@ class Engine:
         self._evaluation = current
         self.report.evaluations.append(record)
         try:
-            with self._clock.span(device):
+            with self._clock.lap(device):
                 yield record
                 self._close(current)
         except BaseException:
@@ -406,23 +417,27 @@ def motion_unusable(grid: Grid | None, strides: Sequence[int]) -> str:
 
 
 class _Clock:
-    """Times evaluations without waiting for the GPU: events there, read at the end of the run."""
+    """Times evaluations without waiting for the GPU: events there, read at the end of the run.
+
+    An evaluation lasts until the next one begins: what the sampler and a preview take is not saved by skipping.
+    """
 
     def __init__(self) -> None:
-        self._spans: list[tuple[Any, Any]] = []
+        self._begins: list[Any] = []
+        self._end: Any = None
 
     @contextmanager
-    def span(self, device: torch.device | None) -> Iterator[None]:
+    def lap(self, device: torch.device | None) -> Iterator[None]:
         now = _cuda_event if device is not None and device.type == "cuda" else time.perf_counter
-        begin = now()
+        self._begins.append(now())
         try:
             yield
         finally:
-            self._spans.append((begin, now()))
+            self._end = now()
 
     def read(self) -> list[float]:
-        """Seconds per span; waits for the GPU, once."""
-        return [_seconds(begin, end) for begin, end in self._spans]
+        """Seconds per evaluation; waits for the GPU, once."""
+        return [_seconds(begin, end) for begin, end in zip(self._begins, [*self._begins[1:], self._end], strict=True)]
 
 
 def _cuda_event() -> torch.cuda.Event:
@@ -457,7 +472,7 @@ class AdaCache:
         steps: number of sampler steps.
         config: settings; the published fast table by default.
         sigmas: noise levels of the run, falling, (steps + 1,), for `corrected`.
-        sampler: the loop that they belong to, if it is not Euler's; see `correct.moves_of`.
+        sampler: the loop that they belong to, if it is not Euler's; see `sampler.ask`.
         stream, output, head_takes: see `StackLayout`.
     """
 
@@ -480,9 +495,8 @@ class AdaCache:
         self.layout = StackLayout(paths, head, stream, output, head_takes)
         BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
         report = RunReport(model=type(module).__name__)
-        sampler = euler(sigmas) if sampler is None and sigmas is not None else sampler
-        settings = config or CacheConfig(FAST_30)
-        self.engine = Engine(settings, steps, self.layout, sigmas=sigmas, sampler=sampler, report=report)
+        known = None if sigmas is None else ask(sampler or euler(sigmas), sigmas)
+        self.engine = Engine(config or CacheConfig(FAST_30), steps, self.layout, sampler=known, report=report)
 
     def __enter__(self) -> AdaCache:
         return self

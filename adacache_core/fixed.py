@@ -29,12 +29,7 @@ class FixedState(ScheduleState):
         reason = "" if self._last_computed is None else self.outside(step)
         if self._last_computed is None or reason:
             return Decision(True, reason or "first step")
-        # The evaluations of a step that come after its first are reused, as with any rate above 1.
-        due = self._computed[step] and (step != self._last_computed or self._next_is_computed(step))
-        return Decision(due, "as planned")
-
-    def _next_is_computed(self, step: int) -> bool:
-        return step + 1 >= self.steps or self._computed[step + 1]
+        return Decision(self._computed[step], "as planned")
 
     def wants_metric(self, step: int) -> bool:
         return False

@@ -11,7 +11,7 @@ from PIL import Image
 
 from .canvas import GAP, LARGEST, LEFT, PALE, PANEL, RIGHT, SMALL, TITLE, Colour, Page, Scale, range_of
 from .config import Codebook
-from .report import COMPUTED, PARTLY, REUSED, RunReport, StepRecord
+from .report import ANSWERED, COMPUTED, PARTLY, REUSED, RunReport, StepRecord
 
 Curve = list[tuple[int, float]]  # (evaluation, value)
 
@@ -21,17 +21,16 @@ SERIES = (((86, 180, 233), 0), ((230, 159, 0), 4), ((20, 190, 145), 3), ((214, 1
 
 BIG = 36
 STRIP, METRIC, MOTION, GRADIENT, MOREG, RATE = 72, 216, 110, 88, 110, 88  # heights, in thousandths of the width
-HEIGHT_OF = {COMPUTED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip
+HEIGHT_OF = {COMPUTED: 1.0, ANSWERED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip
 LABELS = 7  # about so many steps bear their number
 
 
 def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
     """What AdaCache did: which evaluations were computed, and why.
 
-    From top to bottom: for each report a title and a strip of its evaluations (high: computed, low:
-    reused, striped: partly); the metric against the thresholds of the codebook; the motion score and its
-    gradient; MoReg's factor; the rate chosen; the notes. What no report has is left out; curves of several
-    overlay.
+    From top to bottom: for each report a title and a strip of its evaluations (high: computed, low: reused, striped:
+    partly, hollow: answered by another pack); the metric against the thresholds of the codebook; the motion score and
+    its gradient; MoReg's factor; the rate chosen; the notes. What no report has is left out; curves of several overlay.
 
     Args:
         reports: runs, in the order in which they are shown; any number, with or without evaluations.
@@ -104,14 +103,20 @@ def _facts(report: RunReport) -> str:
     if not report.total:
         return ""
     measured, held = report.measured_speedup, report.cache_bytes_max / 2**20
-    facts = [f"{report.counted_speedup:.2f}x counted"]
-    facts += [f"{measured:.2f}x measured"] if measured is not None else []
-    return ", ".join([*facts, f"{held:.1f} MiB held" if held < 1024 else f"{held / 1024:.1f} GiB held"])
+    facts = [report.stopped] if report.stopped else []
+    if report.skipped and not report.stopped:
+        facts += [f"{report.counted_speedup:.2f}x counted"]
+        facts += [f"{measured:.2f}x measured"] if measured is not None else []
+    if held:
+        facts += [f"{held:.1f} MiB held" if held < 1024 else f"{held / 1024:.1f} GiB held"]
+    return ", ".join(facts)
 
 
 def _bar(page: Page, left: float, right: float, bottom: float, height: float, state: str, colour: Colour) -> None:
     top = bottom - height * HEIGHT_OF[state]
     page.box(left, top, right, bottom, REST if state == REUSED else colour)
+    if state == ANSWERED:  # hollow: it is not ours
+        page.box(left + 2, top + 2, right - 2, bottom, PANEL)
     if state == PARTLY:
         for stripe in range(1, math.ceil((bottom - top) / 6), 2):
             page.box(left, top + 6 * stripe, right, min(top + 6 * stripe + 6, bottom), PANEL)
@@ -120,9 +125,10 @@ def _bar(page: Page, left: float, right: float, bottom: float, height: float, st
 def _legend(page: Page, top: float, states: set[str]) -> float:
     """What the bars mean, from the right; returns how far left it reaches."""
     edge = 1000.0 - GAP
-    for state in (PARTLY, REUSED, COMPUTED):
+    for state in (ANSWERED, PARTLY, REUSED, COMPUTED):
         if state in states:
-            edge = page.text(edge, top, state, SMALL, PALE, anchor="ra") - 24
+            name = "answered by another pack" if state == ANSWERED else state
+            edge = page.text(edge, top, name, SMALL, PALE, anchor="ra") - 24
             _bar(page, edge, edge + 16, top + SMALL - 1, 0.8 * SMALL, state, INK)
             edge -= 22
     return edge

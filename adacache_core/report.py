@@ -32,7 +32,8 @@ class StepRecord:
         metric: change per step times the MoReg factor, None where nothing was compared.
         motion: motion score in [0, 1]; moreg: the factor made of it.
         rate: steps to the next computed one, as chosen here.
-        seconds: wall time (GPU time on CUDA), known once the run has ended; until then at most an estimate.
+        seconds: wall time (GPU time on CUDA) until the next evaluation begins, so with what the sampler and a preview
+            take; known once the run has ended, until then at most an estimate.
         calls, calls_computed: model calls, and those of them that ran the blocks.
         corrected: whether the sampler was given another video than was found, to make up for reused evaluations.
     """
@@ -64,6 +65,7 @@ class RunReport:
         target, forecast: as of `CacheConfig`; moreg: the fields of its `MotionConfig`.
         evaluations: in the order in which the sampler made them.
         cache_bytes_max: most bytes that residuals and probes took at once; cache_bytes_each: those of one conditioning.
+        stopped: how a run that did not come to its end was stopped, "" if it did.
         notes: sentences for the user.
         title: what a person calls it, "" if nobody named it.
     """
@@ -81,6 +83,7 @@ class RunReport:
     cache_bytes_each: int = 0
     notes: list[str] = field(default_factory=list)
     title: str = ""
+    stopped: str = ""
 
     @property
     def total(self) -> int:
@@ -93,11 +96,15 @@ class RunReport:
         return sum(record.state in (COMPUTED, PARTLY) for record in self.evaluations)
 
     @property
+    def skipped(self) -> int:
+        """Evaluations of which AdaCache skipped something."""
+        return sum(record.state in (REUSED, PARTLY) for record in self.evaluations)
+
+    @property
     def computed_fraction(self) -> float:
-        """Share of the work done: the mean over evaluations of calls computed / calls."""
-        if not self.evaluations:
-            return 1.0
-        return sum(_share(record) for record in self.evaluations) / self.total
+        """Share of the work done: the mean over evaluations of calls computed / calls; another pack's left out."""
+        shares = [_share(record) for record in self.evaluations if record.state != ANSWERED]
+        return sum(shares) / len(shares) if shares else 1.0
 
     @property
     def counted_speedup(self) -> float:
@@ -105,8 +112,12 @@ class RunReport:
 
     @property
     def measured_speedup(self) -> float | None:
-        """total x median computed evaluation / sum of all evaluations; None without enough timings."""
-        timed = [(record.state, record.seconds) for record in self.evaluations if record.seconds is not None]
+        """total x median computed evaluation / sum of all evaluations, another pack's left out.
+
+        None where nothing was skipped, and without enough timings.
+        """
+        own = [record for record in self.evaluations if record.state != ANSWERED] if self.skipped else []
+        timed = [(record.state, record.seconds) for record in own if record.seconds is not None]
         full = [seconds for state, seconds in timed if state == COMPUTED]
         if not full:
             return None
@@ -118,7 +129,8 @@ class RunReport:
         speedup = self.measured_speedup
         if speedup is None:
             return None
-        return (speedup - 1) * sum(record.seconds for record in self.evaluations if record.seconds is not None)
+        own = [record.seconds for record in self.evaluations if record.state != ANSWERED]
+        return (speedup - 1) * sum(seconds for seconds in own if seconds is not None)
 
     def schedule(self) -> Schedule:
         """Per sampler step, whether any of its evaluations computed. Steps without one count as computed."""
@@ -134,12 +146,17 @@ class RunReport:
 
     def summary(self) -> str:
         """One line that a person understands."""
+        facts = [f"{self.computed} of {self.total} evaluations computed{self._speed()}", self.preset or "custom"]
+        if self.cache_bytes_max:
+            facts.insert(1, f"{self.cache_bytes_max / 2**20:.1f} MiB held")
+        return ", ".join([self.stopped, *facts] if self.stopped else facts)
+
+    def _speed(self) -> str:
+        """Where something was skipped."""
+        if not self.skipped or self.stopped:
+            return ""
         measured = self.measured_speedup
-        speed = f", {measured:.2f}x faster" if measured is not None else ""
-        return (
-            f"{self.computed} of {self.total} evaluations computed ({self.counted_speedup:.2f}x counted{speed}), "
-            f"{self.cache_bytes_max / 2**20:.1f} MiB held, {self.preset or 'custom'}"
-        )
+        return f" ({self.counted_speedup:.2f}x counted{'' if measured is None else f', {measured:.2f}x faster'})"
 
     def to_dict(self) -> dict[str, Any]:
         """What strict JSON can hold: a metric that is not finite is a string."""

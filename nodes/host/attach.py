@@ -7,18 +7,18 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 from comfy.cli_args import args as host_arguments
+from comfy.model_management import InterruptProcessingException
 from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...adacache_core.config import CacheConfig
 from ...adacache_core.report import RunReport
-from .families import family_of
+from .families import Family, family_of
 from .run import KEY, Run
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,13 @@ class FinishedRun:
 class Attachment:
     """The OUTER_SAMPLE wrapper of one AdaCache node: settings, its id, and what its last runs reported."""
 
-    def __init__(self, config: CacheConfig, preset: str, node: str | None = None) -> None:
+    def __init__(self, family: Family, config: CacheConfig, preset: str, node: str | None = None) -> None:
+        self.family = family
         self.config = config
         self.preset = preset
         self.node = node
         self.finished: deque[FinishedRun] = deque(maxlen=_REPORTS_KEPT)
+        self.replaced = False  # a later AdaCache node has taken its place
 
     def __deepcopy__(self, memo: dict) -> Attachment:
         # Hosts up to 0.13 deep-copy model options: the list of reports must stay one.
@@ -52,7 +54,7 @@ class Attachment:
         guider, sampler, sigmas = executor.class_obj, args[2], args[3]
         original = guider.model_options
         guider.model_options = create_model_options_clone(original)
-        run = Run(guider, sampler, sigmas, self.config, self.preset, self.node)
+        run = Run(self.family, guider, sampler, sigmas, self.config, self.preset, self.node)
         run.register(guider.model_options)
         made = None
         try:
@@ -61,7 +63,7 @@ class Attachment:
             made = fingerprint(out)
             return out
         except BaseException as error:
-            run.engine.note(f"stopped by {type(error).__name__} after {run.engine.report.total} evaluations")
+            run.engine.report.stopped = _stopped(error, run.engine.report)
             raise
         finally:
             guider.model_options = original
@@ -82,15 +84,16 @@ class Attachment:
             samples: a latent, or None.
 
         Returns:
-            (report or None, a sentence for the user: which report this is if it does not fit the latent,
-            and what became of the run before if it was stopped; else empty).
+            (report or None, a sentence for the user: which report this is if it does not fit the latent, else empty).
         """
         if not self.finished:
+            if self.replaced:
+                return None, "a later AdaCache node took the place of this one; connect the MODEL of that one"
             return None, "this AdaCache node has not sampled anything yet"
         wanted = None if samples is None else fingerprint(samples)
-        for run, before in pairwise([*reversed(self.finished), None]):
+        for run in reversed(self.finished):
             if wanted is not None and run.fingerprint is not None and _alike(wanted, run.fingerprint):
-                return run.report, _stopped(before)
+                return run.report, ""
         return self.finished[-1].report, "no run made this latent; this is the newest run of the AdaCache node"
 
 
@@ -108,11 +111,11 @@ def _varying_allocations() -> Iterator[None]:
         host_arguments.disable_comfy_compiler = before
 
 
-def _stopped(run: FinishedRun | None) -> str:
-    """What a run that was stopped before this one had done; no graph reached an inspector to show it."""
-    if run is None or run.fingerprint is not None:
-        return ""
-    return f"the run before was stopped: {run.report.summary()}"
+def _stopped(error: BaseException, report: RunReport) -> str:
+    """By whom, and where."""
+    by = "you" if isinstance(error, InterruptProcessingException) else f"an error ({type(error).__name__})"
+    step = report.evaluations[-1].step + 1 if report.evaluations else 1
+    return f"stopped by {by} at step {step} of {report.sampler_steps}"
 
 
 def attach(model: Any, config: CacheConfig, preset: str, node: str | None = None) -> Any:
@@ -127,11 +130,27 @@ def attach(model: Any, config: CacheConfig, preset: str, node: str | None = None
     Raises:
         AdaCacheError: the model has no row in the table.
     """
-    family_of(model.model.diffusion_model)
+    family = family_of(_class_of(model), _called(model))
+    older = attachment_of(model)
+    if older is not None:
+        older.replaced = True
     model = model.clone()
     model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Attachment(config, preset, node))
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Attachment(family, config, preset, node))
     return model
+
+
+def _called(model: Any) -> str:
+    """What the host calls models of this kind, "SDXL" say."""
+    config = getattr(model.model, "model_config", None)
+    return "" if config is None else type(config).__name__
+
+
+def _class_of(model: Any) -> type:
+    """Of the diffusion model, as it will be when it samples: a node may have asked for another class."""
+    module = model.model.diffusion_model
+    asked_for = getattr(model, "object_patches", {}).get("diffusion_model.__class__")
+    return asked_for or type(getattr(module, "_orig_mod", module))
 
 
 def attachment_of(model: Any) -> Attachment | None:

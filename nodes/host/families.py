@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...adacache_core.errors import AdaCacheError
 from ...adacache_core.stack import Grid, Head, StackLayout
+from .others import module_of
 
 
 @dataclass(frozen=True)
@@ -301,23 +302,30 @@ _BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
 
 def class_name(module: nn.Module) -> str:
     """The full name of a diffusion model's class; a compiled model is known by what is in it."""
-    kind = type(getattr(module, "_orig_mod", module))
+    return _name(type(getattr(module, "_orig_mod", module)))
+
+
+def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def family_of(module: nn.Module) -> Family:
+def family_of(kind: type, called: str = "") -> Family:
     """The row of a diffusion model.
 
+    Args:
+        kind: its class.
+        called: what the host calls models of this kind.
+
     Raises:
-        AdaCacheError: there is none; says why, or what is supported, and what to do.
+        AdaCacheError: there is none; says what to do, and what is supported.
     """
-    name = class_name(module)
+    name = _name(kind)
     if name in _BY_CLASS:
         return _BY_CLASS[name]
-    short = name.rsplit(".", 1)[-1]
+    bypass = "Bypass this node (select it, Ctrl+B); all else works."
     if name in LEFT_OUT:
-        why = f"AdaCache leaves {short} out on purpose: {LEFT_OUT[name]}."
-    else:
-        known = ", ".join(family.name for family in FAMILIES)
-        why = f"AdaCache has no row for {short} ({name}). It supports {known}, and their variants."
-    raise AdaCacheError(f"{why} Bypass the AdaCache node (select it, Ctrl+B) to render without it.")
+        raise AdaCacheError(f"AdaCache leaves {kind.__name__} out: {LEFT_OUT[name]}. {bypass}")
+    origin = f"{kind.__name__} from {module_of(kind)}"
+    known = ", ".join(family.name for family in FAMILIES)
+    which = f"{called} ({origin})" if called else origin
+    raise AdaCacheError(f"AdaCache does not know {which}. {bypass} It knows: {known}.")

@@ -80,11 +80,12 @@ def timeline(
             "done": records is None,
             "preset": report.preset,
             "note": report.notes[0] if report.notes else "",
+            "stopped": report.stopped,
             "computed": report.computed,
             "total": report.total,
             "expected": report.total if records is None else _expected(report),
-            "speedup": report.measured_speedup,  # in full: rounded twice it would differ from the summary's
-            "saved": _short(report.seconds_saved),
+            "speedup": None if report.stopped else report.measured_speedup,  # in full, as the summary rounds it
+            "saved": None if report.stopped else _short(report.seconds_saved),
             "left": _short(left),
             "evaluations": [_evaluation(record) for record in (report.evaluations if records is None else records)],
         }

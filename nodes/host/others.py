@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.patcher_extension import WrappersMP
 from torch import nn
 
 
@@ -47,24 +46,6 @@ def replaces_all(slot: str, replaced: Mapping[Any, Any], depth: int) -> str:
     """
     patches = [replaced.get((slot, index)) for index in range(depth)]
     return "" if None in patches or not patches else module_of(patches[0])
-
-
-def between(model_options: Mapping[str, Any], ours: str) -> str:
-    """Whose functions lie between an evaluation and the model, for a sentence: " (a, b)", "" if there are none.
-
-    Args:
-        model_options: the host's, of an evaluation.
-        ours: key of the wrappers that are not meant.
-    """
-    by_type = model_options.get("transformer_options", {}).get("wrappers", {})
-    by_key = [
-        item for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL) for item in by_type.get(kind, {}).items()
-    ]
-    functions = [function for key, each in by_key if key != ours for function in each]
-    functions += filter(None, [model_options.get("model_function_wrapper")])
-    names = dict.fromkeys(map(module_of, functions))
-    theirs = [name for name in names if not name.startswith(("comfy.", "comfy_extras."))]
-    return f" ({', '.join(theirs)})" if theirs else ""
 
 
 def module_of(function: Any) -> str:

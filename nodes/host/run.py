@@ -6,7 +6,9 @@ nothing; `adacache_core.engine` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,25 +17,24 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ...adacache_core.config import CacheConfig
-from ...adacache_core.correct import Model
 from ...adacache_core.engine import Engine
 from ...adacache_core.report import RunReport
-from .families import Family, class_name, family_of
+from ...adacache_core.sampler import Model, Sampler, ask, step_of
+from .families import Family, class_name
 from .live import Live
-from .others import between, replaces_all, stands_in
+from .others import module_of, replaces_all, stands_in
 
 KEY = "adacache"
 
 # BaseModel.apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 _CONTROL_ARGUMENT, _OPTIONS_ARGUMENT = 4, 5
 
-_SIGMA_TOLERANCE = 1e-4  # relative: SDE samplers move a sigma a little before they use it
-
 
 class Run:
     """Lives from the start to the end of one OUTER_SAMPLE call.
 
     Args:
+        family: of its model.
         guider: the host's CFGGuider; its `model_options` must already be this run's own copy.
         sampler: the host's SAMPLER.
         sigmas: the run's noise levels, (steps + 1,).
@@ -44,6 +45,7 @@ class Run:
 
     def __init__(
         self,
+        family: Family,
         guider: Any,
         sampler: Any,
         sigmas: Tensor,
@@ -52,8 +54,9 @@ class Run:
         node: str | None = None,
     ) -> None:
         module = guider.model_patcher.model.diffusion_model
-        self.family: Family = family_of(module)
+        self.family = family
         self.sigmas = [float(sigma) for sigma in sigmas]
+        self.rising = any(after > before for before, after in pairwise(self.sigmas))
         report = RunReport(
             model=class_name(module).rsplit(".", 1)[-1],
             family=self.family.name,
@@ -65,10 +68,12 @@ class Run:
             len(self.sigmas) - 1,
             self.family.layout,
             ends_at_zero=self.sigmas[-1] == 0,
-            sigmas=self.sigmas,
-            sampler=_asked(guider, sampler, sigmas),
+            sampler=None if config.never_skips or self.rising else _known_of(guider, sampler, sigmas),
+            span=_span(guider.model_patcher.get_model_object("model_sampling"), self.sigmas),
             report=report,
         )
+        if self.rising and not config.never_skips:
+            self.engine.stand_down("the noise levels rise, from video to noise (unsampling): every step is computed")
         self.live = Live(node, report)
         self.other_cache = _other_cache(guider.model_options)
         self.engine.note(self.other_cache)
@@ -87,11 +92,16 @@ class Run:
     def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One model evaluation of the sampler."""
         sigma = float(timestep.max())
-        self.engine.others = between(args[0] if args else kwargs.get("model_options", {}), KEY)
-        with self.engine.evaluation(step_of(sigma, self.sigmas), sigma, x.device):
+        self.engine.others = _between(args[0] if args else kwargs.get("model_options", {}), KEY)
+        with self.engine.evaluation(self._step_of(sigma), sigma, x.device):
             denoised = self.engine.corrected(x, executor(x, timestep, *args, **kwargs))
         self.live.evaluated()
         return denoised
+
+    def _step_of(self, sigma: float) -> int:
+        if self.rising:
+            return min(range(len(self.sigmas) - 1), key=lambda step: abs(self.sigmas[step] - sigma))
+        return step_of(sigma, self.sigmas)
 
     def apply_model(self, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One call of the model: some conditionings, side by side in the batch."""
@@ -130,7 +140,11 @@ class Run:
         if self.engine.idle_reason:
             return
         if class_name(module) not in self.family.classes:
-            self.engine.stand_down(f"{class_name(module)} has taken the place of this model; AdaCache stands down")
+            kind = type(module)
+            self.engine.stand_down(
+                f"{kind.__name__} from {module_of(kind)} takes the place of this model; "
+                "AdaCache stands down for this run"
+            )
             return
         whose = stands_in(module)
         if whose:
@@ -145,27 +159,6 @@ class Run:
             self.engine.stand_down(f"{whose} takes the place of all blocks; AdaCache stands down for this run")
 
 
-def step_of(sigma: float, sigmas: list[float]) -> int:
-    """The sampler step that a noise level belongs to.
-
-    The largest j with sigma <= sigmas[j], with a tolerance of a quarter of the gap to the level above
-    (flow models with a large shift crowd their levels near 1), at most 1e-4.
-
-    Args:
-        sigma: noise level of an evaluation.
-        sigmas: levels of the run, falling, (steps + 1,).
-
-    Returns:
-        0..steps-1.
-    """
-    step = 0
-    for index in range(1, len(sigmas) - 1):
-        gap = (sigmas[index - 1] - sigmas[index]) / sigmas[index] if sigmas[index] > 0 else 0.0
-        if sigma <= sigmas[index] * (1 + min(_SIGMA_TOLERANCE, max(0.0, gap / 4))):
-            step = index
-    return step
-
-
 def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:
     """Who the chunks of a call's batch are: (conditioning index, its uuid, context window).
 
@@ -178,21 +171,50 @@ def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:
     return keys if batch % len(keys) == 0 else [tuple(keys)]
 
 
-def _asked(guider: Any, sampler: Any, sigmas: Tensor) -> Callable[[Model, Tensor], Tensor] | None:
-    """The sampler as a function that can be asked how it moves; only the host's own, others may do more than sample."""
+def _known_of(guider: Any, sampler: Any, sigmas: Tensor) -> Sampler:
+    """What is known of the host's SAMPLER; only the host's own are asked, others may do more than sample."""
+    levels = [float(sigma) for sigma in sigmas]
     function = getattr(sampler, "sampler_function", None)
     if not getattr(function, "__module__", "").startswith("comfy."):
-        return None
+        return Sampler(levels)
+    known_at_once = True
+    patcher = guider.model_patcher
+    sampling = patcher.get_model_object("model_sampling")  # they look up how its noise is counted
 
-    def ask(model: Model, x: Tensor) -> Tensor:
-        def known(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-            return model(x, float(sigma.max()))
+    def sample(model: Model, x: Tensor) -> Tensor:
+        def known(x: Tensor, sigma: Tensor, model_options: Mapping[str, Any] | None = None, **_: Any) -> Tensor:
+            nonlocal known_at_once
+            denoised = model(x, float(sigma.max()))
+            for after in (model_options or {}).get("sampler_post_cfg_function", []):  # CFG++ wants both videos
+                known_at_once = False
+                names = ("denoised", "uncond_denoised", "cond_denoised")
+                denoised = after({"sigma": sigma, "input": x, **dict.fromkeys(names, denoised)})
+            return denoised
 
-        known.inner_model = SimpleNamespace(model_patcher=guider.model_patcher)  # they look up how its noise is counted
-        with torch.random.fork_rng(devices=[]):  # some draw noise; and uni_pc writes into its sigmas
+        known.inner_model = SimpleNamespace(model_patcher=patcher, inner_model=SimpleNamespace(model_sampling=sampling))
+        with torch.random.fork_rng(devices=[]):  # the same noise each time; and uni_pc writes into its sigmas
+            torch.manual_seed(0)
             return function(known, x, sigmas.cpu().clone(), extra_args={}, disable=True, **sampler.extra_options)
 
-    return ask
+    found = ask(sample, levels, function.__name__.removeprefix("sample_"))
+    return found if known_at_once else replace(found, moves=None)
+
+
+def _span(sampling: Any, sigmas: list[float]) -> float:
+    """Which part of the way from noise to video these levels cover, in (0, 1], as the model's shift has not bent it."""
+    return min(max(_percent_of(sampling, sigmas[-1]) - _percent_of(sampling, sigmas[0]), 1e-3), 1.0)
+
+
+def _percent_of(sampling: Any, sigma: float) -> float:
+    """The host's `percent_to_sigma`, turned round."""
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        if float(sampling.percent_to_sigma(middle)) > sigma:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def _hooks(model: Any) -> Hashable:
@@ -228,3 +250,21 @@ def _other_cache(model_options: Mapping[str, Any]) -> str:
     if "easycache" in model_options.get("transformer_options", {}):
         return "EasyCache or LazyCache is on this model; AdaCache stands down for this run"
     return ""
+
+
+def _between(model_options: Mapping[str, Any], ours: str) -> str:
+    """Whose functions lie between an evaluation and the model, for a sentence: " (a, b)", "" if there are none.
+
+    Args:
+        model_options: the host's, of an evaluation.
+        ours: key of the wrappers that are not meant.
+    """
+    by_type = model_options.get("transformer_options", {}).get("wrappers", {})
+    by_key = [
+        item for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL) for item in by_type.get(kind, {}).items()
+    ]
+    functions = [function for key, each in by_key if key != ours for function in each]
+    functions += filter(None, [model_options.get("model_function_wrapper")])
+    names = dict.fromkeys(map(module_of, functions))
+    theirs = [name for name in names if not name.startswith(("comfy.", "comfy_extras."))]
+    return f" ({', '.join(theirs)})" if theirs else ""

@@ -64,7 +64,7 @@ def test_asking_a_sampler_changes_nothing(sampler, tiny, pack):
     sigmas = torch.linspace(1, 0, 11)
     asked = pack.nodes.host.run._asked(guider, comfy.samplers.sampler_object(sampler), sigmas)
     drawn = torch.random.get_rng_state()
-    moves = pack.adacache_core.correct.moves_of(asked, sigmas.tolist())
+    moves = pack.adacache_core.sampler.moves_of(asked, sigmas.tolist())
     assert (moves is None) == (sampler in ("dpmpp_2m_sde", "euler_ancestral"))
     assert torch.equal(sigmas, torch.linspace(1, 0, 11))
     assert torch.equal(torch.random.get_rng_state(), drawn)

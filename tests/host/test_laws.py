@@ -307,7 +307,9 @@ def test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace(kind, pl
     stopped = attachment.finished[-1]
     assert stopped.fingerprint is None
     assert 4 <= stopped.report.total <= 5
-    assert stopped.report.notes == [f"stopped by {name} after {stopped.report.total} evaluations"]
+    by = "you" if name == INTERRUPT else f"an error ({name})"
+    assert stopped.report.stopped == f"stopped by {by} at step {stopped.report.evaluations[-1].step + 1} of {STEPS}"
+    assert stopped.report.notes == []
     assert torch.equal(sample(tiny(kind), model), first)
 
 

@@ -121,7 +121,8 @@ def test_a_run_that_is_stopped_is_told_as_far_as_it_came(tiny, watched, browser)
         sample(tiny(WAN), model)
     last = browser.told[-1]
     assert last["done"]
-    assert last["note"].startswith("stopped by InterruptedError")
+    assert last["stopped"] == f"stopped by an error (InterruptedError) at step 5 of {STEPS}"
+    assert last["speedup"] is None
     assert last["total"] == attachment.finished[-1].report.total < STEPS
 
 

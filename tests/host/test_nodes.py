@@ -61,7 +61,7 @@ def test_a_model_that_is_not_known_is_refused_with_what_is_known_and_a_way_out(f
     said = str(raised.value)
     assert kind in said
     assert all(family.name in said for family in pack.nodes.host.families.FAMILIES)
-    assert "Bypass the AdaCache node" in said
+    assert said.index("Bypass this node") < said.index("It knows")
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,35 @@ def test_a_model_that_is_not_known_is_refused_with_what_is_known_and_a_way_out(f
 )
 def test_a_model_that_is_left_out_on_purpose_is_refused_with_the_reason(file, kind, why, apply, host, pack):
     module = pytest.importorskip(file)
-    with pytest.raises(pack.adacache_core.AdaCacheError, match=f"leaves {kind} out on purpose: .*{why}.* Bypass"):
+    with pytest.raises(pack.adacache_core.AdaCacheError, match=f"leaves {kind} out: .*{why}.* Bypass"):
         apply(bare(getattr(module, kind)))
 
 
 def test_a_subclass_of_a_known_model_is_not_known(apply, tiny, pack):
     stranger = type("SCAILWanModel", (type(tiny(WAN).module),), {})
-    with pytest.raises(pack.adacache_core.AdaCacheError, match="no row for SCAILWanModel"):
+    with pytest.raises(pack.adacache_core.AdaCacheError, match=rf"not know SCAILWanModel from {__name__}. Bypass"):
         apply(bare(stranger))
+
+
+def test_a_class_that_another_node_puts_in_the_models_place_is_named_with_its_module(apply, tiny, pack):
+    """RES4LYF's ReWanPatcher does this, with an object patch that the host applies when it loads the model."""
+    theirs = type("ReWanModel", (torch.nn.Module,), {"__module__": "/x/custom_nodes/RES4LYF.wan.model"})
+    model = tiny(WAN).model.clone()
+    model.add_object_patch("diffusion_model.__class__", theirs)
+    with pytest.raises(pack.adacache_core.AdaCacheError) as refused:
+        apply(model)
+    said = str(refused.value)
+    assert said.startswith("AdaCache does not know WAN21_T2V (ReWanModel from RES4LYF.wan.model). Bypass this node")
+    assert said.index("Bypass this node") < said.index("It knows")
+
+
+def test_a_class_that_is_put_there_after_adacache_makes_it_stand_down(apply, tiny, attachment_of):
+    theirs = type("ReWanModel", (type(tiny(WAN).module),), {"__module__": "/x/custom_nodes/RES4LYF.wan.model"})
+    model = apply(tiny(WAN).model)
+    model.add_object_patch("diffusion_model.__class__", theirs)
+    assert torch.equal(sample(tiny(WAN), model), sample(tiny(WAN)))
+    (note,) = attachment_of(model).finished[-1].report.notes
+    assert note.startswith("ReWanModel from RES4LYF.wan.model takes the place of this model")
 
 
 def test_the_inputs_of_the_adacache_node_are_in_the_settings_of_its_runs(apply, attachment_of, tiny, pack):
@@ -296,9 +317,22 @@ def test_the_inspector_shows_a_cancelled_run_for_what_it_is(nodes, apply, tiny):
         sample(tiny(WAN), model, callback=cancel)
     found = inspect(nodes, model, tiny(WAN).latent)
     assert found["total"] == 3
-    assert found["json"]["notes"] == [
-        "stopped by InterruptProcessingException after 3 evaluations",
-        "no run made this latent; this is the newest run of the AdaCache node",
+    assert found["json"]["stopped"] == "stopped by you at step 3 of 9"
+    assert found["json"]["notes"] == ["no run made this latent; this is the newest run of the AdaCache node"]
+    assert (
+        found["adacache_report"][0].summary().startswith("stopped by you at step 3 of 9, 2 of 3 evaluations computed")
+    )
+    good = inspect(nodes, model, sample(tiny(WAN), model))
+    assert (good["json"]["stopped"], good["json"]["notes"]) == ("", [])
+
+
+def test_the_inspector_of_an_adacache_that_another_one_replaced_says_so(nodes, apply, tiny):
+    first = apply(tiny(WAN).model)
+    second = apply(first)
+    samples = sample(tiny(WAN), second)
+    assert inspect(nodes, second, samples)["json"]["notes"] == []
+    assert inspect(nodes, first, samples)["json"]["notes"] == [
+        "a later AdaCache node took the place of this one; connect the MODEL of that one"
     ]
 
 

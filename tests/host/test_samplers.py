@@ -13,7 +13,7 @@ WAN = "Wan t2v"
 
 @pytest.fixture(scope="module")
 def step_of(pack):
-    return pack.nodes.host.run.step_of
+    return pack.adacache_core.sampler.step_of
 
 
 def sigmas_of(tiny_model, scheduler, steps, shift):
@@ -55,7 +55,7 @@ def test_of_steps_with_the_same_sigma_the_last_one_counts(step_of):
 
 # Of one evaluation a step, of two, with some between the steps, with noise, and with a choice of its own.
 SAMPLERS = (
-    *("euler", "euler_ancestral", "ddim", "ddpm", "lcm", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m_sde", "uni_pc"),
+    *("euler", "euler_ancestral", "ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m_sde", "uni_pc"),
     *("res_multistep", "er_sde", "sa_solver", "gradient_estimation", "ipndm", "deis", "lms"),
     *("heun", "heunpp2", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde", "seeds_2", "seeds_3"),
     *("dpm_fast", "dpm_adaptive"),
@@ -107,15 +107,152 @@ def test_the_second_evaluation_of_a_step_is_reused_as_the_steps_between_are(tiny
     assert [place for place, (_, computed) in enumerate(done) if computed] == [0, 1, 7, 13, 14, 15, 16]
 
 
-def test_a_run_of_few_steps_is_left_alone_and_says_so(tiny, adacache, caplog):
+@pytest.mark.parametrize("steps", [4, 8, 11])
+def test_a_run_of_few_steps_is_left_alone_and_says_so(steps, tiny, adacache, caplog, as_short_runs_are):
     model, attachment = adacache(tiny(WAN).model, rate=3)
     with caplog.at_level("WARNING"):
-        assert torch.equal(sample(tiny(WAN), model, steps=4), sample(tiny(WAN), steps=4))
+        assert torch.equal(sample(tiny(WAN), model, steps=steps), sample(tiny(WAN), steps=steps))
     report = attachment.finished[-1].report
-    reason = "4 steps are too few to skip any; every step is computed"
-    assert report.computed == report.total == 4
-    assert report.notes == [reason]
-    assert caplog.text.count(reason) == 1
+    (note,) = report.notes
+    assert note.startswith(f"{steps} steps are too few to skip any: every step is computed.")
+    assert report.computed == report.total == steps
+    assert caplog.text.count(note) == 1
+    assert "faster" not in report.summary()
+
+
+# Levels of distilled models' official workflows: LTX-2.3 (first stage), and 8 steps of a shift of 12.
+DISTILLED = {
+    "LTX-2.3": [1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0],
+    "8 steps, shift 12": [12 * t / (1 + 11 * t) for t in (1 - step / 8 for step in range(9))],
+}
+
+
+def by_levels(wan, model, sigmas, sampler="euler", latent=None, **options):
+    import comfy.sample
+    import comfy.samplers
+
+    latent = wan.latent if latent is None else latent
+    noise = comfy.sample.prepare_noise(latent, 1)
+    kind = comfy.samplers.ksampler(sampler, options)
+    with torch.inference_mode():
+        return comfy.sample.sample_custom(
+            model, noise, 4.0, kind, sigmas, wan.positive, wan.negative, latent, disable_pbar=True, seed=1
+        )
+
+
+@pytest.mark.parametrize("name", DISTILLED)
+def test_distilled_levels_are_left_alone(name, tiny, adacache, as_short_runs_are):
+    wan = tiny(WAN)
+    model, attachment = adacache(wan.model, target=2.0, forecast=True, correct=True)
+    sigmas = torch.tensor(DISTILLED[name])
+    assert torch.equal(by_levels(wan, model, sigmas), by_levels(wan, wan.model, sigmas))
+    assert "8 steps are too few" in attachment.finished[-1].report.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("run", "skips"),
+    [
+        ({"steps": 12}, True),
+        ({"steps": 12, "last_step": 6}, True),  # the first of two stages of 6: half of the way
+        ({"steps": 12, "start_step": 6}, True),  # and the second
+        ({"steps": 20, "last_step": 10}, True),
+        ({"steps": 6, "denoise": 0.5}, True),  # as fine as 12
+        ({"steps": 10, "last_step": 5}, False),
+        ({"steps": 6, "denoise": 0.6}, False),
+        ({"steps": 11}, False),
+    ],
+)
+@pytest.mark.parametrize("shift", [1.0, 8.0])
+def test_how_far_steps_are_apart_decides_and_not_their_number(run, skips, shift, tiny, adacache, as_short_runs_are):
+    from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
+    shifted = ModelSamplingSD3().patch(tiny(WAN).model, shift)[0]
+    model, attachment = adacache(shifted, rate=2, steps=6)
+    sample(tiny(WAN), model, **run)
+    report = attachment.finished[-1].report
+    assert (report.skipped > 0) == skips
+    assert any("too few" in note for note in report.notes) != skips
+
+
+@pytest.mark.parametrize("sampler", ["euler", "lcm"])
+def test_a_schedule_is_followed_however_short_the_run(sampler, tiny, adacache, pack, as_short_runs_are):
+    schedule = pack.adacache_core.Schedule((True, True, False, True, False, True, False, True))
+    model, attachment = adacache(tiny(WAN).model, rate=2, schedule=schedule)
+    sample(tiny(WAN), model, steps=8, sampler_name=sampler)
+    assert attachment.finished[-1].report.schedule().computed == schedule.computed
+
+
+def test_a_sampler_that_starts_over_at_every_step_is_left_alone_and_it_is_said(tiny, adacache):
+    model, attachment = adacache(tiny(WAN).model, rate=3)
+    assert torch.equal(sample(tiny(WAN), model, sampler_name="lcm"), sample(tiny(WAN), sampler_name="lcm"))
+    report = attachment.finished[-1].report
+    assert report.computed == report.total == STEPS
+    (note,) = report.notes
+    assert note.startswith("lcm starts over from fresh noise at every step")
+
+
+DRAW_NOISE = {
+    *("euler_ancestral", "euler_ancestral_cfg_pp", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"),
+    *("dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "ddpm", "er_sde", "seeds_2", "seeds_3", "sa_solver"),
+    *("res_multistep_ancestral", "exp_heun_2_x0_sde", "sa_solver_pece", "lcm"),
+}
+
+
+def test_every_sampler_that_draws_noise_says_so_and_no_other(tiny, adacache):
+    import comfy.samplers
+
+    said, silent = set(), set()
+    for name in comfy.samplers.SAMPLER_NAMES:
+        model, attachment = adacache(tiny(WAN).model, rate=3)
+        try:
+            sample(tiny(WAN), model, sampler_name=name)
+        except Exception:  # noqa: S112 (some samplers are for other models)
+            continue
+        notes = attachment.finished[-1].report.notes
+        (said if any("fresh noise" in note for note in notes) else silent).add(name)
+    assert not said & silent
+    assert len(silent) > 10
+    missed = {name for name in silent if "ancestral" in name or "sde" in name}
+    assert {name.removesuffix("_gpu").removesuffix("_cfg_pp") for name in said} <= {
+        name.removesuffix("_cfg_pp") for name in DRAW_NOISE
+    }
+    assert missed == set()
+
+
+def test_without_its_noise_an_ancestral_sampler_is_as_any_other(tiny, adacache):
+    model, attachment = adacache(tiny(WAN).model, rate=3)
+    by_levels(tiny(WAN), model, torch.linspace(1, 0, 13), "euler_ancestral", eta=0.0)
+    assert attachment.finished[-1].report.notes == []
+    assert attachment.finished[-1].report.skipped
+
+
+@pytest.mark.parametrize("name", ["heun", "heunpp2", "dpm_2"])
+@pytest.mark.parametrize("steps", [15, 24, 30])
+@pytest.mark.parametrize("target", [1.5, 2.0, 3.0])
+def test_auto_lands_on_its_target_with_samplers_of_several_evaluations(name, steps, target, tiny, adacache):
+    model, attachment = adacache(tiny(WAN).model, target=target, forecast=True, correct=True)
+    sample(tiny(WAN), model, sampler_name=name, steps=steps)
+    assert attachment.finished[-1].report.counted_speedup == pytest.approx(target, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["dpmpp_sde", "dpmpp_2s_ancestral", "seeds_2", "seeds_3", "euler_ancestral"])
+@pytest.mark.parametrize("steps", [15, 24, 30])
+def test_with_fresh_noise_auto_never_exceeds_its_target(name, steps, tiny, adacache):
+    model, attachment = adacache(tiny(WAN).model, target=2.0, forecast=True, correct=True)
+    sample(tiny(WAN), model, sampler_name=name, steps=steps)
+    assert 1.5 < attachment.finished[-1].report.counted_speedup <= 2.0
+
+
+def test_rising_levels_skip_nothing_and_say_why(tiny, adacache):
+    wan = tiny(WAN)
+    model, attachment = adacache(wan.model, rate=3)
+    sigmas, video = torch.linspace(0.05, 1, 13), sample(wan)
+    unsampled = by_levels(wan, model, sigmas, latent=video)
+    assert torch.equal(unsampled, by_levels(wan, wan.model, sigmas, latent=video))
+    report = attachment.finished[-1].report
+    assert (report.computed, report.total) == (12, 12)
+    assert [record.step for record in report.evaluations] == list(range(12))
+    assert report.notes == ["the noise levels rise, from video to noise (unsampling): every step is computed"]
 
 
 def test_the_first_of_two_stages_has_no_end_to_protect_and_the_second_starts_anew(tiny, adacache):

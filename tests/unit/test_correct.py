@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from adacache_core import correct
-from adacache_core.correct import Corrector, Move, euler, moves_of
+from adacache_core.correct import Corrector
+from adacache_core.sampler import Move, euler, moves_of
 
 STEPS = 12
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]

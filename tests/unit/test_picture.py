@@ -16,8 +16,8 @@ STRIP_LEFT, STRIP_RIGHT, STRIP_TOP, STRIP_BOTTOM = 92, 920, 103, 175  # of the f
 
 
 def report_of(states: str, metric=0.2, codebook: Codebook = FAST_30, **extra) -> RunReport:
-    """One evaluation per letter: c computed, r reused, p partly."""
-    names = {"c": "computed", "r": "reused", "p": "partly"}
+    """One evaluation per letter: c computed, r reused, p partly, a answered by another pack."""
+    names = {"c": "computed", "r": "reused", "p": "partly", "a": "answered"}
     records = [
         StepRecord(index, index, None, names[letter], metric=metric if letter == "c" and index else None, rate=4)
         for index, letter in enumerate(states)

@@ -104,6 +104,6 @@ def test_start_and_end_hold_in_a_replay_too():
     assert ran == [*range(15), *range(15, 30, 3)]
 
 
-def test_second_evaluations_are_reused_unless_the_next_step_computes_too():
-    ran = replayed(made_of(0, 3, 4, 7, of=8), steps=8, evaluations=2)
-    assert ran == [(0, 0), (3, 0), (3, 1), (4, 0), (7, 0), (7, 1)]
+def test_all_evaluations_of_a_step_are_computed_or_reused_together():
+    ran = replayed(made_of(0, 3, 4, of=8), steps=8, evaluations=2)
+    assert ran == [(step, evaluation) for step in (0, 3, 4) for evaluation in (0, 1)]

@@ -10,8 +10,8 @@ from adacache_core.report import schedules_in
 
 
 def report_of(states, seconds=None, **extra):
-    """One evaluation per letter: c computed, r reused, p partly (one of two calls)."""
-    calls = {"c": ("computed", 2, 2), "r": ("reused", 2, 0), "p": ("partly", 2, 1)}
+    """One evaluation per letter: c computed, r reused, p partly (one of two calls), a answered by another pack."""
+    calls = {"c": ("computed", 2, 2), "r": ("reused", 2, 0), "p": ("partly", 2, 1), "a": ("answered", 2, 0)}
     records = []
     for index, letter in enumerate(states):
         state, total, computed = calls[letter]
@@ -40,7 +40,20 @@ def test_an_evaluation_without_calls_counts_by_its_state():
 
 @pytest.mark.parametrize("states", ["", "cccc"])
 def test_nothing_skipped_is_no_speedup(states):
-    assert report_of(states).counted_speedup == 1
+    report = report_of(states, [1.0, 2.0, 1.0, 3.0][: len(states)])
+    assert report.counted_speedup == 1
+    assert report.measured_speedup is report.seconds_saved is None
+    assert "faster" not in report.summary()
+    assert "counted" not in report.summary()
+
+
+def test_what_another_pack_answered_is_neither_computed_nor_a_speedup_of_ours():
+    report = report_of("ccaa", [2, 2, 0, 0])
+    assert (report.computed, report.total, report.skipped) == (2, 4, 0)
+    assert report.counted_speedup == 1
+    assert report.measured_speedup is None
+    assert report_of("ccccaarr", [2, 2, 2, 2, 0, 0, 1, 1]).measured_speedup == pytest.approx(6 * 2 / 10)
+    assert report_of("ccccaarr").counted_speedup == pytest.approx(6 / 4)
 
 
 def test_the_measured_speedup_compares_with_a_usual_computed_evaluation():
@@ -126,7 +139,7 @@ def test_the_json_is_valid_for_every_reader(full):
     assert set(data) == {
         "format", "version", "model", "family", "sampler_steps", "preset", "codebook", "target", "forecast", "moreg",
         "evaluations", "computed", "total", "counted_speedup", "measured_speedup", "cache_bytes_max",
-        "cache_bytes_each", "notes", "title",
+        "cache_bytes_each", "notes", "title", "stopped",
     }  # fmt: skip
     assert set(data["evaluations"][0]) == {
         "index", "step", "sigma", "state", "reason", "metric", "motion", "moreg", "rate", "seconds", "calls",

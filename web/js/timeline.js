@@ -36,6 +36,9 @@ const STYLE = `
 }
 .adacache-timeline .bars.crowded > span::before { margin-right: 0; }
 .adacache-timeline .bars > .computed::before { height: 100%; background: var(--adacache-computed); }
+.adacache-timeline .bars > .answered::before {
+  height: 100%; box-sizing: border-box; background: none; border: 1px solid var(--adacache-computed); border-bottom: 0;
+}
 .adacache-timeline .bars > .partly::before {
   height: 62%; background: repeating-linear-gradient(var(--adacache-computed) 0 2px, transparent 2px 4px);
 }
@@ -128,11 +131,11 @@ class Strip {
   }
 }
 
-function summaryOf({ computed, total, saved, left, speedup, preset, done, note }) {
-  const first = [`${computed} of ${total} computed`];
+function summaryOf({ computed, total, saved, left, speedup, preset, done, note, stopped }) {
+  const first = stopped ? [stopped] : [`${computed} of ${total} computed`];
   if (saved > 0) first.push(`${duration(saved)} saved`);
   const second = [];
-  if (done && speedup && computed < total) second.push(`${speedup.toFixed(2)}x faster`);
+  if (done && speedup) second.push(`${speedup.toFixed(2)}x faster`);
   if (!done && left > 0) second.push(`about ${duration(left)} left`);
   if (preset) second.push(preset);
   return [first.join(" · "), note || second.join(" · ")];
