@@ -1,13 +1,18 @@
 """Samples the demo model beside another pack's node, in a process of its own: packs change the host they are in.
 
-    python -m tests.host.beside_a_pack COMFYUI PACK NODE INPUTS
+    python beside_a_pack.py COMFYUI PACK node NODE INPUTS
+    python beside_a_pack.py COMFYUI PACK samplers NAMES STEPS
 
-COMFYUI and PACK are folders, INPUTS is JSON: what its node gets besides the model and its defaults. Prints one line of
-JSON: for each way to combine the two, whether the video is that of the other pack alone, and what the report says.
+COMFYUI and PACK are folders; INPUTS is JSON: what the node gets besides the model and its defaults; NAMES and STEPS are
+JSON lists. Prints one line of JSON: for each way to combine the node with AdaCache, whether the video is that of the
+other pack alone, and what the report says; or the speed-up counted with preset auto at 2x, of each sampler and number
+of steps.
 """
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import importlib.util
 import json
 import os
@@ -29,23 +34,66 @@ def load(name: str, folder: Path):
     return module
 
 
-def main(host: Path, folder: Path, node: str, inputs: dict) -> dict:
+def start(host: Path, folder: Path):
+    """Our pack, theirs, and `tools.demo_model`, in a host that is not a server."""
     sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention", "--disable-xformers"]
     sys.path.insert(0, str(host))
     os.chdir(host)
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import comfy.sample
-    import torch
-    from comfy.patcher_extension import WrappersMP
-    from comfy.sd import load_diffusion_model
+    import server
 
+    server.PromptServer(asyncio.new_event_loop())  # some add routes to it when they are loaded
     ours = load("adacache_pack", ROOT)
     sys.modules["adacache_core"] = ours.adacache_core  # `tools` means that of the pack
     load("tools", ROOT / "tools")
-    demo_model = importlib.import_module("tools.demo_model")
-    theirs = load(str(host / "custom_nodes" / folder.name), folder).NODE_CLASS_MAPPINGS[node]
+    try:
+        theirs = load(str(host / "custom_nodes" / folder.name), folder)
+    except ImportError as error:
+        print("\n" + json.dumps({"cannot be loaded": str(error)}))
+        sys.exit()
+    return ours, theirs, importlib.import_module("tools.demo_model")
+
+
+def demo(demo_model):
+    """The host's MODEL of the shipped checkpoint."""
+    import torch
+    from comfy.sd import load_diffusion_model
+
+    return load_diffusion_model(str(demo_model.SHIPPED), model_options={"dtype": torch.float32})
+
+
+def sample_demo(demo_model, model, steps: int, sampler: str):
+    import comfy.sample
+    import torch
+
+    positive, negative = ([[text[None], {}]] for text in demo_model.guided_context(PROMPT, CFG))
+    noise = demo_model.noise_of(SEED)
+    with torch.inference_mode():
+        latent = torch.zeros_like(noise)
+        return comfy.sample.sample(
+            model, noise, steps, CFG, sampler, "simple", positive, negative, latent, seed=SEED, disable_pbar=True
+        )
+
+
+def samplers(host: Path, folder: Path, names: list[str], steps: list[int]) -> dict:
+    ours, _, demo_model = start(host, folder)
+    attach, found = ours.nodes.host.attach, {}
+    for name in names:
+        for count in steps:
+            model = attach.attach(demo(demo_model), ours.adacache_core.auto(2.0), "auto 2x")
+            sample_demo(demo_model, model, count, name)
+            found[f"{name}, {count} steps"] = attach.attachment_of(model).finished[-1].report.counted_speedup
+    return found
+
+
+def node(host: Path, folder: Path, name: str, inputs: dict) -> dict:
+    ours, pack, demo_model = start(host, folder)
+    import torch
+    from comfy.patcher_extension import WrappersMP
+
+    theirs = pack.NODE_CLASS_MAPPINGS[name]
     attach, core = ours.nodes.host.attach, ours.adacache_core
     settings = {
         "auto": {"target": 2.0, "forecast": True, "correct": True},
@@ -80,20 +128,15 @@ def main(host: Path, folder: Path, node: str, inputs: dict) -> dict:
             block.register_forward_pre_hook(lambda *_: ran.update([evaluation[0]]))
             for block in blocks._modules.values()
         ]
-        positive, negative = ([[text[None], {}]] for text in demo_model.guided_context(PROMPT, CFG))
-        noise = demo_model.noise_of(SEED)
         try:
-            with torch.inference_mode():
-                latent = comfy.sample.sample(
-                    model, noise, STEPS, CFG, "euler", "simple", positive, negative, torch.zeros_like(noise), seed=SEED
-                )
+            latent = sample_demo(demo_model, model, STEPS, "euler")
         finally:
             for hook in hooks:
                 hook.remove()
         return latent, [bool(ran[index]) for index in range(evaluation[0] + 1)]
 
     def fresh():
-        return load_diffusion_model(str(demo_model.SHIPPED), model_options={"dtype": torch.float32})
+        return demo(demo_model)
 
     def compared(alone, both, attachment):
         (expected, _), (latent, ran) = alone, sample(both)
@@ -129,5 +172,9 @@ def _default(kind: tuple):
 
 
 if __name__ == "__main__":
-    host, folder, node, inputs = sys.argv[1:]
-    print("\n" + json.dumps(main(Path(host), Path(folder), node, json.loads(inputs))))
+    host, folder, kind, *given = sys.argv[1:]
+    if kind == "samplers":
+        answer = samplers(Path(host), Path(folder), *map(json.loads, given))
+    else:
+        answer = node(Path(host), Path(folder), given[0], json.loads(given[1]))
+    print("\n" + json.dumps(answer))

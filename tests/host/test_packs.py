@@ -42,15 +42,21 @@ def folder_of(pack: str, host: Path) -> Path:
     pytest.skip(f"{pack} is not on this machine (COMFYUI_PACKS, custom_nodes, packs beside the ComfyUI)")
 
 
+def beside(name: str, host: Path, *arguments: str) -> dict:
+    """What `beside_a_pack.py` has to say of this pack."""
+    command = [sys.executable, Path(__file__).parent / "beside_a_pack.py", host, folder_of(name, host)]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if "cannot be loaded" in answer:
+        pytest.skip(f"{name} cannot be loaded by this ComfyUI: {answer['cannot be loaded']}")
+    return answer
+
+
 @pytest.mark.parametrize("name", PACKS)
 def test_beside_another_packs_cache_the_picture_is_that_of_the_other_pack_and_the_report_is_true(name, host):
     node, inputs, reason = PACKS[name]
-    command = [sys.executable, Path(__file__).parent / "beside_a_pack.py", host, folder_of(name, host)]
-    done = subprocess.run([*command, node, json.dumps(inputs)], capture_output=True, text=True)
-    if "ImportError: cannot import name" in done.stderr:
-        pytest.skip(f"{name} cannot be imported by this ComfyUI: {done.stderr.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = beside(name, host, "node", node, json.dumps(inputs))
     assert 0 < found.pop("ran alone") < found.pop("evaluations")  # it does answer some itself
     left = found.pop("left")
     for way, both in found.items():
@@ -61,3 +67,10 @@ def test_beside_another_packs_cache_the_picture_is_that_of_the_other_pack_and_th
     # Some leave their forward on the model after their node is gone, with what it remembers.
     assert left["row is true"]
     assert left["is plain"] or (reason in left["notes"][0] and not left["skipped"])
+
+
+def test_auto_lands_on_its_target_with_the_samplers_of_res4lyf(host):
+    """Those without `_ode` draw noise: they never exceed it."""
+    names = ["res_2s_ode", "res_3s_ode", "res_2s", "res_3s"]
+    for which, speedup in beside("RES4LYF", host, "samplers", json.dumps(names), "[15, 24]").items():
+        assert 1.8 <= speedup <= (2.2 if "_ode" in which else 2.0), which

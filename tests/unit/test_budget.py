@@ -7,6 +7,7 @@ import torch
 
 from adacache_core import BudgetState, CacheConfig, MotionConfig, ScheduleState, auto
 from adacache_core.engine import controller_for
+from adacache_core.sampler import Sampler
 
 N = 30
 
@@ -115,15 +116,52 @@ def test_moreg_spends_more_where_there_is_motion():
     assert sum(12 < step < 24 for step in with_it) > sum(12 < step < 24 for step in without)
 
 
-def test_a_second_evaluation_of_a_step_costs_nothing_more():
-    config, rates = CacheConfig(auto(2).codebook, target=2.5), []
-    for evaluations in (1, 2):
-        state = BudgetState(config, N)
-        for _ in range(evaluations):
-            state.computed(0)
-        state.computed(3)
-        rates.append(state.rate)
-    assert rates[0] == rates[1]
+def speedup(target, evaluations, draws_noise, change=lambda step: 0.1):
+    """Counted in evaluations, and the decisions by step; `evaluations` are the steps in the order of evaluation."""
+    steps = max(evaluations) + 1
+    sampler = Sampler((), None, draws_noise, evaluations=tuple(map(evaluations.count, range(steps))))
+    state = BudgetState(CacheConfig(auto(2).codebook, target=target), steps, sampler=sampler)
+    done: dict[int, set[bool]] = {}
+    computed, last = 0, -1
+    for step in evaluations:
+        decision = state.decide(step)
+        done.setdefault(step, set()).add(decision.compute)
+        if decision.compute:
+            if step > last >= 0:
+                state.observe(step, {"probe": (torch.tensor([change(step) * state.rate, 1.0]), None)})
+            last = max(last, step)
+            state.computed(step)
+            computed += 1
+    return len(evaluations) / computed, done
+
+
+ORDERS = {  # of the evaluations of 24 steps
+    "euler": list(range(24)),
+    "heun": [0, *(step for step in range(1, 24) for _ in range(2))],
+    "dpm_2": [*(step for step in range(23) for _ in range(2)), 23],
+    "heunpp2": [0, 1, 2, *(at for step in range(1, 22) for at in (step, step + 1, step + 2)), 22, 23, 23],
+    "three stages": [step for step in range(24) for _ in range(3)],
+}
+CALMING, STIRRING = (lambda step: 0.1 * 0.8**step), (lambda step: 0.1 * 1.2**step)
+
+
+@pytest.mark.parametrize("target", [1.3, 1.5, 2.0, 2.5, 3.0])
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_the_target_is_counted_in_evaluations_and_those_of_a_step_are_done_alike(order, target):
+    for change in (lambda step: 0.1, CALMING, STIRRING):
+        reached, done = speedup(target, order, draws_noise=False, change=change)
+        assert reached <= 1.1 * target
+        assert all(len(each) == 1 for each in done.values())
+    reached, _ = speedup(target, order, draws_noise=False)
+    assert reached >= 0.9 * target
+
+
+@pytest.mark.parametrize("draws_noise", [True, None])
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_where_noise_is_drawn_or_may_be_the_target_is_never_exceeded(order, draws_noise):
+    for target in (1.3, 1.5, 2.0, 2.5, 3.0, 5.0):
+        for change in (lambda step: 0.1, CALMING, STIRRING):
+            assert speedup(target, order, draws_noise, change)[0] <= target
 
 
 def test_without_a_target_the_codebook_is_asked():

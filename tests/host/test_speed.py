@@ -1,0 +1,43 @@
+"""The speed-up that a report claims is the one that a clock beside it sees. Ratios are compared, never times."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import pytest
+import torch
+from host.running import on_call, sample, with_hook
+
+STEPS = 24
+SPIN = 0.02  # seconds of work: of a block, and of what comes with each step beside the model
+
+
+def spin(*_):
+    """Works, as a preview in the callback does, or a block of a real model."""
+    begin = time.process_time()
+    while time.process_time() - begin < SPIN:
+        torch.ones(64).sum()
+
+
+def seconds_of(wan, model):
+    """Processor time of a run in which the model takes 40 ms, and what the host does at each step 20."""
+    blocks = [wan.module.blocks[index] for index in (0, 2)]
+    with with_hook(*(on_call(block, spin, lambda *_: None) for block in blocks)):
+        begin = time.process_time()
+        sample(wan, model, steps=STEPS, callback=lambda *_: spin())
+        return time.process_time() - begin
+
+
+@pytest.mark.parametrize("target", [1.5, 3.0])
+def test_the_measured_speedup_is_that_of_the_processor(target, tiny, adacache):
+    wan = tiny("Wan t2v")
+    claimed, seen = [], []
+    for _ in range(3):
+        model, attachment = adacache(wan.model, target=target, forecast=True, correct=True)
+        seen.append(1 / seconds_of(wan, model))
+        seen[-1] *= seconds_of(wan, wan.model)
+        claimed.append(attachment.finished[-1].report.measured_speedup)
+    counted = attachment.finished[-1].report.counted_speedup
+    assert statistics.median(claimed) == pytest.approx(statistics.median(seen), rel=0.05)
+    assert statistics.median(claimed) < 0.9 * counted  # what every step costs beside the model is not saved
