@@ -20,6 +20,7 @@ PAPER, PANEL, PALE = (22, 24, 30), (37, 40, 49), (178, 184, 196)
 LEFT, RIGHT, GAP = 92, 920, 20  # of all diagrams; between them and round them
 TITLE, SMALL = 27, 24
 SMALLEST, LARGEST = 1e-30, 1e30  # of the values on an axis
+LONGEST_TEXT = 200  # letters in a line
 _SHARPNESS = 2  # drawn so many times larger, then shrunk: clean edges
 
 
@@ -51,6 +52,27 @@ class Scale:
             if len(values) <= most:
                 return values
         return values[:: math.ceil(len(values) / most)]
+
+
+def wrapped(text: str, size: float, room: float, most: int = 6) -> list[str]:
+    """A text in lines that fit into the room, broken between words; what is too much ends with the last line.
+
+    Args:
+        text: any.
+        size: of the letters; room: both in thousandths of the picture's width.
+        most: lines.
+    """
+    font, lines = ImageFont.load_default(10 * size), [""]
+    for word in text[: LONGEST_TEXT * most].split():
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or font.getlength(longer) <= 10 * room:
+            lines[-1] = longer
+        elif len(lines) < most:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} …"
+            break
+    return lines
 
 
 def range_of(values: Iterable[float | None]) -> tuple[float, float]:
@@ -110,7 +132,7 @@ class Page:
     ) -> float:
         """Writes one line, cut to the room there is; returns how far it reaches, left or right of x."""
         font = ImageFont.load_default(size * self.unit)
-        shown = " ".join(text[:200].split())
+        shown = " ".join(text[:LONGEST_TEXT].split())
         while len(shown) > 1 and font.getlength(shown) > room * self.unit:
             shown = shown[:-2].rstrip() + "…"
         self.pen.text((x * self.unit, y * self.unit), shown, colour, font, anchor)

@@ -152,8 +152,8 @@ class Engine:
         return "" if made_for == steps else f"the schedule was made for {made_for} steps and is resampled to {steps}"
 
     def stand_down(self, reason: str) -> None:
-        """From here on nothing of this run is skipped, measured or corrected; the report says why."""
-        self.note(reason)
+        """From here on nothing of this run is skipped, measured or corrected; the report says why, in a sentence."""
+        self.note(f"stood down: {reason}")
         self.idle_reason = self.idle_reason or reason
         self.corrector = None
         self.cache.clear()
@@ -213,7 +213,7 @@ class Engine:
         else:
             answer = ""
         if answer and not self.idle_reason:
-            self.stand_down(f"{answer} at step {record.step + 1}; AdaCache skips nothing in the rest of this run")
+            self.stand_down(f"{answer} at step {record.step + 1}; from there on every step is computed")
         if self.idle_reason:
             record.reason = answer or self.idle_reason
             return

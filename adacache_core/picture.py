@@ -9,7 +9,7 @@ from itertools import accumulate, count, cycle, groupby, pairwise
 
 from PIL import Image
 
-from .canvas import GAP, LARGEST, LEFT, PALE, PANEL, RIGHT, SMALL, TITLE, Colour, Page, Scale, range_of
+from .canvas import GAP, LARGEST, LEFT, PALE, PANEL, RIGHT, SMALL, TITLE, Colour, Page, Scale, range_of, wrapped
 from .config import Codebook
 from .report import ANSWERED, COMPUTED, PARTLY, REUSED, RunReport, StepRecord
 
@@ -22,6 +22,7 @@ SERIES = (((86, 180, 233), 0), ((230, 159, 0), 4), ((20, 190, 145), 3), ((214, 1
 BIG = 36
 STRIP, METRIC, MOTION, GRADIENT, MOREG, RATE = 72, 216, 110, 88, 110, 88  # heights, in thousandths of the width
 HEIGHT_OF = {COMPUTED: 1.0, ANSWERED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip
+SPACING = 1.2  # of a line of text, times its size
 LABELS = 7  # about so many steps bear their number
 
 
@@ -57,7 +58,8 @@ def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
     if records:
         rows.append((SMALL - GAP / 2, _steps))
     for note in dict.fromkeys(note for report in reports for note in report.notes):
-        rows.append((SMALL, partial(_note, note=note)))
+        lines = wrapped(note, SMALL, 1000 - 2 * GAP)
+        rows.append((SMALL * SPACING * (len(lines) - 1) + SMALL, partial(_note, lines=lines)))
 
     longest = max(reports, key=lambda report: report.total).evaluations
     height = GAP + sum(height + GAP for height, _ in rows)
@@ -221,8 +223,9 @@ def _steps(page: Page, top: float) -> None:
         page.text(page.x(slot + 0.5), top - GAP / 2, label, SMALL, PALE, anchor="ma")
 
 
-def _note(page: Page, top: float, note: str) -> None:
-    page.text(GAP, top, note, SMALL, PALE, room=1000 - 2 * GAP)
+def _note(page: Page, top: float, lines: list[str]) -> None:
+    for number, line in enumerate(lines):
+        page.text(GAP, top + number * SMALL * SPACING, line, SMALL, PALE, room=1000 - 2 * GAP)
 
 
 def _of_each(report: RunReport, name: str) -> Curve:

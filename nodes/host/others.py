@@ -24,15 +24,15 @@ def stands_in(module: nn.Module) -> str:
         module: the diffusion model.
 
     Returns:
-        The function and the Python module that it comes from, as a person reads it; "" if all is the class's own.
+        Its Python module and its name, as a person reads them; "" if all is the class's own.
     """
     for name, value in vars(module).items():
         if "forward" in name and callable(value) and callable(getattr(type(module), name, None)):
-            return f"{module_of(value)} ({name})"
+            return f"{module_of(value)} replaces this model's {name}"
     for owner in type(module).__mro__:
         for name, value in vars(owner).items():
             if "forward" in name and callable(value) and _package(module_of(value)) != _package(owner.__module__):
-                return f"{module_of(value)} ({name})"
+                return f"{module_of(value)} replaces this model's {name}"
     return ""
 
 

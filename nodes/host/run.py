@@ -73,7 +73,7 @@ class Run:
             report=report,
         )
         if self.rising and not config.never_skips:
-            self.engine.stand_down("the noise levels rise, from video to noise (unsampling): every step is computed")
+            self.engine.stand_down("the noise levels rise, from video to noise (unsampling), so every step is computed")
         self.live = Live(node, report)
         self.other_cache = _other_cache(guider.model_options)
         self.engine.note(self.other_cache)
@@ -141,22 +141,16 @@ class Run:
             return
         if class_name(module) not in self.family.classes:
             kind = type(module)
-            self.engine.stand_down(
-                f"{kind.__name__} from {module_of(kind)} takes the place of this model; "
-                "AdaCache stands down for this run"
-            )
+            self.engine.stand_down(f"{module_of(kind)} replaces this model by its own {kind.__name__}")
             return
         whose = stands_in(module)
         if whose:
-            self.engine.stand_down(
-                f"{whose} takes the place of this model's own forward; AdaCache stands down for this run. "
-                "If its node is no longer in the workflow, load the model anew"
-            )
+            self.engine.stand_down(f"{whose}. If its node is no longer in the workflow, load the model anew")
             return
         depth = len(module.get_submodule(self.family.layout.blocks[0])) if replaced else 0
         whose = replaces_all(self.family.slot, replaced or {}, depth)
         if whose:
-            self.engine.stand_down(f"{whose} takes the place of all blocks; AdaCache stands down for this run")
+            self.engine.stand_down(f"{whose} replaces every block of this model")
 
 
 def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:
@@ -248,7 +242,7 @@ def _noting_stack_input(options: dict, slot: tuple[str, int], note: Any) -> dict
 def _other_cache(model_options: Mapping[str, Any]) -> str:
     """Two caches on one model would feed each other leftovers; the first come stays."""
     if "easycache" in model_options.get("transformer_options", {}):
-        return "EasyCache or LazyCache is on this model; AdaCache stands down for this run"
+        return "stood down: EasyCache or LazyCache is on this model"
     return ""
 
 

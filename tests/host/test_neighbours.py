@@ -47,7 +47,7 @@ def test_beside_another_cache_adacache_stands_down(node, ours_first, tiny, adaca
     assert not torch.equal(alone, sample(wan))  # it does skip something
     assert torch.equal(sample(wan, both), alone)
     report = attachment.finished[-1].report
-    assert report.notes == ["EasyCache or LazyCache is on this model; AdaCache stands down for this run"]
+    assert report.notes == ["stood down: EasyCache or LazyCache is on this model"]
     assert report.total == 0  # it did not look, so it does not claim that anything was computed
 
 
@@ -259,7 +259,7 @@ def test_where_every_block_is_replaced_adacache_stands_down(tiny, adacache):
     assert torch.equal(sample(wan, model), sample(wan, patched))
     report = attachment.finished[-1].report
     assert {record.state for record in report.evaluations} == {"answered"}  # no block ran
-    assert report.notes == [f"{__name__} takes the place of all blocks; AdaCache stands down for this run"]
+    assert report.notes == [f"stood down: {__name__} replaces every block of this model"]
 
 
 @pytest.mark.parametrize("layers", ["1", "0, 1"])
@@ -319,8 +319,8 @@ def test_where_a_wrapper_answers_in_place_of_the_model_adacache_stands_down_and_
     assert witness.row() == [(1, 1), (1, 0), (1, 0), (1, 1), (1, 1), (1, 0), (1, 1), (1, 1), (1, 1)]
     assert [record.state == "answered" for record in report.evaluations] == [ran == 0 for _, ran in witness.row()]
     assert report.notes == [
-        f"another pack answered in place of the model ({__name__}) at step 2; "
-        "AdaCache skips nothing in the rest of this run"
+        f"stood down: another pack answered in place of the model ({__name__}) at step 2; "
+        "from there on every step is computed"
     ]
 
 

@@ -101,7 +101,7 @@ def test_a_class_that_is_put_there_after_adacache_makes_it_stand_down(apply, tin
     model.add_object_patch("diffusion_model.__class__", theirs)
     assert torch.equal(sample(tiny(WAN), model), sample(tiny(WAN)))
     (note,) = attachment_of(model).finished[-1].report.notes
-    assert note.startswith("ReWanModel from RES4LYF.wan.model takes the place of this model")
+    assert note == "stood down: RES4LYF.wan.model replaces this model by its own ReWanModel"
 
 
 def test_the_inputs_of_the_adacache_node_are_in_the_settings_of_its_runs(apply, attachment_of, tiny, pack):

@@ -166,12 +166,12 @@ def test_beside_another_packs_forward_the_picture_is_that_of_the_other_pack(
     assert row_of(report) == ran
     assert [record.state == "answered" for record in report.evaluations] == [not computed for _, computed in ran]
     assert report.computed == sum(computed > 0 for _, computed in ran)
-    said = [note for note in report.notes if "AdaCache stands down" in note]
+    said = [note for note in report.notes if "stood down" in note]
     if settings == "off":
         assert report.notes == []
     else:
         assert len(said) == 1
-        assert said[0].startswith(f"{__name__} (forward_orig) takes the place of this model's own forward")
+        assert said[0].startswith(f"stood down: {__name__} replaces this model's forward_orig.")
 
 
 @pytest.mark.parametrize("settings", PASSIVE)
@@ -222,4 +222,4 @@ def test_an_object_patch_of_the_forward_shows_in_the_first_evaluation(wan, adaca
     model.add_object_patch("diffusion_model.forward_orig", cache.forward_orig)
     _, row = rows(wan, model)
     assert row_of(attachment.finished[-1].report) == row
-    assert "takes the place of this model's own forward" in attachment.finished[-1].report.notes[0]
+    assert "replaces this model's forward_orig" in attachment.finished[-1].report.notes[0]

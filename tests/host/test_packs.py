@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 # Folder, node, what the node gets besides the model where its defaults are not known, what AdaCache says.
-REPLACED = "takes the place of this model's own forward"
+REPLACED = "replaces this model's"
 PACKS = {
     "ComfyUI-Spectrum-WAN-Proper": ("SpectrumApplyWAN", {}, REPLACED),
     "ComfyUI-CacheDiT": ("WanCacheOptimizer", {}, REPLACED),
@@ -28,7 +28,7 @@ PACKS = {
             "flex_window": 0.75,
             "verbose": False,
         },
-        "takes the place of all blocks",
+        "replaces every block of this model",
     ),
 }
 

@@ -252,7 +252,9 @@ def test_rising_levels_skip_nothing_and_say_why(tiny, adacache):
     report = attachment.finished[-1].report
     assert (report.computed, report.total) == (12, 12)
     assert [record.step for record in report.evaluations] == list(range(12))
-    assert report.notes == ["the noise levels rise, from video to noise (unsampling): every step is computed"]
+    assert report.notes == [
+        "stood down: the noise levels rise, from video to noise (unsampling), so every step is computed"
+    ]
 
 
 def test_the_first_of_two_stages_has_no_end_to_protect_and_the_second_starts_anew(tiny, adacache):

@@ -293,8 +293,8 @@ def test_where_somebody_else_answers_nothing_is_skipped_any_more_and_nothing_is_
     assert [record.state for record in records] == ["answered"] * (6 - begin) + ["computed"] * 3
     assert [record.calls_computed for record in records] == [0] * (6 - begin) + [1] * 3
     assert run.engine.report.notes == [
-        f"another pack answered in place of the model at step {begin + 1}; "
-        "AdaCache skips nothing in the rest of this run"
+        f"stood down: another pack answered in place of the model at step {begin + 1}; "
+        "from there on every step is computed"
     ]
 
 

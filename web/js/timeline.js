@@ -45,10 +45,13 @@ const STYLE = `
 .adacache-timeline .bars > .reused::before {
   height: 20%; background: color-mix(in srgb, var(--input-text) 45%, var(--comfy-input-bg));
 }
-.adacache-timeline > p { margin: 0; height: 30px; overflow: hidden; }
+.adacache-timeline > p { margin: 0; min-height: 30px; }
 .adacache-timeline > p[hidden] { display: none; }
 .adacache-timeline p > span { display: block; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-.adacache-timeline p > span + span { color: var(--descrip-text); }
+.adacache-timeline p > span + span {
+  color: var(--descrip-text);
+  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; white-space: normal; overflow-wrap: anywhere;
+}
 `;
 
 /** The strip of bars and the two lines below it, for one node. */
