@@ -77,7 +77,6 @@ class Run:
         self.live = Live(node, report)
         self.other_cache = _other_cache(guider.model_options)
         self.engine.note(self.other_cache)
-        self._look_at(getattr(module, "_orig_mod", module))
 
     def register(self, model_options: dict) -> None:
         """Puts the run's wrappers into its model options, behind those of everybody else.
@@ -115,7 +114,9 @@ class Run:
         module = executor.class_obj.diffusion_model
         module = getattr(module, "_orig_mod", module)
         replaced = options.get("patches_replace", {}).get("dit", {})
-        self._look_at(module, replaced)  # some put their functions there for the length of a call
+        # Here, and not at the start of the run: the host has now taken back patches of other graphs and put those of
+        # this one in, and some packs put their functions there for the length of a call.
+        self._look_at(module, replaced)
         with self.engine.call(
             module,
             keys_of(options, len(x)),

@@ -213,7 +213,7 @@ def test_what_is_meant_to_fail_fails_with_a_sentence(day):
 
 def test_the_log_has_one_line_for_each_run_in_order_and_no_traceback_but_of_what_was_meant_to_fail(day, folder):
     log = (folder / "server.log").read_text(errors="replace")
-    lines = re.findall(r"AdaCache: (\d+ of \d+ evaluations computed.*)", log)
+    lines = re.findall(r"AdaCache: ((?:stopped by .*)?\d+ of \d+ evaluations computed.*)", log)
     assert len(lines) == len(day.console)
     for number, (line, expected) in enumerate(zip(lines, day.console, strict=True)):
         assert expected in ("", line), f"line {number}"

@@ -62,10 +62,10 @@ def test_asking_a_sampler_changes_nothing(sampler, tiny, pack):
 
     guider = comfy.samplers.CFGGuider(tiny("Wan t2v").model)
     sigmas = torch.linspace(1, 0, 11)
-    asked = pack.nodes.host.run._asked(guider, comfy.samplers.sampler_object(sampler), sigmas)
     drawn = torch.random.get_rng_state()
-    moves = pack.adacache_core.sampler.moves_of(asked, sigmas.tolist())
-    assert (moves is None) == (sampler in ("dpmpp_2m_sde", "euler_ancestral"))
+    found = pack.nodes.host.run._known_of(guider, comfy.samplers.sampler_object(sampler), sigmas)
+    assert found.draws_noise == (sampler in ("dpmpp_2m_sde", "euler_ancestral"))
+    assert (found.moves is None) == found.draws_noise
     assert torch.equal(sigmas, torch.linspace(1, 0, 11))
     assert torch.equal(torch.random.get_rng_state(), drawn)
 
@@ -77,4 +77,6 @@ def test_a_sampler_of_somebody_else_is_not_asked(tiny, pack):
         raise AssertionError("it was called")
 
     guider = comfy.samplers.CFGGuider(tiny("Wan t2v").model)
-    assert pack.nodes.host.run._asked(guider, comfy.samplers.KSAMPLER(sample_theirs), torch.linspace(1, 0, 11)) is None
+    sampler = comfy.samplers.KSAMPLER(sample_theirs)
+    found = pack.nodes.host.run._known_of(guider, sampler, torch.linspace(1, 0, 11))
+    assert (found.draws_noise, found.moves, found.evaluations) == (None, None, None)

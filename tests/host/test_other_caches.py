@@ -216,6 +216,18 @@ def test_what_is_replaced_below_or_beside_the_models_forward_is_no_reason_to_sta
     assert sum(computed for _, computed in row) < STEPS
 
 
+def test_after_the_host_has_taken_an_object_patch_of_the_forward_back_adacache_skips_again(wan, adacache):
+    cache = Cache(wan.module, KINDS[2], 5)
+    patched = wan.model.clone()
+    patched.add_object_patch("diffusion_model.forward_orig", cache.forward_orig)
+    sample(wan, patched, steps=STEPS)
+    model, attachment = adacache(wan.model, rate=3)
+    rows(wan, model)
+    assert "forward_orig" in vars(wan.module)  # as the host leaves it: the class's own
+    assert attachment.finished[-1].report.notes == []
+    assert attachment.finished[-1].report.skipped
+
+
 def test_an_object_patch_of_the_forward_shows_in_the_first_evaluation(wan, adacache):
     cache = Cache(wan.module, KINDS[2], 5)
     model, attachment = adacache(wan.model, rate=3)

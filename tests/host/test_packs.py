@@ -34,12 +34,13 @@ PACKS = {
 
 
 def folder_of(pack: str, host: Path) -> Path:
-    """Where the pack is: COMFYUI_PACKS, the host's own custom nodes, or a folder `packs` beside the host."""
-    places = [Path(os.environ.get("COMFYUI_PACKS", "/nowhere")), host / "custom_nodes", host.parent / "packs"]
+    """In the ComfyUI of COMFYUI_PACKS_PATH, in this one, or in a folder `packs` beside it."""
+    named = Path(os.environ.get("COMFYUI_PACKS_PATH", host))
+    places = [named / "custom_nodes", host / "custom_nodes", host.parent / "packs"]
     for place in places:
         if (place / pack / "__init__.py").exists():
             return place / pack
-    pytest.skip(f"{pack} is not on this machine (COMFYUI_PACKS, custom_nodes, packs beside the ComfyUI)")
+    pytest.skip(f"{pack} is not on this machine (COMFYUI_PACKS_PATH, custom_nodes, packs beside the ComfyUI)")
 
 
 def beside(name: str, host: Path, *arguments: str) -> dict:

@@ -39,5 +39,5 @@ def test_the_measured_speedup_is_that_of_the_processor(target, tiny, adacache):
         seen[-1] *= seconds_of(wan, wan.model)
         claimed.append(attachment.finished[-1].report.measured_speedup)
     counted = attachment.finished[-1].report.counted_speedup
-    assert statistics.median(claimed) == pytest.approx(statistics.median(seen), rel=0.05)
+    assert statistics.median(claimed) == pytest.approx(statistics.median(seen), rel=0.1)
     assert statistics.median(claimed) < 0.9 * counted  # what every step costs beside the model is not saved
