@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -437,7 +438,7 @@ class _Clock:
 
     def read(self) -> list[float]:
         """Seconds per evaluation; waits for the GPU, once."""
-        return [_seconds(begin, end) for begin, end in zip(self._begins, [*self._begins[1:], self._end], strict=True)]
+        return [_seconds(begin, end) for begin, end in pairwise([*self._begins, self._end])]
 
 
 def _cuda_event() -> torch.cuda.Event:

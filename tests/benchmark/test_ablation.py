@@ -11,7 +11,7 @@ from tools.benchmark.ablation import VARIANTS, measure_ablation, section, transl
 from tools.benchmark.videos import CFG, Video
 from tools.benchmark.watched import METRICS, PLACES, USUAL, Watch, cosine_sums, l2_sums, watched
 
-STEPS = 10
+STEPS = 12
 
 
 def ratio(sums):
