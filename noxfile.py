@@ -30,8 +30,7 @@ def demo(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """All tests: ours here, those of the host in the host's own Python."""
     session.install(*PINNED, *BENCHMARK, "pytest")
-    session.run("pytest", "tests", "--ignore=tests/host", "-rs", *session.posargs)
-    session.run("python", "-m", "tools.host_tests")
+    session.run("python", "-m", "tools.all_tests", *session.posargs)
 
 
 @nox.session

@@ -86,11 +86,9 @@ def _moves(latents: Sequence[Tensor], noise: int) -> list[Move] | None:
     """See `moves_of`; latents as they were before every step and at the end."""
     moves = []
     for step, (before, after) in enumerate(pairwise(latents)):
-        if before[noise] == 0:
-            return None
         keep = after[noise] / before[noise]
         weights = (after - keep * before)[: step + 1].flip(0).tolist()
-        if weights[0] <= 0:
+        if not weights[0] > 0:  # nor a number, where nothing was left of the latent before
             return None
         while abs(weights[-1]) <= NEGLIGIBLE * weights[0]:
             weights.pop()

@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).absolute().parents[2]
-STEPS, CFG, PROMPT, SEED = 30, 4.0, "triangle one green fast down light", 203
+STEPS, CFG, PROMPT, SEED = 20, 4.0, "triangle one green fast down light", 203
 
 
 def load(name: str, folder: Path):
@@ -97,7 +97,6 @@ def node(host: Path, folder: Path, name: str, inputs: dict) -> dict:
     attach, core = ours.nodes.host.attach, ours.adacache_core
     settings = {
         "auto": {"target": 2.0, "forecast": True, "correct": True},
-        "fast": {},
         "watch": {"watch": True, "target": 2.0, "correct": True},
         "off": {"enabled": False},
     }
@@ -151,11 +150,11 @@ def node(host: Path, folder: Path, name: str, inputs: dict) -> dict:
 
     alone = sample(with_theirs(fresh()))
     found = {"ran alone": sum(alone[1]), "evaluations": len(alone[1])}
-    for name, config in settings.items():
-        both, attachment = with_ours(with_theirs(fresh()), config)
+    for name in settings:
+        both, attachment = with_ours(with_theirs(fresh()), settings[name])
         found[f"theirs first, {name}"] = compared(alone, both, attachment)
-        patched, attachment = with_ours(fresh(), config)
-        found[f"ours first, {name}"] = compared(alone, with_theirs(patched), attachment)
+    patched, attachment = with_ours(fresh(), settings["auto"])
+    found["ours first, auto"] = compared(alone, with_theirs(patched), attachment)
 
     model = fresh()  # and now their node is removed: what they have left on the model is found, or there is nothing
     sample(with_theirs(model))

@@ -66,6 +66,23 @@ def test_where_the_video_changes_more_more_is_computed():
     assert during[0] > during[1]
 
 
+@pytest.mark.parametrize(("change", "distance"), [(1e6, 4), (1e-6, 16)])
+def test_a_change_halves_or_doubles_the_distance_at_most(change, distance):
+    state = BudgetState(CacheConfig(auto(2).codebook, target=8.0), 240)
+    for step, size in ((0, 1.0), (8, 1.0), (16, change)):
+        if step:
+            state.observe(step, {"probe": (torch.tensor([size * state.rate, 1.0]), None)})
+        state.computed(step)
+    assert state.rate == pytest.approx(distance, abs=1)
+
+
+def test_where_every_second_step_is_skipped_in_one_stretch_it_ends_before_the_end():
+    computed = computed_steps(1.45)
+    skipped = sorted(set(range(N)) - set(computed))
+    assert len(skipped) == 9
+    assert skipped[-1] <= N - 2 - N // 10  # the last tenth of what may be reused is computed
+
+
 def test_only_how_changes_compare_with_each_other_matters():
     def shape(step):
         return 0.1 + 0.01 * (step % 7)

@@ -5,7 +5,7 @@ from statistics import mean
 
 import pytest
 
-from adacache_core import FAST_30, AdaCacheError, RunReport, StepRecord
+from adacache_core import FAST_30, AdaCacheError, Codebook, RunReport, StepRecord
 from adacache_core.calibrate import (
     calibrate,
     codebook_from_json,
@@ -52,6 +52,12 @@ def test_a_stopped_run_and_one_of_nothing_have_none():
     del report.evaluations[20:]
     assert curve_of(report) == []
     assert curve_of(RunReport()) == []
+
+
+def test_between_two_computed_steps_changes_count_with_their_mean():
+    book = Codebook(((0.5, 3), (1.0, 1)), 12)
+    stirring = [0.1, *([0.9, 0.9, 0.1] * 4)][:11]  # 0.63 on average, but calm at each step that would be computed
+    assert computed_of(stirring, book) > computed_of([0.1] * 11, book)
 
 
 @pytest.mark.parametrize("speedup", [1.0, 1.5, 2.0, 3.0])

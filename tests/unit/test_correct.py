@@ -150,12 +150,63 @@ def louder_and_louder(sigmas):
     return multistep(sigmas, remembered=-0.6)
 
 
-@pytest.mark.parametrize(
-    "sampler",
-    [heun, noisy, between_levels, one_step_less, one_step_more, of_all_videos, of_the_video_before, louder_and_louder],
+def a_little_too_loud(sigmas):
+    """What undoes a correction grows to 1.22 ** 10 = 7.4 times it."""
+    return multistep(sigmas, remembered=-0.55)
+
+
+def beside_the_levels(sigmas):
+    return euler([1.01 * sigma for sigma in sigmas])
+
+
+def of_the_video_alone(sigmas):
+    """Nothing of the latent before is left."""
+
+    def sample(model, x):
+        for sigma in sigmas[:-1]:
+            x = model(x, sigma)
+        return x
+
+    return sample
+
+
+def deaf_at_one_step(sigmas):
+    def sample(model, x):
+        for step, (sigma, following) in enumerate(pairwise(sigmas)):
+            video = model(x, sigma)
+            x = following / sigma * x + (step != 0) * (1 - following / sigma) * video
+        return x
+
+    return sample
+
+
+UNCORRECTED = (
+    *(heun, noisy, between_levels, beside_the_levels, one_step_less, one_step_more, of_all_videos),
+    *(of_the_video_before, of_the_video_alone, louder_and_louder, a_little_too_loud, deaf_at_one_step),
 )
+
+
+@pytest.mark.parametrize("sampler", UNCORRECTED)
 def test_a_sampler_that_cannot_be_corrected_is_known(sampler):
     assert moves_of(sampler(SIGMAS), SIGMAS) is None
+
+
+def test_nor_one_of_few_steps_that_keeps_nothing():
+    assert moves_of(of_the_video_alone(SIGMAS[-4:]), SIGMAS[-4:]) is None
+
+
+def test_an_evaluation_may_lie_a_little_beside_its_level():
+    assert moves_of(euler([1.0005 * sigma for sigma in SIGMAS]), SIGMAS) is not None
+
+
+def test_half_of_what_is_wrong_in_the_latent_is_taken_for_video():
+    """One reused step of Euler found a video of 0.7 where there was none: the latent is off by its part of that."""
+    corrector = Corrector(SIGMAS, moves_of(euler(SIGMAS), SIGMAS))
+    for step, (found, computed) in enumerate([(0.0, True), (0.7, False), (0.0, True)]):
+        given = corrector(step, SIGMAS[step], torch.full((3,), SIGMAS[step]), torch.full((3,), found), computed)
+    off = -0.7 * (1 - SIGMAS[2] / SIGMAS[1])
+    keep = SIGMAS[3] / SIGMAS[2]
+    torch.testing.assert_close(given, torch.full((3,), 0.5 * off + keep * off / (1 - keep)), atol=1e-5, rtol=1e-4)
 
 
 # Of evaluations, the last of which is not the one that is due: step, level, number of values.

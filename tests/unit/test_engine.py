@@ -477,6 +477,13 @@ def test_prompts_on_two_devices_run_at_the_same_time_under_one_schedule():
     assert [model.blocks[0].ran for model in models] == [engine.report.computed] * 4
 
 
+@pytest.mark.parametrize(("steps", "farthest"), [(30, 5), (60, 10), (100, 17)])
+def test_residuals_are_forecast_over_a_sixth_of_the_run_at_most(steps, farthest):
+    config = CacheConfig(FAST_30, forecast=True)
+    assert Doubling(config, steps=steps).engine.cache.forecast == farthest
+    assert Doubling(CacheConfig(FAST_30), steps=steps).engine.cache.forecast == 0
+
+
 def test_times_are_known_when_the_run_has_ended():
     run = Doubling()
     run.steps(range(STEPS), A)

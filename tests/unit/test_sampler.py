@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from adacache_core.sampler import Sampler, ask, euler
+from adacache_core.sampler import Sampler, ask, euler, step_of
 
 STEPS = 12
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
@@ -104,6 +104,11 @@ def test_what_is_seen_of_a_sampler(sampler, draws_noise, over, evaluations, corr
     assert (found.draws_noise, found.starts_over, found.evaluations) == (draws_noise, over, evaluations)
     assert (found.moves is not None) == corrected
     assert (found.name, list(found.sigmas)) == ("it", SIGMAS)
+
+
+def test_a_level_that_a_sampler_moved_a_little_is_still_its_own():
+    assert [step_of(sigma * (1 + 5e-5), SIGMAS) for sigma in SIGMAS[:-1]] == list(range(STEPS))
+    assert step_of(SIGMAS[3] * (1 + 5e-4), SIGMAS) == 2
 
 
 def test_of_a_sampler_that_was_not_asked_nothing_is_claimed():
