@@ -16,6 +16,10 @@ from host.tiny import KINDS, Tiny
 
 from tools.host import PLACES, ROOT, find_host, version_of
 
+# Elsewhere than on a CPU: what the host is started with instead, and the dtype of models where a test names none.
+ON_THE_CPU = "--cpu --use-pytorch-cross-attention --disable-xformers"
+DTYPE = getattr(torch, os.environ.get("ADACACHE_TEST_DTYPE", "float32"))
+
 
 def _load(name: str, path: Path):
     spec = importlib.util.spec_from_file_location(name, path)
@@ -34,7 +38,7 @@ def host() -> Path:
     folder = find_host()
     if folder is None:
         pytest.skip(f"no ComfyUI was found (looked at {PLACES}): host tests are not run")
-    sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention", "--disable-xformers"]
+    sys.argv = [sys.argv[0], *os.environ.get("ADACACHE_TEST_HOST", ON_THE_CPU).split()]
     sys.path.insert(0, str(folder))
     os.chdir(folder)
     import comfy.options
@@ -65,7 +69,7 @@ def tiny(host: Path):
     made = {}
     version = _numbers(version_of(host))
 
-    def build(kind: str, dtype: torch.dtype = torch.float32) -> Tiny:
+    def build(kind: str, dtype: torch.dtype = DTYPE) -> Tiny:
         if version < _numbers(KINDS[kind].since):
             pytest.skip(f"the tiny {kind} can be made from ComfyUI {KINDS[kind].since} on")
         if (kind, dtype) not in made:

@@ -1,0 +1,83 @@
+"""torch.compile under AdaCache: the whole model as the host's node has it, and block by block; beside eager.
+
+Knows how the host compiles, how far the outputs are apart, and how many graphs there came to be.
+"""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from typing import Any
+
+import torch
+
+from . import hosted, models
+from .cost import seconds_of
+from .job import Job
+from .rows import Row, Rows
+
+SHAPE, TINY = "Wan, shallow", "Wan, tiny"
+BACKEND, TINY_BACKEND = "inductor", "aot_eager"  # the latter compiles nothing, and takes seconds
+
+# Largest difference from eager, relative to the largest number, that rounding explains after all steps of a run.
+ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+def run(job: Job, rows: Rows) -> None:
+    hosted.start(hosted.CPU if job.rehearse else hosted.VRAM_MODES["--highvram"])
+    dtype = torch.float32 if job.rehearse else torch.bfloat16
+    made = models.build(TINY if job.rehearse else SHAPE, job.device, dtype, dtype)
+    backend = TINY_BACKEND if job.rehearse else BACKEND
+    eager, _ = hosted.with_adacache(made.model)
+    expected = models.sample(made, eager)
+    eager_seconds = median(seconds_of(job, made, made.model, hosted.STEPS))
+    for name, compiled in (("whole model", whole), ("block by block", by_block)):
+        labels: Row = {"model": made.shape.says, "compiled": name, "backend": backend, "numbers": str(dtype)[6:]}
+        try:
+            row = _compare(job, made, compiled, backend, expected)
+        except Exception as error:  # whatever a compiler raises, the other way is still to be tried
+            rows.put(name, {**labels, "ok": False, "not_run": f"{type(error).__name__}: {str(error)[:300]}"})
+            continue
+        row["ok"] = row["error"] <= ROUNDING[dtype] and row["skipped"]
+        del row["skipped"]
+        rows.put(name, labels | {"eager_s": eager_seconds} | row)
+
+
+def _compare(job: Job, made: models.Made, compiled: Any, backend: str, expected: torch.Tensor) -> Row:
+    import torch._dynamo
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    ours, attachment = hosted.with_adacache(made.model)
+    model = compiled(made, ours, backend)
+    begin = time.perf_counter()
+    video = models.sample(made, model)
+    first = time.perf_counter() - begin
+    report = attachment.finished[-1].report
+    graphs = counters["stats"]["unique_graphs"]
+    states = [record.state for record in report.evaluations]
+    each = seconds_of(job, made, model, hosted.STEPS)
+    return {
+        "skipped": report.skipped > 0,
+        "steps": f"{report.computed} of {report.total}",
+        "error": ((video - expected).abs().max() / expected.abs().max()).item(),
+        "graphs": graphs,
+        "first_run_s": first,
+        "computed_s": median(s for s, state in zip(each, states, strict=True) if state == "computed"),
+        "reused_s": median(s for s, state in zip(each, states, strict=True) if state == "reused"),
+    }
+
+
+def whole(made: models.Made, model: Any, backend: str) -> Any:
+    from comfy_extras.nodes_torch_compile import TorchCompileModel
+
+    return TorchCompileModel.execute(model, backend).args[0]
+
+
+def by_block(made: models.Made, model: Any, backend: str) -> Any:
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    model = model.clone()
+    set_torch_compile_wrapper(model, backend, keys=[f"diffusion_model.{name}" for name in made.blocks])
+    return model

@@ -1,0 +1,129 @@
+"""docs/gpu.md from docs/gpu.json, and the sentence that the README has of it. Measures nothing, needs no package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.host import ROOT
+
+from .parts import PARTS, Part
+from .rows import Row, read_rows, write_json
+from .runner import FINISHED, RUN
+
+STORED = ROOT / "docs" / "gpu.json"
+
+NOTHING = "nothing here has run on a CUDA card yet"
+
+INTRO = """\
+# On a CUDA card
+
+Made by `python -m tools.gpu page` from `gpu.json`; not edited by hand. How it is run:
+[tools/gpu](../tools/gpu/__init__.py).
+"""
+
+
+def keep(folder: Path, stored: Path = STORED) -> int:
+    """Stores the results of a run and writes the page, gpu.md in the same folder.
+
+    Returns:
+        Exit status: 1 if the folder holds none, or those of a rehearsal.
+    """
+    found = read(folder)
+    if not found:
+        print(f"error: there is no {RUN} in {folder}")
+        return 1
+    if found["run"]["rehearsal"]:
+        print("error: these are the results of a rehearsal, which say nothing of a card")
+        return 1
+    write(found, stored)
+    print(sentence(found))
+    return 0
+
+
+def write(found: dict[str, Any], stored: Path = STORED) -> None:
+    write_json(stored, found)
+    stored.with_suffix(".md").write_text(page(found))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What a run left in this folder, {} if it left nothing."""
+    if not (folder / RUN).exists():
+        return {}
+    run = json.loads((folder / RUN).read_text())
+    return {"run": run, "rows": {part.name: read_rows(folder / f"{part.name}.json") for part in PARTS}}
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The whole page; of a part that left nothing it says "not run", and why."""
+    run = found.get("run")
+    if run is None:
+        head = f"{NOTHING[0].upper()}{NOTHING[1:]}."
+    else:
+        head = (
+            f"{run['card']}, {run['cores']} cores, {run['date']}, commit {run['commit']}, torch {run['torch']}, "
+            f"Python {run['python']}, ComfyUI {run['comfyui']}."
+        )
+    sections = [_section(part, found.get("rows", {}).get(part.name, []), _state(run, part)) for part in PARTS]
+    return "\n".join([INTRO, f"{head}\n", *sections]).rstrip() + "\n"
+
+
+def _state(run: Mapping[str, Any] | None, part: Part) -> Mapping[str, Any]:
+    if run is None:
+        return {"state": "not run", "said": "no card was there"}
+    return run["parts"].get(part.name, {"state": "not run", "said": "it was left out"})
+
+
+def _section(part: Part, rows: Iterable[Row], state: Mapping[str, Any]) -> str:
+    lines = [f"## {part.title}\n", f"{part.says}\n"]
+    if state["state"] != FINISHED:
+        lines.append(f"**{state['state'].capitalize()}**{': ' if state['said'] else ''}{state['said']}.\n")
+    rows = list(rows)
+    columns = {key: title for key, title in part.columns.items() if any(row.get(key) not in (None, "") for row in rows)}
+    if rows:
+        lines.append(f"| {' | '.join([*columns.values(), 'outcome'])} |")
+        lines.append("|---" * (len(columns) + 1) + "|")
+        lines += [f"| {' | '.join([*(_cell(row.get(key)) for key in columns), _outcome(row)])} |" for row in rows]
+        lines.append("")
+    for row in rows:
+        lines += [f"- failed: `{name}`: {_plain(why)}" for name, why in row.get("failed", {}).items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _outcome(row: Row) -> str:
+    said = f"not run: {_plain(row['not_run'])}" if row.get("not_run") else ""
+    if row.get("ok") is False:
+        return f"**failed**{', ' if said else ''}{said}"
+    return said or ("passed" if row.get("ok") else "")
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else _plain(str(value))
+
+
+def _plain(text: str) -> str:
+    """In one line, and no end of a cell."""
+    return " ".join(text.split()).replace("|", "/")
+
+
+def sentence(found: Mapping[str, Any]) -> str:
+    """What the README says of it, without a full stop."""
+    run = found.get("run")
+    laws = [row for row in found.get("rows", {}).get("laws", []) if row.get("of")]
+    costs = [row for row in found.get("rows", {}).get("cost", []) if "realised" in row]
+    if run is None or not (laws or costs):
+        return NOTHING
+    parts = []
+    if laws:
+        passed, of = (sum(row[key] for row in laws) for key in ("passed", "of"))
+        parts.append(f"{passed} of {of} tests of the laws pass")
+    if costs:
+        largest = max(costs, key=lambda row: row["plain_s"])
+        parts.append(
+            f"{largest['model']} is {largest['realised']:.2f}x as fast where {largest['counted']:.2f}x is counted"
+        )
+    return f"on a card ({run['card']}, {run['date']}) {', and '.join(parts)}: [all figures](docs/gpu.md)"

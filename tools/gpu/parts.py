@@ -1,0 +1,132 @@
+"""The table of parts, most valuable first: what each is, how long it may take, and the columns of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
+
+from .hosted import COMPUTED, STEPS
+
+WANTED = 0.97  # realised over counted speed-up
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of this package with `run(job, rows)`, in a process of its own.
+
+    Attributes:
+        name: of the file.
+        title: over its table.
+        says: what the figures are and how they were taken, for the page.
+        seconds: the most that it may take on a card.
+        least: what the parts before it leave it.
+        rehearsed: the most that it may take in a rehearsal.
+        columns: key of a row -> heading.
+    """
+
+    name: str
+    title: str = ""
+    says: str = ""
+    seconds: float = 60
+    least: float = 0
+    rehearsed: float = 60
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def module(self) -> ModuleType:
+        return import_module(f"tools.gpu.{self.name}")
+
+
+_HOST = {"model": "model", "numbers": "numbers", "started": "host started with", "dynamic_vram": "dynamic VRAM"}
+
+PARTS = (
+    Part(
+        "laws",
+        "The laws",
+        "The tests of `tests/host/test_laws.py` on tiny models whose every number is computed on the card: off is off, "
+        "the model is untouched, batching changes nothing, a reused step is per-block reuse, a stopped run leaves no "
+        "trace, the report is true. Law 3 needs float32. The error is the largest that a test allows and measures.",
+        seconds=130,
+        rehearsed=150,
+        columns=_HOST | {"laws": "laws", "passed": "tests passed", "of": "of", "largest_error": "largest error"},
+    ),
+    Part(
+        "held",
+        "Bytes held, cancelled runs, out of memory, waits",
+        "Bytes are those of tensors on the card beyond what was there before the run. Out of memory is real: the "
+        "process may take hardly more than it has. A wait is an operation that makes the host wait for the card.",
+        seconds=75,
+        rehearsed=60,
+        columns=_HOST | {"what": "what", "figure": "figure"},
+    ),
+    Part(
+        "cost",
+        "Cost at size",
+        f"Random weights, one conditioning, Euler, {STEPS} steps of which {COMPUTED} are computed, metric and motion "
+        "taken; medians of the card's own clock, the plain run's first step left out. Realised over counted is how "
+        f"much of the steps saved is time saved: {WANTED} and more is wanted. Peaks are GiB of tensors, weights included.",
+        seconds=240,
+        rehearsed=60,
+        columns={
+            "model": "model",
+            "weights": "weights",
+            "place": "cache_device",
+            "plain_s": "plain step, s",
+            "computed_s": "computed, s",
+            "reused_s": "reused, s",
+            "bare_s": "embedding and head alone, s",
+            "counted": "counted speed-up",
+            "realised": "realised",
+            "realised_over_counted": "realised over counted",
+            "peak_plain_gib": "peak plain, GiB",
+            "peak_gib": "peak with AdaCache, GiB",
+        },
+    ),
+    Part(
+        "compilers",
+        "Compilers",
+        "`torch.compile` as the host has it, under AdaCache. The error is the largest difference from the eager run "
+        "with AdaCache, relative to the largest number. Eager is a plain step. Graphs are those of the first run.",
+        seconds=75,
+        least=45,
+        rehearsed=60,
+        columns={
+            "model": "model",
+            "compiled": "compiled",
+            "backend": "backend",
+            "numbers": "numbers",
+            "steps": "steps computed",
+            "error": "error",
+            "graphs": "graphs",
+            "first_run_s": "first run, s",
+            "eager_s": "eager step, s",
+            "computed_s": "computed, s",
+            "reused_s": "reused, s",
+        },
+    ),
+    Part(
+        "demo",
+        "The demo",
+        "The demo workflow's video through the host, median of several runs: a model so small that a card spends its "
+        "time on starting kernels, not on computing.",
+        seconds=45,
+        least=25,
+        rehearsed=60,
+        columns={
+            "steps": "steps computed",
+            "plain_s": "plain, s",
+            "cached_s": "with AdaCache, s",
+            "counted": "counted speed-up",
+            "measured": "measured",
+            "psnr": "PSNR, dB",
+            "ssim": "SSIM",
+        },
+    ),
+)
+
+# Instead of the others, with --train: not on the page, its result is the checkpoint.
+TRAIN = Part("train", seconds=450, rehearsed=120)
+
+BY_NAME = {part.name: part for part in (*PARTS, TRAIN)}

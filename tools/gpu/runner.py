@@ -1,0 +1,194 @@
+"""Runs the parts, each in a process of its own with its own time, and keeps in run.json how each ended and where.
+
+Knows processes and clocks; what a part measures it does not know. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tools.host import PLACES, ROOT, HostError, find_host, find_python, version_of
+
+from . import carried
+from .job import Job, NotRun, command, stop
+from .parts import Part
+from .rows import read_rows, write_json
+
+MINUTES = 8.0  # for all parts together
+RUN, LOG = "run.json", "log.txt"
+
+FINISHED, FAILED, OVER, NOT_RUN = "finished", "failed", "over its time", "not run"
+
+# What starts a part.
+Start = Callable[[Part, Job], list[str]]
+
+CARD = (
+    "import torch; print(torch.__version__); print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+)
+
+
+def run_parts(parts: Sequence[Part], out: Path, rehearse: bool, minutes: float, train: bool = False) -> bool:
+    """Finds the host, runs the parts and prints how each ended.
+
+    Returns:
+        Whether every part was green.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with surroundings(rehearse, with_host=not train) as (python, environment):
+        about = described(python, environment, rehearse)
+        if not rehearse and not about["card"]:
+            print("no CUDA card is seen by this Python's torch; --rehearse runs the same on the CPU", file=sys.stderr)
+            return False
+
+        def start(part: Part, job: Job) -> list[str]:
+            return [str(python), *command("part", part.name, job, job.seconds)[1:]]
+
+        ended = run(parts, out, rehearse, minutes, start, environment, about)
+    for name, how in ended.items():
+        print(f"{name:<10} {how['seconds']:6.1f} s  {how['state']}{': ' if how['said'] else ''}{how['said']}")
+    return all(how["state"] == FINISHED for how in ended.values())
+
+
+def run(
+    parts: Sequence[Part],
+    out: Path,
+    rehearse: bool,
+    minutes: float,
+    start: Start,
+    environment: dict[str, str] | None = None,
+    about: dict[str, Any] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Each part in its turn; run.json says after each how it ended.
+
+    Returns:
+        Part -> state, what is to be said of it, and its seconds.
+    """
+    deadline = time.monotonic() + 60 * minutes
+    ended = {part.name: {"state": NOT_RUN, "said": "the run was cut off before it", "seconds": 0.0} for part in parts}
+
+    def write() -> None:
+        write_json(out / RUN, {**(about or {}), "rehearsal": rehearse, "parts": ended})
+
+    write()
+    for number, part in enumerate(parts):
+        for leftover in (out / f"{part.name}.json", *([out / LOG] if number == 0 else [])):
+            leftover.unlink(missing_ok=True)
+        kept = 0 if rehearse else sum(later.least for later in parts[number + 1 :])
+        seconds = min(part.rehearsed if rehearse else part.seconds, deadline - time.monotonic() - kept)
+        if seconds <= 0:
+            ended[part.name]["said"] = "no time was left"
+        else:
+            print(f"{part.name}: at most {seconds:.0f} s ...", flush=True)
+            ended[part.name]["said"] = "the run was cut off in it"
+            write()
+            begin = time.monotonic()
+            state, said = _ended(part, Job(out, seconds, rehearse), start, environment)
+            ended[part.name] = {"state": state, "said": said, "seconds": round(time.monotonic() - begin, 1)}
+        write()
+    return ended
+
+
+def _ended(part: Part, job: Job, start: Start, environment: dict[str, str] | None) -> tuple[str, str]:
+    """(state, what is to be said of it) of one part, which is run to its end or to that of its time."""
+    with open(job.out / LOG, "ab") as log:
+        log.write(f"--- {part.name}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            start(part, job),
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # its children end with it
+        )
+        try:
+            status = process.wait(job.seconds + 2)  # a part that keeps its time itself may say so
+        except subprocess.TimeoutExpired:
+            return OVER, f"stopped after {job.seconds:.0f} s; its rows until then count"
+        finally:
+            stop(process)
+    rows = read_rows(job.out / f"{part.name}.json")
+    if status == NOTHING_TO_DO:
+        return NOT_RUN, _last_line(job.out / LOG)
+    if status:
+        return FAILED, f"status {status}: {_last_line(job.out / LOG)}"
+    wrong = [row for row in rows if row.get("ok") is False]
+    if wrong:
+        return FAILED, f"{len(wrong)} of {len(rows)} rows found a fault"
+    return (FINISHED, "") if rows else (FAILED, "it ended without a row")
+
+
+NOTHING_TO_DO = 77  # exit status of a part that could not begin; it has printed why
+
+
+def do_part(part: Part, work: Callable[[], None]) -> int:
+    """Exit status of a part's process."""
+    try:
+        work()
+    except (NotRun, HostError) as reason:
+        print(f"{part.name}: {reason}")
+        return NOTHING_TO_DO
+    return 0
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else ""
+
+
+@contextmanager
+def surroundings(rehearse: bool, with_host: bool = True) -> Iterator[tuple[Path, dict[str, str]]]:
+    """(the Python of the parts, their environment): those of `.gpu` on a card, else of the host that is here."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    environment.pop("PYTHONPATH", None)
+    if not rehearse and carried.ARCHIVE.exists():
+        with carried.unpacked() as (host, packages):
+            environment |= {"COMFYUI_PATH": str(host), "COMFYUI_PYTHON": sys.executable, "PYTHONPATH": str(packages)}
+            yield Path(sys.executable), environment
+        return
+    host = find_host()
+    if host is None or not with_host:  # each part then says that there is none
+        yield Path(sys.executable), environment
+        return
+    from tools.host_tests import PYTEST_FOLDER
+
+    if PYTEST_FOLDER.exists():
+        environment["PYTHONPATH"] = str(PYTEST_FOLDER)
+    yield find_python(host), environment
+
+
+def described(python: Path, environment: dict[str, str], rehearse: bool) -> dict[str, Any]:
+    """Where and of what a run is."""
+    told = subprocess.run([python, "-c", CARD], env=environment, capture_output=True, text=True).stdout.splitlines()
+    folder = environment.get("COMFYUI_PATH") or find_host()
+    return {
+        "card": "" if rehearse or len(told) < 2 else told[1],
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": told[0] if told else "",
+        "comfyui": version_of(Path(folder)) if folder else f"none was found (looked at {PLACES})",
+        "date": date.today().isoformat(),
+        "commit": commit(),
+    }
+
+
+def commit() -> str:
+    """Of the clone, "+" behind it if files differ from it; of a copy without history what `prepare` wrote down."""
+    try:
+        said = ["git", "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+"]
+        found = subprocess.run(said, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        found = ""
+    if not found and carried.MANIFEST.exists():
+        found = json.loads(carried.MANIFEST.read_text())["commit"]
+    return found

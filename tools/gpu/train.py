@@ -1,0 +1,87 @@
+"""A demo model trained on the card: the shipped one's architecture, many times as many clips. For show, for judging.
+
+Knows how long it may take and which checkpoint was best; how one trains, `tools.train_demo` knows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import torch
+
+from tools.host import ROOT
+from tools.train_demo import STEPS, Training
+
+from .job import Job
+from .rows import Rows
+
+HELP = (
+    "train a demo model instead: the architecture and the 16 x 16 latents of the shipped one (train_demo and the demo "
+    "nodes know no other), sixteen times as many clips a step, as many steps as fit. The best checkpoint so far is in "
+    "FOLDER from the first minute on. It is carried on from output/train as long as that folder is there: the state is "
+    "too large to be sent around"
+)
+
+STATE = ROOT / "output" / "train"
+CHECKPOINT, LOG = "demo_wan.safetensors", "log.jsonl"
+
+EVERY = 60.0  # seconds between checkpoints
+LAST = 20.0  # seconds kept for the last of them
+TIMED, WARM_UP = 10, 5  # steps
+REHEARSED_STEPS = 2
+
+
+def run(job: Job, rows: Rows) -> None:
+    device = torch.device(job.device)
+    state = job.out / "state" if job.rehearse else STATE
+    steps = REHEARSED_STEPS if job.rehearse else _planned(state, job, device)
+    training = Training(steps, 0, device)
+    if job.rehearse:
+        training.validation_clips = 2
+    training.load(state)
+    if not job.rehearse:
+        training.compile()
+    best = min((_loss(line) for line in training.log), default=float("inf"))
+    saved = time.monotonic()
+    while training.step < training.steps and job.left > LAST:
+        training.advance()
+        if training.step == training.steps or time.monotonic() > saved + EVERY or job.left < LAST:
+            training.validate()
+            training.save(state)
+            saved = time.monotonic()
+            loss = _loss(training.log[-1])
+            if loss < best:
+                best = loss
+                for name in (CHECKPOINT, LOG):
+                    shutil.copy(state / name, job.out)
+            rows.put("train", {"step": training.step, "of": steps, "clips": training.clips, "loss": loss, "best": best})
+    if job.rehearse:
+        shutil.rmtree(state)
+
+
+def _planned(state: Path, job: Job, device: torch.device) -> int:
+    """How many steps the training has: the learning rate falls to nothing at its end, so this stays as it was begun."""
+    plan = state / "steps"
+    if plan.exists():
+        return int(plan.read_text())
+    trial = Training(STEPS, 0, device)
+    trial.step = STEPS - TIMED - WARM_UP  # whole clips, of which most of the training is
+    trial.compile()
+    for _ in range(WARM_UP):
+        trial.advance()
+    begin = time.monotonic()
+    for _ in range(TIMED):
+        trial.advance()
+    each = (time.monotonic() - begin) / TIMED
+    # Each length of the clips is compiled anew, and a checkpoint takes its seconds.
+    steps = max(TIMED, int(0.8 * (job.left - LAST) / each))
+    state.mkdir(parents=True, exist_ok=True)
+    plan.write_text(str(steps))
+    return steps
+
+
+def _loss(line: dict) -> float:
+    losses = line["validation"].values()
+    return sum(losses) / len(losses)
