@@ -41,6 +41,13 @@ def benchmark(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """What a machine with a GPU and nothing else is given (-- prepare), and what came back (-- page FOLDER)."""
+    session.install("pip")
+    session.run("python", "-m", "tools.gpu", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, and the direction of imports."""
     session.install(*PINNED, "ruff")

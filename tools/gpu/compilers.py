@@ -26,7 +26,7 @@ ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 def run(job: Job, rows: Rows) -> None:
     hosted.start(hosted.CPU if job.rehearse else hosted.VRAM_MODES["--highvram"])
     dtype = torch.float32 if job.rehearse else torch.bfloat16
-    made = models.build(TINY if job.rehearse else SHAPE, job.device, dtype, dtype)
+    made = models.build(TINY if job.rehearse else SHAPE, dtype, dtype)
     backend = TINY_BACKEND if job.rehearse else BACKEND
     eager, _ = hosted.with_adacache(made.model)
     expected = models.sample(made, eager)

@@ -49,6 +49,7 @@ MEASUREMENTS = (
 REHEARSED = (
     Measurement("Wan, tiny", "float32", ("main", "offload")),
     Measurement("HunyuanVideo, tiny", "float32", ("main",)),
+    Measurement("Wan, tiny", "float8_e4m3fn", ("offload",)),
 )
 
 
@@ -73,7 +74,7 @@ def _measure(job: Job, rows: Rows, measurement: Measurement, labels: Row) -> Non
         rows.put(measurement.key, {**labels, "not_run": "no time was left"})
         return
     computing = torch.float32 if job.rehearse else torch.bfloat16
-    made = models.build(measurement.model, job.device, getattr(torch, measurement.weights), computing)
+    made = models.build(measurement.model, getattr(torch, measurement.weights), computing)
     with peak(job) as plain_peak:
         plain = median(seconds_of(job, made, made.model, PLAIN_STEPS)[1:])
     with emptied(made):

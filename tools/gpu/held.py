@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -24,8 +24,7 @@ EACH = 90.0  # seconds for a process
 AT_ONCE = 4
 STRUCK_AT = 6  # the step that is cancelled: residuals are held by then
 
-LARGER = 6  # times as wide: the latent that no longer fits
-MARGIN = 64 * 2**20  # bytes that a process may still take when it is to run out of them
+LARGER = 3  # times as wide and high is the latent that is to run out of memory: no leftover is large enough for it
 
 
 def run(job: Job, rows: Rows) -> None:
@@ -52,7 +51,7 @@ class Checks:
     def __init__(self, job: Job, rows: Rows, labels: Row) -> None:
         self.job, self.rows, self.labels = job, rows, labels
         dtype = torch.float32 if job.rehearse else torch.bfloat16
-        self.made = models.build(labels["model"], job.device, dtype, dtype, loaded=True)
+        self.made = models.build(labels["model"], dtype, dtype, loaded=True)
         self.model, self.attachment = hosted.with_adacache(self.made.model)
 
     def all(self) -> None:
@@ -121,48 +120,50 @@ class Checks:
         self._put("waits for the card in an evaluation", None, figure)
 
     def _out_of_memory(self) -> None:
+        """In the middle of a run, when residuals are held."""
+        from comfy.model_management import soft_empty_cache
+
         channels, frames, height, width = self.made.shape.latent
         larger = torch.zeros(1, channels, frames, LARGER * height, LARGER * width)
-        how = "made up" if self.job.rehearse else "real"
-        raised = ""
-        with self._too_little() as latent_fits:
+        raised = False
+        with ExitStack() as until_then:
+
+            def shrink(step: int, *args: Any) -> None:
+                if step == STRUCK_AT:
+                    until_then.enter_context(self._too_little())
+
             try:
-                models.sample(self.made, self.model, latent=None if latent_fits else larger)
-            except torch.OutOfMemoryError as error:
-                raised = type(error).__name__
-        self._put(f"out of memory, {how}: the run says so", "OutOfMemory" in self.report.stopped, self.report.stopped)
-        if raised:
-            self._nothing_held("a run out of memory")
-            self._same_again("one out of memory")
+                models.sample(self.made, self.model, callback=shrink, latent=larger)
+            except torch.OutOfMemoryError:
+                raised = True
+        soft_empty_cache()
+        how = "made up" if self.job.rehearse else "real"
+        said = self.report.stopped or "it was not stopped"
+        self._put(f"out of memory, {how}: the run says so", raised and "OutOfMemory" in said, said)
+        self._nothing_held("a run out of memory")
+        self._same_again("one out of memory")
 
     @contextmanager
-    def _too_little(self) -> Iterator[bool]:
-        """On a card this process may hardly take more than it has; else a block says that it ran out.
-
-        Yields whether the model's own latent is what does not fit.
-        """
-        if not self.job.rehearse:
-            torch.cuda.empty_cache()
-            total = torch.cuda.get_device_properties(0).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_allocated() + MARGIN) / total))
+    def _too_little(self) -> Iterator[None]:
+        """On a card this process may take no more than it has; without one the model says that it ran out."""
+        if self.job.rehearse:
+            handle = self.made.module.register_forward_pre_hook(_run_out)
             try:
-                yield False
+                yield
             finally:
-                torch.cuda.set_per_process_memory_fraction(1.0)
+                handle.remove()
             return
-        calls = 0
-
-        def strike(*_: Any) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 2:
-                raise torch.OutOfMemoryError("made up")
-
-        handle = [*self.made.blocks.values()][-1].register_forward_pre_hook(strike)
+        torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_allocated() / total)
         try:
-            yield True
+            yield
         finally:
-            handle.remove()
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def _run_out(*_: Any) -> None:
+    raise torch.OutOfMemoryError("made up")
 
 
 def allocated() -> int | None:

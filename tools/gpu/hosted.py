@@ -37,7 +37,7 @@ def start(options: Sequence[str]) -> str:
     """Makes the host's modules importable, in place of ours of the same name.
 
     Returns:
-        "on" if dynamic VRAM is, else "off".
+        "on" if dynamic VRAM is, else "off", or why it failed.
 
     Raises:
         NotRun: there is no host.
@@ -51,7 +51,10 @@ def start(options: Sequence[str]) -> str:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    return "on" if _dynamic_vram() else "off"
+    try:
+        return "on" if _dynamic_vram() else "off"
+    except (OSError, RuntimeError) as error:  # what it is built on does not work on every machine; the host does
+        return f"failed: {error}"
 
 
 def _dynamic_vram() -> bool:
@@ -91,19 +94,20 @@ def pack() -> ModuleType:
 
 
 def with_adacache(model: Any, **settings: Any) -> tuple[Any, Any]:
-    """(MODEL with AdaCache on it, its attachment): every fifth step is computed, the metric and motion are taken.
+    """(MODEL with AdaCache on it, its attachment): as preset auto but for the schedule, which is known beforehand.
 
-    Metrics of random weights say nothing; with this table the schedule is known beforehand.
+    Metrics of random weights say nothing, so they decide nothing, and are taken all the same; motion too.
 
     Args:
         model: the host's MODEL.
         settings: other fields of `CacheConfig`.
     """
     core, attach = pack().adacache_core, pack().nodes.host.attach
-    config = core.CacheConfig(core.Codebook(((1.0, 5),), steps=STEPS), core.MotionConfig(), **settings)
-    patched = attach.attach(model, config, "every fifth")
+    table = core.Codebook(((1.0, STEPS),), steps=STEPS)  # nothing is computed but what always is
+    config = core.CacheConfig(table, core.MotionConfig(), forecast=True, correct=True, **settings)
+    patched = attach.attach(model, config, "what always is")
     return patched, attach.attachment_of(patched)
 
 
 STEPS = 12  # the fewest that the pack does not leave alone
-COMPUTED = 4  # of them with the table above: every fifth, and at both ends one more
+COMPUTED = 4  # of them: the first two, of which the metric comes, and the last two

@@ -159,14 +159,13 @@ class Made:
         }
 
 
-def build(name: str, device: str, weights: torch.dtype, computing: torch.dtype, *, loaded: bool = False) -> Made:
+def build(name: str, weights: torch.dtype, computing: torch.dtype, *, loaded: bool = False) -> Made:
     """One of SHAPES.
 
     Args:
-        device: where the weights are made, and stay unless the host moves them.
         weights: dtype in which they are kept.
         computing: dtype in which the model works.
-        loaded: through the host's loader, which puts them where it wants to, instead of straight onto the device.
+        loaded: by the host's loader, which puts them where it wants to, instead of being made on its device.
     """
     import comfy.model_detection
     import comfy.model_management as management
@@ -180,17 +179,17 @@ def build(name: str, device: str, weights: torch.dtype, computing: torch.dtype, 
     empty = architecture(**shape.settings, dtype=weights, device="meta", operations=comfy.ops.disable_weight_init)
     torch.manual_seed(0)
     if loaded:
-        state = {name: filled(torch.empty_like(each, device="cpu"), name) for name, each in empty.state_dict().items()}
+        state = {key: filled(torch.empty_like(each, device="cpu"), key) for key, each in empty.state_dict().items()}
         model = comfy.sd.load_diffusion_model_state_dict(state, model_options={"dtype": weights})
     else:
         config = comfy.model_detection.model_config_from_unet(empty.state_dict(), "")
         config.set_inference_dtype(weights, None if weights == computing else computing)
-        with torch.inference_mode(False), torch.no_grad():
-            inner = config.get_model(empty.state_dict(), "", device=device)
-            for name, each in inner.diffusion_model.state_dict().items():
-                filled(each, name)
-        inner.diffusion_model.to(device)
         here = management.get_torch_device()
+        inner = config.get_model(empty.state_dict(), "", device=here)
+        with torch.no_grad():
+            for key, each in inner.diffusion_model.state_dict().items():
+                filled(each, key)
+        inner.to(here)
         model = comfy.model_patcher.ModelPatcher(inner, load_device=here, offload_device=here)
     latent: Any = torch.zeros(1, *shape.latent)
     if shape.sound:

@@ -65,8 +65,9 @@ PARTS = (
         "cost",
         "Cost at size",
         f"Random weights, one conditioning, Euler, {STEPS} steps of which {COMPUTED} are computed, metric and motion "
-        "taken; medians of the card's own clock, the plain run's first step left out. Realised over counted is how "
-        f"much of the steps saved is time saved: {WANTED} and more is wanted. Peaks are GiB of tensors, weights included.",
+        "taken, settings else of preset auto; medians of the card's own clock, the plain run's first step left out. "
+        "Realised over counted is how much of the steps saved is time saved: "
+        f"{WANTED} and more is wanted. Peaks are GiB of tensors, weights included.",
         seconds=240,
         rehearsed=60,
         columns={

@@ -124,8 +124,13 @@ def _download(name: str, version: str, folder: Path) -> None:
 
 
 def _check(python: Path) -> None:
-    """That it imports, from what was gathered and not from where that came from."""
+    """That it imports, from what was gathered and not from where that came from.
+
+    What is compiled for that Python alone cannot be tried in this one; of that this one's own is taken.
+    """
     with carried.unpacked() as (host, packages):
+        for alone in {path.parent for path in packages.rglob("*.cpython-*.so")}:
+            shutil.rmtree(alone)
         environment = {**os.environ, "COMFYUI_PATH": str(host), "PYTHONPATH": str(packages)}
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         done = subprocess.run([python, "-c", CHECK], cwd=ROOT, env=environment, capture_output=True, text=True)

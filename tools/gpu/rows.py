@@ -1,6 +1,6 @@
 """Results on their way to a file: rows under a key, written whole whenever one changes. Knows no meaning of a row.
 
-A row is a flat dict. Two keys all have in common: `ok`, False if it found a fault, and `not_run`, why figures are missing.
+A row is a flat dict. Two keys mean the same in all: `ok`, False where a fault was found, and `not_run`, why.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from .parts import Part
 from .rows import read_rows, write_json
 
 MINUTES = 8.0  # for all parts together
+GRACE = 2.0  # seconds: a part that keeps its time itself may still say so
 RUN, LOG = "run.json", "log.txt"
 
 FINISHED, FAILED, OVER, NOT_RUN = "finished", "failed", "over its time", "not run"
@@ -112,7 +113,7 @@ def _ended(part: Part, job: Job, start: Start, environment: dict[str, str] | Non
             start_new_session=True,  # its children end with it
         )
         try:
-            status = process.wait(job.seconds + 2)  # a part that keeps its time itself may say so
+            status = process.wait(job.seconds + GRACE)
         except subprocess.TimeoutExpired:
             return OVER, f"stopped after {job.seconds:.0f} s; its rows until then count"
         finally:
@@ -150,6 +151,7 @@ def _last_line(log: Path) -> str:
 def surroundings(rehearse: bool, with_host: bool = True) -> Iterator[tuple[Path, dict[str, str]]]:
     """(the Python of the parts, their environment): those of `.gpu` on a card, else of the host that is here."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    environment.setdefault("OMP_NUM_THREADS", "2")  # many processes share the cores
     environment.pop("PYTHONPATH", None)
     if not rehearse and carried.ARCHIVE.exists():
         with carried.unpacked() as (host, packages):
@@ -160,11 +162,12 @@ def surroundings(rehearse: bool, with_host: bool = True) -> Iterator[tuple[Path,
     if host is None or not with_host:  # each part then says that there is none
         yield Path(sys.executable), environment
         return
-    from tools.host_tests import PYTEST_FOLDER
+    from tools.host_tests import PYTEST_FOLDER, _bring_pytest
 
-    if PYTEST_FOLDER.exists():
-        environment["PYTHONPATH"] = str(PYTEST_FOLDER)
-    yield find_python(host), environment
+    python = find_python(host)
+    if not (PYTEST_FOLDER / "pytest").exists():
+        _bring_pytest(python)
+    yield python, environment | {"PYTHONPATH": str(PYTEST_FOLDER)}
 
 
 def described(python: Path, environment: dict[str, str], rehearse: bool) -> dict[str, Any]:
