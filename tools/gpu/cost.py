@@ -49,6 +49,7 @@ MEASUREMENTS = (
 REHEARSED = (
     Measurement("Wan, tiny", "float32", ("main", "offload")),
     Measurement("HunyuanVideo, tiny", "float32", ("main",)),
+    Measurement("MiniMax-H3, tiny", "float32", ("main",)),
     Measurement("Wan, tiny", "float8_e4m3fn", ("offload",)),
 )
 

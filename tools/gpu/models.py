@@ -124,6 +124,23 @@ SHAPES: dict[str, Shape] = {
         (16, 3, 8, 8),
         (6, 4096),
     ),
+    "MiniMax-H3, tiny": Shape(
+        "MiniMax-H3 of width 256, 3 blocks, latent 3 x 8 x 8, with sound",
+        MINIMAX,
+        {
+            "hidden_size": 256,
+            "num_layers": 3,
+            "token_refiner_num_layers": 1,
+            "num_attention_heads": 2,
+            "ffn_hidden_size": 256,
+            "text_dim": 64,
+            "time_embed_hidden_size": 64,
+            "time_embed_dim": 32,
+        },
+        (24, 3, 8, 8),
+        (6, 64),
+        sound=(32, 2, 5),
+    ),
     "HunyuanVideo, tiny": Shape(
         "HunyuanVideo of width 128, 2 + 2 blocks, latent 3 x 8 x 8",
         HUNYUAN,

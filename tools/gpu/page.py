@@ -20,8 +20,7 @@ NOTHING = "nothing here has run on a CUDA card yet"
 INTRO = """\
 # On a CUDA card
 
-Made by `python -m tools.gpu page` from `gpu.json`; not edited by hand. How it is run:
-[tools/gpu](../tools/gpu/__init__.py).
+Made by `python -m tools.gpu page` from `gpu.json`; not edited by hand. `tools/gpu` says how it is run.
 """
 
 
