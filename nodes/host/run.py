@@ -136,7 +136,7 @@ class Run:
                 arguments[_CONTROL_ARGUMENT] = None
             return executor(*arguments, **kwargs)
 
-    def _look_at(self, module: Any, replaced: Mapping[Any, Any] | None = None) -> None:
+    def _look_at(self, module: Any, replaced: Mapping[Any, Any]) -> None:
         """Stands down if the model, or all of its blocks, are somebody else's now."""
         if self.engine.idle_reason:
             return
@@ -149,7 +149,7 @@ class Run:
             self.engine.stand_down(f"{whose}. If its node is no longer in the workflow, load the model anew")
             return
         depth = len(module.get_submodule(self.family.layout.blocks[0])) if replaced else 0
-        whose = replaces_all(self.family.slot, replaced or {}, depth)
+        whose = replaces_all(self.family.slot, replaced, depth)
         if whose:
             self.engine.stand_down(f"{whose} replaces every block of this model")
 

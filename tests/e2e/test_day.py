@@ -189,11 +189,12 @@ def test_every_report_is_of_its_own_run(day):
 def test_auto_computes_about_as_many_steps_as_were_asked_for(day):
     seen = 0
     for run, report in reports(day):
-        if report.target is not None and not run.wish.schedule and run.wish.preset == "auto" and not report.notes:
+        reachable = not any("too few" in note or "cannot be reached" in note for note in report.notes)
+        if report.target is not None and not run.wish.schedule and run.wish.preset == "auto" and reachable:
             asked = run.wish.steps / run.wish.speedup
             assert abs(sum(report.schedule().computed) - asked) <= max(1, 0.15 * asked), run
             seen += 1
-    assert seen > 10
+    assert seen >= 10
 
 
 def test_a_replayed_schedule_computes_what_it_says(day):

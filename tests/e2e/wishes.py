@@ -12,7 +12,7 @@ PLAIN = "no AdaCache"
 CHOICES = {
     "size": [(64, 64, 13), (96, 128, 21), (128, 128, 29)],  # width, height, frames
     "videos": [1, 1, 2],
-    "steps": [8, 12, 14, 16],
+    "steps": [12, 13, 14, 16],
     "sampler": ["euler", "euler", "dpmpp_2m", "heun", "euler_ancestral"],
     "cfg": [1.0, 4.0],
     "shape": ["circle", "square", "triangle"],
