@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_a_rehearsal_has_what_the_page_shows(rehearsed):
 
 def test_a_rehearsal_is_not_stored_as_a_result(rehearsed, tmp_path, capsys):
     stored = tmp_path / "gpu.json"
-    assert page.keep(rehearsed, stored) == 1
+    assert page.keep([rehearsed], stored) == 1
     assert "rehearsal" in capsys.readouterr().out
     assert not stored.exists()
 
@@ -74,10 +75,18 @@ def stand_in(name: str, code: str, row: dict | None = None, **settings) -> tuple
     return Part(name, rehearsed=settings.pop("seconds", 30), **settings), code, row
 
 
+# Leaves the number of the process that it starts beside itself.
+STARTS_ANOTHER = """
+import pathlib, subprocess, sys, time
+another = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path(sys.argv[1], "another").write_text(str(another.pid))
+time.sleep(60)
+"""
+
 STAND_INS = [
     stand_in("good", "", {"ok": True}),
     stand_in("raises", "raise ValueError('of a reason')", {"ok": True}),
-    stand_in("late", "import time; time.sleep(60)", {"ok": True}, seconds=1.5),
+    stand_in("late", STARTS_ANOTHER, {"ok": True}, seconds=1.5),
     stand_in("faulty", "", {"ok": False}),
     stand_in("silent", ""),
     stand_in("cannot", f"print('cannot: no card'); raise SystemExit({runner.NOTHING_TO_DO})"),
@@ -92,7 +101,7 @@ def ended(tmp_path, monkeypatch):
     def start(part: Part, job: Job) -> list[str]:
         code, row = by_name[part.name]
         before = "" if row is None else WRITES.format(path=str(job.out / f"{part.name}.json"), row=row)
-        return [sys.executable, "-c", f"{before}\n{code}"]
+        return [sys.executable, "-c", f"{before}\n{code}", str(job.out)]
 
     return runner.run([part for part, _, _ in STAND_INS], tmp_path, True, 1, start)
 
@@ -113,6 +122,15 @@ def test_a_part_that_goes_wrong_is_told_and_the_others_run(ended, tmp_path):
     assert ended["cannot"]["said"] == "cannot: no card"
     assert read_rows(tmp_path / "late.json") == [{"ok": True}]  # what it had counts
     assert json.loads((tmp_path / runner.RUN).read_text())["parts"] == ended
+
+
+def test_what_a_late_part_started_ends_with_it(ended, tmp_path):
+    status = Path("/proc", (tmp_path / "another").read_text(), "stat")
+    for _ in range(50):
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("it still runs")
 
 
 def test_a_part_for_which_no_time_is_left_is_not_begun(tmp_path):
@@ -220,10 +238,28 @@ def test_results_are_kept_as_they_came(tmp_path):
     (tmp_path / runner.RUN).write_text(json.dumps(results(laws=[])["run"]))
     Rows(tmp_path / "laws.json").put("one", {"passed": 1, "of": 1})
     stored = tmp_path / "docs.json"
-    assert page.keep(tmp_path, stored) == 0
+    assert page.keep([tmp_path], stored) == 0
     assert json.loads(stored.read_text())["rows"]["laws"] == [{"passed": 1, "of": 1}]
     assert stored.with_suffix(".md").read_text() == page.page(json.loads(stored.read_text()))
-    assert page.keep(tmp_path / "nowhere", stored) == 1
+    assert page.keep([tmp_path / "nowhere"], stored) == 1
+
+
+def test_of_a_part_that_ran_twice_the_later_counts_and_another_card_is_refused(tmp_path, capsys):
+    def folder(name: str, card: str, **passed: int) -> Path:
+        place = tmp_path / name
+        place.mkdir()
+        (place / runner.RUN).write_text(json.dumps(results(**passed)["run"] | {"card": card}))
+        for part, count in passed.items():
+            Rows(place / f"{part}.json").put("one", {"passed": count, "of": 9})
+        return place
+
+    stored = tmp_path / "docs.json"
+    first, again, other = folder("1", "a", laws=1, held=2), folder("2", "a", held=3), folder("3", "b", held=4)
+    assert page.keep([first, again], stored) == 0
+    kept = json.loads(stored.read_text())["rows"]
+    assert [row["passed"] for part in ("laws", "held") for row in kept[part]] == [1, 3]
+    assert page.keep([first, other], stored) == 1
+    assert "another card, b" in capsys.readouterr().out
 
 
 # What is carried

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("--minutes", type=float, default=runner.MINUTES, help="for all of it (default %(default)g)")
     running.add_argument("--out", type=Path, required=True, help="folder for the results")
     paging = commands.add_parser("page", help="docs/gpu.json and docs/gpu.md from the results of a run")
-    paging.add_argument("folder", type=Path)
+    paging.add_argument("folders", type=Path, nargs="+", help="of one run, or of several; of a part the last counts")
     for command in ("part", "child"):
         each = commands.add_parser(command)
         each.add_argument("name", choices=parts.BY_NAME)
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "prepare":
         return prepare.prepare()
     if options.command == "page":
-        return page.keep(options.folder)
+        return page.keep(options.folders)
     if options.command == "run":
         chosen = [part for part in parts.PARTS if not options.only or part.name in options.only]
         chosen = [parts.TRAIN] if options.train else chosen

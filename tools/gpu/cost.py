@@ -88,6 +88,7 @@ def _measure(job: Job, rows: Rows, measurement: Measurement, labels: Row) -> Non
             rows.put(key, {**row, "place": place, "not_run": f"needs {needed:.0f} s more, {job.left:.0f} s were left"})
             continue
         model, attachment = hosted.with_adacache(made.model, offload=place == "offload")
+        rows.put(key, {**row, "place": place, "not_run": "cut off in it"})
         with peak(job) as cached_peak:
             each = seconds_of(job, made, model, hosted.STEPS)
         rows.put(key, row | {"place": place, "peak_gib": cached_peak()} | _figures(each, attachment, plain))

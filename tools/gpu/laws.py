@@ -36,7 +36,7 @@ class Pace:
 
 
 PACE = Pace(at_once=12, each=110)
-REHEARSED = Pace(at_once=1, each=100)
+REHEARSED = Pace(at_once=1, each=150)
 
 
 def run(job: Job, rows: Rows) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,40 @@ Made by `python -m tools.gpu page` from `gpu.json`; not edited by hand. `tools/g
 """
 
 
-def keep(folder: Path, stored: Path = STORED) -> int:
+def keep(folders: Sequence[Path], stored: Path = STORED) -> int:
     """Stores the results of a run and writes the page, gpu.md in the same folder.
 
+    Args:
+        folders: of one run, or of several on one kind of card; what a later one has of a part counts.
+
     Returns:
-        Exit status: 1 if the folder holds none, or those of a rehearsal.
+        Exit status: 1 if a folder holds none, those of a rehearsal, or those of another card.
     """
-    found = read(folder)
-    if not found:
-        print(f"error: there is no {RUN} in {folder}")
-        return 1
-    if found["run"]["rehearsal"]:
-        print("error: these are the results of a rehearsal, which say nothing of a card")
-        return 1
+    found: dict[str, Any] = {}
+    for folder in folders:
+        results = read(folder)
+        if not results:
+            print(f"error: there is no {RUN} in {folder}")
+            return 1
+        if results["run"]["rehearsal"]:
+            print("error: these are the results of a rehearsal, which say nothing of a card")
+            return 1
+        if found and results["run"]["card"] != found["run"]["card"]:
+            print(f"error: {folder} is of another card, {results['run']['card']}")
+            return 1
+        found = _joined(found, results)
     write(found, stored)
     print(sentence(found))
     return 0
+
+
+def _joined(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    if not before:
+        return after
+    ran = after["run"]["parts"]
+    parts = before["run"]["parts"] | ran
+    rows = before["rows"] | {name: rows for name, rows in after["rows"].items() if name in ran}
+    return {"run": after["run"] | {"parts": parts}, "rows": rows}
 
 
 def write(found: dict[str, Any], stored: Path = STORED) -> None:

@@ -31,7 +31,7 @@ class Part:
     says: str = ""
     seconds: float = 60
     least: float = 0
-    rehearsed: float = 60
+    rehearsed: float = 120
     columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -49,7 +49,7 @@ PARTS = (
         "the model is untouched, batching changes nothing, a reused step is per-block reuse, a stopped run leaves no "
         "trace, the report is true. Law 3 needs float32. The error is the largest that a test allows and measures.",
         seconds=130,
-        rehearsed=150,
+        rehearsed=240,
         columns=_HOST | {"laws": "laws", "passed": "tests passed", "of": "of", "largest_error": "largest error"},
     ),
     Part(
@@ -58,7 +58,7 @@ PARTS = (
         "Bytes are those of tensors on the card beyond what was there before the run. Out of memory is real: the "
         "process may take hardly more than it has. A wait is an operation that makes the host wait for the card.",
         seconds=75,
-        rehearsed=60,
+        rehearsed=120,
         columns=_HOST | {"what": "what", "figure": "figure"},
     ),
     Part(
@@ -69,7 +69,7 @@ PARTS = (
         "Realised over counted is how much of the steps saved is time saved: "
         f"{WANTED} and more is wanted. Peaks are GiB of tensors, weights included.",
         seconds=240,
-        rehearsed=60,
+        rehearsed=120,
         columns={
             "model": "model",
             "weights": "weights",
@@ -92,7 +92,7 @@ PARTS = (
         "with AdaCache, relative to the largest number. Eager is a plain step. Graphs are those of the first run.",
         seconds=75,
         least=45,
-        rehearsed=60,
+        rehearsed=120,
         columns={
             "model": "model",
             "compiled": "compiled",
@@ -114,7 +114,7 @@ PARTS = (
         "time on starting kernels, not on computing.",
         seconds=45,
         least=25,
-        rehearsed=60,
+        rehearsed=120,
         columns={
             "steps": "steps computed",
             "plain_s": "plain, s",
