@@ -201,7 +201,8 @@ def test_without_a_run_every_part_says_not_run_and_so_does_the_sentence():
     assert page.sentence({}) == "nothing here has run on a CUDA card yet"
 
 
-RUN = {"card": "a card", "cores": 4, "date": "2026-01-02", "commit": "abc", "torch": "9", "python": "3", "comfyui": "1"}
+RUN = {"card": "a card", "allocator": "native", "cores": 4, "date": "2026-01-02", "commit": "abc"}
+RUN |= {"torch": "9", "python": "3", "comfyui": "1"}
 
 
 def results(**rows) -> dict:
@@ -216,7 +217,7 @@ def test_the_page_has_every_figure_and_says_what_failed_and_what_did_not_run():
     )
     found["run"]["parts"]["demo"] = {"state": runner.OVER, "said": "stopped after 5 s", "seconds": 5.0}
     text = page.page(found)
-    assert "a card, 4 cores, 2026-01-02, commit abc, torch 9, Python 3, ComfyUI 1." in text
+    assert "a card, 4 cores, 2026-01-02, commit abc, torch 9, Python 3, ComfyUI 1, allocator native." in text
     assert "| Wan | 1 2 | 3 | 4 | **failed** |" in text
     assert "- failed: `test_law_1`: a / b c" in text
     assert "| big | 2 | not run: does not fit on this card |" in text

@@ -51,10 +51,20 @@ def start(options: Sequence[str]) -> str:
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    _tell_allocator()
     try:
         return "on" if _dynamic_vram() else "off"
     except (OSError, RuntimeError) as error:  # what it is built on does not work on every machine; the host does
         return f"failed: {error}"
+
+
+def _tell_allocator() -> None:
+    """Its own `main.py` would choose one, before torch is imported; here the environment has."""
+    import torch
+    from comfy.cli_args import args
+
+    if torch.cuda.is_available() and hasattr(args, "cuda_malloc"):
+        args.cuda_malloc = torch.cuda.get_allocator_backend() == "cudaMallocAsync"
 
 
 def _dynamic_vram() -> bool:

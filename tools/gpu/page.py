@@ -81,7 +81,7 @@ def page(found: Mapping[str, Any]) -> str:
     else:
         head = (
             f"{run['card']}, {run['cores']} cores, {run['date']}, commit {run['commit']}, torch {run['torch']}, "
-            f"Python {run['python']}, ComfyUI {run['comfyui']}."
+            f"Python {run['python']}, ComfyUI {run['comfyui']}, allocator {run['allocator']}."
         )
     sections = [_section(part, found.get("rows", {}).get(part.name, []), _state(run, part)) for part in PARTS]
     return "\n".join([INTRO, f"{head}\n", *sections]).rstrip() + "\n"

@@ -33,9 +33,17 @@ FINISHED, FAILED, OVER, NOT_RUN = "finished", "failed", "over its time", "not ru
 # What starts a part.
 Start = Callable[[Part, Job], list[str]]
 
-CARD = (
-    "import torch; print(torch.__version__); print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
-)
+# Prints the version of torch and, of a card on which something can be computed, its name and the allocator.
+CARD = """
+import torch
+print(torch.__version__)
+if torch.cuda.is_available():
+    torch.zeros(1, device="cuda").add_(1).item()
+    print(torch.cuda.get_device_name(), torch.cuda.get_allocator_backend(), sep="\\n")
+"""
+
+# As the host's main.py sets it, which must be before torch is imported; `hosted.py` tells the host.
+ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"}
 
 
 def run_parts(parts: Sequence[Part], out: Path, rehearse: bool, minutes: float, train: bool = False) -> bool:
@@ -46,7 +54,11 @@ def run_parts(parts: Sequence[Part], out: Path, rehearse: bool, minutes: float, 
     """
     out.mkdir(parents=True, exist_ok=True)
     with surroundings(rehearse, with_host=not train) as (python, environment):
-        about = described(python, environment, rehearse)
+        about = described(python, environment | ALLOCATOR, rehearse)
+        if about["card"]:
+            environment |= ALLOCATOR
+        else:  # a card on which that allocator does not work is still a card
+            about = described(python, environment, rehearse)
         if not rehearse and not about["card"]:
             print("no CUDA card is seen by this Python's torch; --rehearse runs the same on the CPU", file=sys.stderr)
             return False
@@ -175,7 +187,8 @@ def described(python: Path, environment: dict[str, str], rehearse: bool) -> dict
     told = subprocess.run([python, "-c", CARD], env=environment, capture_output=True, text=True).stdout.splitlines()
     folder = environment.get("COMFYUI_PATH") or find_host()
     return {
-        "card": "" if rehearse or len(told) < 2 else told[1],
+        "card": "" if rehearse or len(told) < 3 else told[1],
+        "allocator": "" if rehearse or len(told) < 3 else told[2],
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": told[0] if told else "",
