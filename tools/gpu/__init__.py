@@ -8,7 +8,7 @@ On any machine with a ComfyUI:
 On a machine with a GPU, PyTorch and no network, to which the clone and `.gpu` were copied, from the root of the clone:
 
     python3 -m tools.gpu run --out FOLDER              # ends by itself within eight minutes
-    python3 -m tools.gpu run --train --out FOLDER      # a larger demo model instead
+    python3 -m tools.gpu run --train --out FOLDER      # a demo model, trained on more clips, instead
 
 Name `.gpu` to whatever copies the clone: git ignores it, so a copy of what git knows lacks it. Without it the ComfyUI
 that is there is taken (`tools/host.py` says how it is found). FOLDER gets at most eight files, each written the moment

@@ -17,13 +17,6 @@ from tools.train_demo import STEPS, Training
 from .job import Job
 from .rows import Rows
 
-HELP = (
-    "train a demo model instead: the architecture and the 16 x 16 latents of the shipped one (train_demo and the demo "
-    "nodes know no other), sixteen times as many clips a step, as many steps as fit. The best checkpoint so far is in "
-    "FOLDER from the first minute on. It is carried on from output/train as long as that folder is there: the state is "
-    "too large to be sent around"
-)
-
 STATE = ROOT / "output" / "train"
 CHECKPOINT, LOG = "demo_wan.safetensors", "log.jsonl"
 
