@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -192,9 +191,10 @@ class Engine:
         self.cache.begin()
         self._evaluation = current
         self.report.evaluations.append(record)
+        self._clock.lap(device)
         try:
-            with self._clock.lap(device):
-                yield record
+            yield record
+            with self._clock.own():
                 self._close(current)
         except BaseException:
             if not record.calls:  # it had not begun
@@ -258,7 +258,8 @@ class Engine:
         if self.corrector is None or record.sigma is None or current.answered or not record.calls:
             return denoised
         computed = record.calls_computed == record.calls
-        video = self.corrector(record.step, record.sigma, x, denoised, computed)
+        with self._clock.own():
+            video = self.corrector(record.step, record.sigma, x, denoised, computed)
         record.corrected = video is not denoised
         return video
 
@@ -289,7 +290,7 @@ class Engine:
         """
         current = self._evaluation
         assert current is not None, "call() belongs inside evaluation()"
-        with self._lock:
+        with self._lock, self._clock.own():
             current.record.calls += 1
             idle = bool(self.idle_reason)
             if not idle:
@@ -316,7 +317,7 @@ class Engine:
             tape = Tape(len(keys), first_visit and current.wants_metric, grid, self.config.probe_stride)
             with stack.recording(tape, avoid), self._counted(current, tape):
                 yield tape
-            with self._lock:
+            with self._lock, self._clock.own():
                 self._store(current, tape, keys, places, signature)
 
     @contextmanager
@@ -392,14 +393,14 @@ class Engine:
             current.motion = motion if current.motion is None else current.motion + motion.to(current.motion.device)
 
     def finish(self) -> RunReport:
-        """Ends the run: nothing is held afterwards, and the report has its times."""
+        """Ends the run, and with it the last evaluation: nothing is held afterwards, and the report has its times."""
         self.cache.clear()
         self._stacks.clear()
         self.corrector = None
         self.report.cache_bytes_max = self.cache.bytes_max
         self.report.cache_bytes_each = self.cache.bytes_each
-        for record, seconds in zip(self.report.evaluations, self._clock.read(), strict=False):
-            record.seconds = seconds
+        for record, (seconds, own) in zip(self.report.evaluations, self._clock.read(), strict=False):
+            record.seconds, record.own_seconds = seconds, own
         return self.report
 
 
@@ -420,25 +421,36 @@ def motion_unusable(grid: Grid | None, strides: Sequence[int]) -> str:
 class _Clock:
     """Times evaluations without waiting for the GPU: events there, read at the end of the run.
 
-    An evaluation lasts until the next one begins: what the sampler and a preview take is not saved by skipping.
+    An evaluation lasts until the next one begins: what the sampler and a preview take is not saved by skipping. What
+    AdaCache itself does in it is timed as well, for without AdaCache it would not be done.
     """
 
     def __init__(self) -> None:
+        self._now: Callable[[], Any] = time.perf_counter
         self._begins: list[Any] = []
-        self._end: Any = None
+        self._own: list[tuple[int, Any, Any]] = []  # evaluation, begin, end
+
+    def lap(self, device: torch.device | None) -> None:
+        """An evaluation begins, on this device; None is the CPU."""
+        self._now = _cuda_event if device is not None and device.type == "cuda" else time.perf_counter
+        self._begins.append(self._now())
 
     @contextmanager
-    def lap(self, device: torch.device | None) -> Iterator[None]:
-        now = _cuda_event if device is not None and device.type == "cuda" else time.perf_counter
-        self._begins.append(now())
+    def own(self) -> Iterator[None]:
+        """Work of AdaCache's, within an evaluation."""
+        begin = self._now()
         try:
             yield
         finally:
-            self._end = now()
+            self._own.append((len(self._begins) - 1, begin, self._now()))
 
-    def read(self) -> list[float]:
-        """Seconds per evaluation; waits for the GPU, once."""
-        return [_seconds(begin, end) for begin, end in pairwise([*self._begins, self._end])]
+    def read(self) -> list[tuple[float, float]]:
+        """Seconds per evaluation, the last one until now, and AdaCache's own work in them; waits for the GPU, once."""
+        ends = [*self._begins[1:], self._now()]
+        own = [0.0] * len(self._begins)
+        for evaluation, begin, end in self._own:
+            own[evaluation] += _seconds(begin, end)
+        return list(zip(map(_seconds, self._begins, ends), own, strict=False))
 
 
 def _cuda_event() -> torch.cuda.Event:

@@ -32,8 +32,9 @@ class StepRecord:
         metric: change per step times the MoReg factor, None where nothing was compared.
         motion: motion score in [0, 1]; moreg: the factor made of it.
         rate: steps to the next computed one, as chosen here.
-        seconds: wall time (GPU time on CUDA) until the next evaluation begins, so with what the sampler and a preview
-            take; known once the run has ended, until then at most an estimate.
+        seconds: wall time (GPU time on CUDA) until the next evaluation begins, or the run ends, so with what the
+            sampler and a preview take; known once the run has ended, until then at most an estimate.
+        own_seconds: of these seconds, those that AdaCache itself took.
         calls, calls_computed: model calls, and those of them that ran the blocks.
         corrected: whether the sampler was given another video than was found, to make up for reused evaluations.
     """
@@ -51,6 +52,7 @@ class StepRecord:
     calls: int = 0
     calls_computed: int = 0
     corrected: bool = False
+    own_seconds: float | None = None
 
 
 @dataclass
@@ -112,13 +114,13 @@ class RunReport:
 
     @property
     def measured_speedup(self) -> float | None:
-        """total x median computed evaluation / sum of all evaluations, another pack's left out.
+        """total x median computed evaluation, without AdaCache's own work in it, / sum of all evaluations.
 
-        None where nothing was skipped, and without enough timings.
+        Those that another pack answered are left out. None where nothing was skipped, and without enough timings.
         """
-        own = [record for record in self.evaluations if record.state != ANSWERED] if self.skipped else []
-        timed = [(record.state, record.seconds) for record in own if record.seconds is not None]
-        full = [seconds for state, seconds in timed if state == COMPUTED]
+        ours = [record for record in self.evaluations if record.state != ANSWERED] if self.skipped else []
+        timed = [(record, record.seconds) for record in ours if record.seconds is not None]
+        full = [seconds - (record.own_seconds or 0.0) for record, seconds in timed if record.state == COMPUTED]
         if not full:
             return None
         return len(timed) * median(full[WARM_UP:] or full) / max(sum(seconds for _, seconds in timed), 1e-9)

@@ -69,7 +69,7 @@ def sample_demo(demo_model, model, steps: int, sampler: str):
     import torch
 
     positive, negative = ([[text[None], {}]] for text in demo_model.guided_context(PROMPT, CFG))
-    noise = demo_model.noise_of(SEED)
+    noise = demo_model.noise_of(SEED)[:, :, :4, :8, :8]  # a small part of a video says as much, sooner
     with torch.inference_mode():
         latent = torch.zeros_like(noise)
         return comfy.sample.sample(

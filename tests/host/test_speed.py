@@ -9,8 +9,8 @@ import pytest
 import torch
 from host.running import on_call, sample, with_hook
 
-STEPS = 24
-SPIN = 0.02  # seconds of work: of a block, and of what comes with each step beside the model
+STEPS = 16
+SPIN = 0.04  # seconds of work: of a block, and of what comes with each step beside the model
 
 
 def spin(*_):
@@ -21,7 +21,7 @@ def spin(*_):
 
 
 def seconds_of(wan, model):
-    """Processor time of a run in which the model takes 40 ms, and what the host does at each step 20."""
+    """Processor time of a run in which the model takes 80 ms, and what the host does at each step 40."""
     blocks = [wan.module.blocks[index] for index in (0, 2)]
     with with_hook(*(on_call(block, spin, lambda *_: None) for block in blocks)):
         begin = time.process_time()
@@ -30,8 +30,11 @@ def seconds_of(wan, model):
 
 
 @pytest.mark.parametrize("target", [1.5, 3.0])
-def test_the_measured_speedup_is_that_of_the_processor(target, tiny, adacache):
+def test_the_measured_speedup_is_that_of_the_processor(target, tiny, adacache, pack, monkeypatch):
+    """The run is timed by the processor's clock, too: what else the machine does is none of its business."""
+    monkeypatch.setattr(pack.adacache_core.engine.time, "perf_counter", time.process_time)
     wan = tiny("Wan t2v")
+    seconds_of(wan, wan.model)  # what the host does for a first run
     claimed, seen = [], []
     for _ in range(3):
         model, attachment = adacache(wan.model, target=target, forecast=True, correct=True)
@@ -39,5 +42,5 @@ def test_the_measured_speedup_is_that_of_the_processor(target, tiny, adacache):
         seen[-1] *= seconds_of(wan, wan.model)
         claimed.append(attachment.finished[-1].report.measured_speedup)
     counted = attachment.finished[-1].report.counted_speedup
-    assert statistics.median(claimed) == pytest.approx(statistics.median(seen), rel=0.1)
+    assert statistics.median(claimed) == pytest.approx(statistics.median(seen), rel=0.05)
     assert statistics.median(claimed) < 0.9 * counted  # what every step costs beside the model is not saved

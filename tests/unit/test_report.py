@@ -78,6 +78,13 @@ def test_without_timings_of_computed_evaluations_there_is_no_measured_speedup(st
     assert report_of(states, seconds).measured_speedup is None
 
 
+def test_adacaches_own_work_is_not_part_of_what_a_computed_evaluation_would_take_without_it():
+    report = report_of("ccccrrrr", [2.5, 2.5, 2.5, 2.5, 0, 0, 0, 0])
+    for record in report.evaluations[:4]:
+        record.own_seconds = 0.5
+    assert report.measured_speedup == pytest.approx(8 * 2 / 10)
+
+
 def test_partly_computed_evaluations_are_no_measure_of_a_full_one():
     assert report_of("ccccp", [2, 2, 2, 2, 1]).measured_speedup == pytest.approx(5 * 2 / 9)
 
@@ -143,7 +150,7 @@ def test_the_json_is_valid_for_every_reader(full):
     }  # fmt: skip
     assert set(data["evaluations"][0]) == {
         "index", "step", "sigma", "state", "reason", "metric", "motion", "moreg", "rate", "seconds", "calls",
-        "calls_computed", "corrected",
+        "calls_computed", "corrected", "own_seconds",
     }  # fmt: skip
 
 
