@@ -191,6 +191,16 @@ def test_children_that_no_time_is_left_for_are_told(tmp_path):
 # The page
 
 
+def test_the_readme_says_what_the_results_in_docs_say():
+    found = json.loads((DOCS / "gpu.json").read_text())
+    readme = page.README.read_text()
+    assert page.with_sentence(readme, found) == readme
+    run = {"card": "A card", "date": "2026-12-01"}
+    laws = {"run": run, "rows": {"laws": [{"passed": 3, "of": 4}]}}
+    assert "on a card (A card, 2026-12-01) 3 of 4 tests of the laws pass" in page.with_sentence(readme, laws)
+    assert page.with_sentence(page.with_sentence(readme, laws), found) == readme
+
+
 def test_the_page_in_docs_is_the_one_made_from_the_results_in_docs():
     assert (DOCS / "gpu.md").read_text() == page.page(json.loads((DOCS / "gpu.json").read_text()))
 

@@ -1,4 +1,4 @@
-"""docs/gpu.md from docs/gpu.json, and the sentence that the README has of it. Measures nothing, needs no package."""
+"""docs/gpu.md from docs/gpu.json, and the README's sentence about it. Measures nothing, needs no package."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from .rows import Row, read_rows, write_json
 from .runner import FINISHED, RUN
 
 STORED = ROOT / "docs" / "gpu.json"
+
+README = ROOT / "README.md"
+MARK = "<!-- card, written by tools.gpu -->\n"  # in the README, above the line that is made here
 
 NOTHING = "nothing here has run on a CUDA card yet"
 
@@ -48,7 +51,16 @@ def keep(folders: Sequence[Path], stored: Path = STORED) -> int:
         found = _joined(found, results)
     write(found, stored)
     print(sentence(found))
+    if stored == STORED:
+        README.write_text(with_sentence(README.read_text(), found))
     return 0
+
+
+def with_sentence(readme: str, found: Mapping[str, Any]) -> str:
+    """The README with the line under its MARK saying what ran on a card."""
+    before, rest = readme.split(MARK)
+    after = rest.split("\n", 1)[1]
+    return f"{before}{MARK}**Limit:** that is a small model on a CPU; {sentence(found)}.\n{after}"
 
 
 def _joined(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
