@@ -51,7 +51,7 @@ def start(host: Path, folder: Path):
     try:
         theirs = load(str(host / "custom_nodes" / folder.name), folder)
     except ImportError as error:
-        print("\n" + json.dumps({"cannot be loaded": str(error)}))
+        print("\n" + json.dumps({"cannot be loaded": str(error).split(" (")[0]}))  # without the path to the host
         sys.exit()
     return ours, theirs, importlib.import_module("tools.demo_model")
 
