@@ -55,7 +55,7 @@ class Run:
     ) -> None:
         module = guider.model_patcher.model.diffusion_model
         self.family = family
-        self.sigmas = [float(sigma) for sigma in sigmas]
+        self.sigmas = sigmas.tolist()  # at once: they may lie on a GPU, where each number alone would be waited for
         self.rising = any(after > before for before, after in pairwise(self.sigmas))
         report = RunReport(
             model=class_name(module).rsplit(".", 1)[-1],
@@ -168,7 +168,7 @@ def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:
 
 def _known_of(guider: Any, sampler: Any, sigmas: Tensor) -> Sampler:
     """What is known of the host's SAMPLER; only the host's own are asked, others may do more than sample."""
-    levels = [float(sigma) for sigma in sigmas]
+    levels = sigmas.tolist()
     function = getattr(sampler, "sampler_function", None)
     if not getattr(function, "__module__", "").startswith("comfy."):
         return Sampler(levels)
