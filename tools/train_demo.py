@@ -1,9 +1,10 @@
-"""Trains a demo model from nothing: procedural clips, Wan 2.1 architecture, flow matching.
+"""Trains one of the small models from nothing: flow matching, or distillation from another of them.
 
-    python -m tools.train_demo --out FOLDER
+    python -m tools.train_demo [--model NAME] --out FOLDER
 
 Stopped by Ctrl-C or by `--minutes`, it carries on with the same command, to the same weights as without the
-stop. FOLDER gets `demo_wan.safetensors` (float16, original Wan key layout), `log.jsonl` and `state.pt`.
+stop. FOLDER gets the checkpoint (float16, in the layout that the host reads), `log.jsonl` and `state.pt`. What the
+models are, `small_models` knows; those of the host's own class are trained in the host's Python.
 """
 
 from __future__ import annotations
@@ -16,62 +17,22 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from tools import clips
-from tools.demo_model import ARCHITECTURE, ASSETS
+from tools.small_models import DISTILLED_LEVELS, MODELS, SmallModel, Stage
 
-# In order of replacement; "." marks where a part of a name ends. diffusers -> original.
-ORIGINAL_NAMES = (
-    ("condition_embedder.time_embedder.linear_1.", "time_embedding.0."),
-    ("condition_embedder.time_embedder.linear_2.", "time_embedding.2."),
-    ("condition_embedder.text_embedder.linear_1.", "text_embedding.0."),
-    ("condition_embedder.text_embedder.linear_2.", "text_embedding.2."),
-    ("condition_embedder.time_proj.", "time_projection.1."),
-    ("proj_out.", "head.head."),
-    (".attn1.", ".self_attn."),
-    (".attn2.", ".cross_attn."),
-    (".to_q.", ".q."),
-    (".to_k.", ".k."),
-    (".to_v.", ".v."),
-    (".to_out.0.", ".o."),
-    (".norm2.", ".norm3."),  # the one before the cross-attention
-    (".ffn.net.0.proj.", ".ffn.0."),
-    (".ffn.net.2.", ".ffn.2."),
-    (".scale_shift_table", ".modulation"),  # of a block
-    ("scale_shift_table", "head.modulation"),
-)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the training: single pictures first, then short clips, then whole ones."""
-
-    frames: int  # latent frames of its clips
-    batch: int  # clips per step on a CPU; equal numbers of tokens per step
-    until: float  # share of all steps after which it ends
-
-
-CURRICULUM = (Stage(1, 64, 0.18), Stage(4, 16, 0.30), Stage(8, 8, 1.0))
 GPU_BATCH = 16  # times as many clips per step on a GPU
 
-STEPS = 5400
-LEARNING_RATE = 1.5e-3
 WARM_UP = 100  # steps
 DECAY = 0.45  # share of all steps, the last ones, over which the learning rate falls to nothing
 AVERAGE = 0.998  # decay of the running mean of the weights, which is what is kept
-UNCONDITIONAL = 0.1  # share of the clips whose prompt is left out, for guidance
-
-TRAIN_SHIFT = 3.0  # noise levels are drawn around the middle, then moved towards noise by this shift
 UNIFORM = 0.15  # share of the noise levels that are drawn from everywhere instead
 
 NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0)  # at which the validation loss is taken
@@ -81,17 +42,20 @@ VALIDATIONS = 20  # over the whole training
 
 SAVE_EVERY = 240.0  # seconds
 
+TEACHER_STEPS = 4  # of the teacher for one of the distilled model
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="train_demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, default="demo")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, the log and the state")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to carry on")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of the whole training (default {STEPS})")
+    parser.add_argument("--steps", type=int, help="of the whole training (default: the model's own)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
 
-    training = Training(options.steps, options.seed, torch.device(options.device))
+    training = Training(MODELS[options.model], options.steps, options.seed, torch.device(options.device))
     training.load(options.out)
     training.compile()
     finished = train(training, options.out, 60 * options.minutes)
@@ -146,21 +110,15 @@ class Training:
     Each step rolls dice of its own, seeded by its number, so that no state of a generator is to be kept.
     """
 
-    def __init__(
-        self,
-        steps: int,
-        seed: int,
-        device: torch.device,
-        architecture: dict[str, Any] = ARCHITECTURE,
-        curriculum: tuple[Stage, ...] = CURRICULUM,
-    ) -> None:
+    def __init__(self, subject: SmallModel, steps: int | None, seed: int, device: torch.device) -> None:
         torch.manual_seed(seed)
-        self.steps, self.seed, self.device, self.curriculum = steps, seed, device, curriculum
-        self.model = new_model(architecture).to(device)
+        self.subject, self.seed, self.device = subject, seed, device
+        self.steps = steps or subject.steps
+        self.model = subject.make().to(device)
         self.average = AveragedModel(self.model, multi_avg_fn=_average)
         self.average.requires_grad_(False)
-        self.optimizers = optimizers(self.model)
-        self.tokens = prompt_tokens().to(device)
+        self.optimizers = optimizers(self.model, subject.rate)
+        self.task = Task(subject, device)
         self.validation_clips = VALIDATION_CLIPS
         self.step = 0
         self.clips = 0  # seen so far
@@ -169,28 +127,28 @@ class Training:
 
     @property
     def stage(self) -> Stage:
-        return next(stage for stage in self.curriculum if self.step < stage.until * self.steps or stage.until == 1)
+        stages = self.subject.curriculum
+        return next(stage for stage in stages if self.step < stage.until * self.steps or stage.until == 1)
 
     def compile(self) -> None:
-        """Makes steps a fifth faster on a CPU, after a minute at the start of each stage."""
-        self.model.compile_repeated_blocks(dynamic=False)
+        """Makes steps of a model of diffusers a fifth faster on a CPU, after a minute at the start of each stage."""
+        if hasattr(self.model, "compile_repeated_blocks"):
+            self.model.compile_repeated_blocks(dynamic=False)
 
     def advance(self) -> float:
         """One step; returns its loss."""
         dice = torch.Generator(self.device).manual_seed(1_000_003 * self.seed + self.step)
         batch = self.stage.batch * (GPU_BATCH if self.device.type == "cuda" else 1)
-        words = clips.random_prompts(batch, dice)
-        clean = clips.encode(clips.draw(words, dice, self.stage.frames))
-        left_out = torch.rand(batch, generator=dice, device=self.device) < UNCONDITIONAL
-        context = context_of(self.tokens, words) * ~left_out[:, None, None]
-        loss = flow_loss(self.model, clean, context, noise_levels(batch, dice), dice).mean()
+        clean, context = self.subject.throw(batch, self.stage.frames, dice)
+        left_out = torch.rand(batch, generator=dice, device=self.device) < self.subject.unconditional
+        loss = self.task.loss(self.model, clean, context * ~left_out[:, None, None], dice).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
 
         factor = learning_rate_factor(self.step, self.steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * factor
+                group["lr"] = self.subject.rate * factor
             optimizer.step()
             optimizer.zero_grad()
         self.average.update_parameters(self.model)
@@ -205,8 +163,7 @@ class Training:
 
     def validate(self) -> None:
         """Adds a line to the log."""
-        frames = self.curriculum[-1].frames
-        by_level = validation_loss(self.average.module, self.tokens, self.validation_clips, frames)
+        by_level = self.task.validation(self.average.module, self.validation_clips)
         line = {"step": self.step, "clips": self.clips, "frames": self.stage.frames}
         line["loss"] = round(sum(self.losses) / len(self.losses), 4)
         line["validation"] = {str(level): round(loss, 4) for level, loss in by_level.items()}
@@ -216,7 +173,8 @@ class Training:
     def save(self, folder: Path) -> None:
         """Writes the state, and of it the log and the checkpoint; each is whole or is the one before."""
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "demo_wan.safetensors", lambda path: export(self.average.module, path))
+        checkpoint = folder / self.subject.file.name
+        _write(checkpoint, lambda path: self.subject.export(self.average.module, path))
         lines = "".join(json.dumps(line) + "\n" for line in self.log)
         _write(folder / "log.jsonl", lambda path: path.write_text(lines))
         state = {"model": self.model.state_dict(), "average": self.average.state_dict()}
@@ -238,29 +196,14 @@ class Training:
             setattr(self, name, state[name])
 
 
-def new_model(architecture: dict[str, Any]) -> WanTransformer3DModel:
-    """With fresh weights; a block starts by adding nothing, and the model by predicting nothing."""
-    model = WanTransformer3DModel.from_config(architecture)
-    for layer in model.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv3d)):
-            nn.init.xavier_uniform_(layer.weight.view(layer.weight.shape[0], -1))
-            nn.init.zeros_(layer.bias)
-    embedder = model.condition_embedder
-    nn.init.normal_(embedder.text_embedder.linear_1.weight, std=0.05)
-    tables = [part.scale_shift_table for part in (model, *model.blocks)]
-    outputs = [block.attn2.to_out[0].weight for block in model.blocks]
-    for weight in (embedder.time_proj.weight, model.proj_out.weight, *outputs, *tables):
-        nn.init.zeros_(weight)
-    return model
-
-
-def optimizers(model: WanTransformer3DModel) -> list[torch.optim.Optimizer]:
+def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for all else."""
-    matrices = {name: p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
+    blocks = ("blocks.", "double_blocks.", "single_blocks.")
+    matrices = {name: p for name, p in model.named_parameters() if name.startswith(blocks) and p.ndim == 2}
     others = [p for name, p in model.named_parameters() if name not in matrices]
     return [
-        Muon(matrices.values(), LEARNING_RATE),
-        torch.optim.AdamW(others, LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+        Muon(matrices.values(), rate),
+        torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
@@ -313,18 +256,72 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def prompt_tokens() -> Tensor:
-    """The embedding of each word, (24, 4096); drawn once from N(0, 0.25^2), shipped with the pack."""
-    return load_file(ASSETS / "prompt_tokens.safetensors")["tokens"].float()
+class Task:
+    """What a model is to tell, and how wrong it is: the velocity of flow matching, or its teacher's steps at once."""
+
+    def __init__(self, subject: SmallModel, device: torch.device) -> None:
+        self.subject, self.device = subject, device
+        self.teacher: nn.Module | None = None
+        if subject.teacher is not None:
+            self.teacher = subject.make().to(device).eval().requires_grad_(False)
+
+    def loss(self, model: nn.Module, clean: Tensor, context: Tensor, dice: torch.Generator) -> Tensor:
+        """At noise levels that are thrown. Mean squared error of each clip, (batch,)."""
+        if self.teacher is None:
+            levels = noise_levels(len(clean), self.subject.shift, dice)
+            return flow_loss(self.subject, model, clean, context, levels, dice)
+        table = torch.tensor([span for levels in DISTILLED_LEVELS.values() for span in pairwise(levels)]).to(clean)
+        spans = table[torch.randint(len(table), (len(clean),), generator=dice, device=self.device)]
+        return self._distilled(model, clean, context, spans, dice)
+
+    def _distilled(
+        self, model: nn.Module, clean: Tensor, context: Tensor, spans: Tensor, dice: torch.Generator
+    ) -> Tensor:
+        """`spans`: from which noise level to which each clip's step goes, (batch, 2)."""
+        noise = torch.randn(clean.shape, generator=dice, device=clean.device)
+        begin, end = spans.unbind(1)
+        x = start = (1 - _as(begin, clean)) * clean + _as(begin, clean) * noise
+        with torch.no_grad():
+            for number in range(TEACHER_STEPS):
+                level = begin + (end - begin) * number / TEACHER_STEPS
+                v = self.subject.ask(self.teacher, x, level, context)
+                x = x + _as((end - begin) / TEACHER_STEPS, clean) * v
+            target = (x - start) / _as(end - begin, clean)
+        return (self.subject.ask(model, start, begin, context) - target).square().mean(dim=(1, 2, 3, 4))
+
+    @torch.inference_mode()
+    def validation(self, model: nn.Module, number: int = VALIDATION_CLIPS) -> dict[float, float]:
+        """Loss by noise level, on clips and noise that are always the same on one kind of device.
+
+        Args:
+            number: of clips.
+        """
+        dice = torch.Generator(self.device).manual_seed(VALIDATION_SEED)
+        frames = self.subject.curriculum[-1].frames
+        latents, contexts = self.subject.throw(number, frames, dice)
+        spans = {level: (level, level) for level in NOISE_LEVELS}
+        if self.teacher is not None:
+            spans = {begin: (begin, end) for begin, end in pairwise(DISTILLED_LEVELS["H3 turbo"])}
+        losses = {}
+        for level, span in spans.items():
+            dice.manual_seed(VALIDATION_SEED)
+            each = []
+            for latent, context in zip(latents.split(8), contexts.split(8), strict=True):
+                if self.teacher is None:
+                    levels = torch.full((len(latent),), level, device=self.device)
+                    each.append(flow_loss(self.subject, model, latent, context, levels, dice))
+                else:
+                    rows = torch.tensor([span] * len(latent), device=self.device)
+                    each.append(self._distilled(model, latent, context, rows, dice))
+            losses[level] = torch.cat(each).mean().item()
+        return losses
 
 
-def context_of(tokens: Tensor, words: Tensor) -> Tensor:
-    """Text embeddings of `clips.random_prompts`: (batch, 6, 4096)."""
-    lengths = torch.tensor([0] + [len(slot) for slot in clips.SLOTS[:-1]], device=words.device)
-    return tokens[words + lengths.cumsum(0)]
+def _as(levels: Tensor, clean: Tensor) -> Tensor:
+    return levels.view(-1, *[1] * (clean.ndim - 1))
 
 
-def noise_levels(number: int, dice: torch.Generator) -> Tensor:
+def noise_levels(number: int, shift: float, dice: torch.Generator) -> Tensor:
     """One for each clip of a batch, in (0, 1]: spread evenly over a logit-normal, some over all; then shifted."""
 
     def rand() -> Tensor:
@@ -333,10 +330,12 @@ def noise_levels(number: int, dice: torch.Generator) -> Tensor:
     strata = (torch.arange(number, device=dice.device) + rand()) / number
     middle = torch.special.ndtri(strata.clamp(1e-4, 1 - 1e-4)).sigmoid()
     t = torch.where(rand() < UNIFORM, rand(), middle)
-    return (TRAIN_SHIFT * t / (1 + (TRAIN_SHIFT - 1) * t)).clamp(1e-3, 1)
+    return (shift * t / (1 + (shift - 1) * t)).clamp(1e-3, 1)
 
 
-def flow_loss(model: nn.Module, clean: Tensor, context: Tensor, levels: Tensor, dice: torch.Generator) -> Tensor:
+def flow_loss(
+    subject: SmallModel, model: nn.Module, clean: Tensor, context: Tensor, levels: Tensor, dice: torch.Generator
+) -> Tensor:
     """Flow matching: from (1 - s) clean + s noise the model is to tell noise - clean.
 
     Args:
@@ -348,10 +347,10 @@ def flow_loss(model: nn.Module, clean: Tensor, context: Tensor, levels: Tensor, 
         Mean squared error of each clip, (batch,).
     """
     noise = torch.randn(clean.shape, generator=dice, device=clean.device)
-    s = levels[:, None, None, None, None]
+    s = _as(levels, clean)
     dtype = fast_dtype(clean.device)
     with torch.autocast(clean.device.type, dtype, enabled=dtype != torch.float32):
-        told = model((1 - s) * clean + s * noise, 1000 * levels, context, return_dict=False)[0]
+        told = subject.ask(model, (1 - s) * clean + s * noise, levels, context)
     return (told.float() - (noise - clean)).square().mean(dim=(1, 2, 3, 4))
 
 
@@ -363,44 +362,6 @@ def learning_rate_factor(step: int, steps: int) -> float:
 def _average(averages: list[Tensor], weights: list[Tensor], updates: int) -> None:
     """A running mean that is not held back by the first, meaningless weights."""
     torch._foreach_lerp_(averages, weights, 1 - min(AVERAGE, (updates + 1) / (updates + 10)))
-
-
-@torch.inference_mode()
-def validation_loss(
-    model: WanTransformer3DModel, tokens: Tensor, number: int = VALIDATION_CLIPS, frames: int = clips.FRAMES
-) -> dict[float, float]:
-    """Flow-matching loss by noise level, on clips and noise that are always the same on one kind of device.
-
-    Args:
-        tokens: from `prompt_tokens`, on the model's device.
-        number: of clips.
-        frames: of their latents.
-    """
-    dice = torch.Generator(tokens.device).manual_seed(VALIDATION_SEED)
-    words = clips.random_prompts(number, dice)
-    latents, contexts = clips.encode(clips.draw(words, dice, frames)), context_of(tokens, words)
-    losses = {}
-    for level in NOISE_LEVELS:
-        dice.manual_seed(VALIDATION_SEED)
-        each = [
-            flow_loss(model, latent, context, torch.full((len(latent),), level, device=tokens.device), dice)
-            for latent, context in zip(latents.split(8), contexts.split(8), strict=True)
-        ]
-        losses[level] = torch.cat(each).mean().item()
-    return losses
-
-
-def original_name(name: str) -> str:
-    """What a weight that diffusers calls `name` is called in Wan's own checkpoints, and in the host."""
-    for theirs, original in ORIGINAL_NAMES:
-        name = name.replace(theirs, original)
-    return name
-
-
-def export(model: WanTransformer3DModel, path: Path) -> None:
-    """Writes a checkpoint in float16 and in the original layout."""
-    weights = {original_name(name): weight.half().contiguous().cpu() for name, weight in model.state_dict().items()}
-    save_file(weights, path)
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
