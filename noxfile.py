@@ -1,8 +1,14 @@
 """All that is run by hand or by CI, each in an environment of its own: `nox -l` lists it, README.md starts it."""
 
 import os
+import sys
+from pathlib import Path
 
 import nox
+
+sys.path.insert(0, str(Path(__file__).parent))  # nox imports this file without its folder
+
+from tools.host import HostError, find_host  # noqa: E402
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # torch's threads must not spin where several share a core
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")  # trust what this machine trusts, as pip does
@@ -17,6 +23,8 @@ TOOLS = ["torch", "diffusers", "kornia", "comfy-cli"]
 TOOLS += ["einops", "numpy", "pillow", "safetensors", "tqdm", "uv", "websocket-client"]
 # cache-dit and what else comes with diffusers is measured beside us; transformers is WanPipeline's.
 BENCHMARK = [*TOOLS, "cache-dit", "matplotlib", "transformers"]
+# Real clips that a small model learns. Pinned here: a ComfyUI is installed with the constraints, and pins its own.
+MEDIA = ["comfyui-workflow-templates-media-assets-01==0.1.30", "comfyui-workflow-templates-media-assets-02==0.1.24"]
 
 
 @nox.session
@@ -29,15 +37,36 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """All tests: ours here, those of the host in the host's own Python."""
-    session.install(*PINNED, *BENCHMARK, "pytest")
+    install_benchmark(session)
+    session.install(*PINNED, *MEDIA, "pytest")
     session.run("python", "-m", "tools.all_tests", *session.posargs)
 
 
 @nox.session
 def benchmark(session: nox.Session) -> None:
     """AdaCache beside all other caches, for docs/benchmarks.md: hours, or two minutes (-- --quick)."""
-    session.install(*PINNED, *BENCHMARK)
+    install_benchmark(session)
     session.run("python", "-m", "tools.benchmark", *session.posargs)
+
+
+def install_benchmark(session: nox.Session) -> None:
+    """All methods that come as packages, and what a ComfyUI requires, if there is one: its samplers make the videos."""
+    try:
+        host = find_host()
+    except HostError as error:
+        session.error(str(error))
+    if host is not None:
+        session.install(*PINNED, "--requirement", str(host / "requirements.txt"))
+    session.install(*PINNED, *BENCHMARK)
+    # For the weights that come with it. Its code is not run, nor what that would need.
+    session.install(*PINNED, "--no-deps", "stlpips-pytorch")
+
+
+@nox.session
+def train(session: nox.Session) -> None:
+    """A small model from nothing, in hours, or on from where it was stopped (-- --model NAME --out FOLDER)."""
+    session.install(*PINNED, *TOOLS, *MEDIA)
+    session.run("python", "-m", "tools.train_demo", *session.posargs)
 
 
 @nox.session

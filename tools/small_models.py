@@ -49,6 +49,7 @@ class SmallModel:
         throw: (number, latent frames, dice) -> clean latents and contexts (number, tokens, 4096).
         ask: (model, x, noise levels of the batch, contexts) -> velocity.
         export: (model, path) writes the checkpoint.
+        read: (path) -> what `export` wrote.
         rate: learning rate.
         teacher: of a distilled one, whose steps it learns to make at once.
     """
@@ -64,13 +65,29 @@ class SmallModel:
     throw: Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]
     ask: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
     export: Callable[[nn.Module, Path], None]
+    read: Callable[[Path], nn.Module]
     rate: float = 1.5e-3
     teacher: str | None = None
+
+    def load(self, checkpoint: Path | None = None) -> nn.Module:
+        """It as it is used, not trained: in float32 on the CPU, without gradients.
+
+        Args:
+            checkpoint: another than `file`.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            RuntimeError: it is of the host's class, and no host is here.
+        """
+        checkpoint = checkpoint or self.file
+        if not checkpoint.exists():
+            raise FileNotFoundError(f"no checkpoint of {self.name}: {checkpoint}")
+        return self.read(checkpoint).eval().requires_grad_(False)
 
 
 # --- Wan, through diffusers -------------------------------------------------------------------------------------
 
-# The 4.6 million weights of the one that learns real clips: eight layers, narrower than the shipped six.
+# The 4.7 million weights of the one that learns real clips: eight layers, narrower than the shipped six.
 CLIPS_ARCHITECTURE = demo_model.ARCHITECTURE | {
     "num_attention_heads": 1,
     "attention_head_dim": 192,
@@ -136,6 +153,11 @@ def export_wan(model: nn.Module, path: Path) -> None:
 
 def _half(weight: Tensor) -> Tensor:
     return weight.half().contiguous().cpu()
+
+
+def read_wan(architecture: dict[str, Any]) -> Callable[[Path], nn.Module]:
+    """What reads a checkpoint of this architecture."""
+    return lambda path: demo_model.load("cpu", path, architecture)
 
 
 def ask_wan(model: nn.Module, x: Tensor, levels: Tensor, context: Tensor) -> Tensor:
@@ -212,6 +234,13 @@ def export_plain(model: nn.Module, path: Path) -> None:
     save_file({name: _half(weight) for name, weight in model.state_dict().items()}, path)
 
 
+def read_two_streams(path: Path) -> nn.Module:
+    """What `export_plain` wrote. To be made in the host's Python."""
+    model = new_two_streams()
+    model.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
+    return model
+
+
 def ask_two_streams(model: nn.Module, x: Tensor, levels: Tensor, context: Tensor) -> Tensor:
     return model(x, 1000 * levels, context)
 
@@ -243,17 +272,19 @@ def throw_drawn(size: int) -> Callable[[int, int, torch.Generator], tuple[Tensor
 
 
 def throw_real(number: int, frames: int, dice: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Real clips, each as likely as the others."""
-    numbers = torch.randint(len(real_clips.all_clips()), (number,), generator=dice, device=dice.device)
+    """Real clips, each as likely as the others.
+
+    Raises:
+        PackageNotFoundError, KeyError: as of `real_clips.clip`.
+    """
+    numbers = torch.randint(len(real_clips.listed()), (number,), generator=dice, device=dice.device)
     clean = clips.encode(real_clips.draw(numbers, dice, 2 * frames))
     return clean, torch.stack([real_clips.context(each) for each in numbers.tolist()]).to(dice.device)
 
 
 def new_distilled() -> nn.Module:
     """Begins as its teacher."""
-    model = new_two_streams()
-    model.load_state_dict({name: weight.float() for name, weight in load_file(MODELS["two_streams"].file).items()})
-    return model
+    return read_two_streams(MODELS["two_streams"].file)
 
 
 # Two lists of noise levels on which distilled models are sampled, from noise to video: the official workflow of
@@ -281,6 +312,7 @@ MODELS = {
             throw=throw_drawn(clips.SIZE),
             ask=ask_wan,
             export=export_wan,
+            read=read_wan(demo_model.ARCHITECTURE),
         ),
         SmallModel(
             name="clips",
@@ -288,12 +320,13 @@ MODELS = {
             latent=demo_model.LATENT,
             shift=2.0,
             unconditional=0.1,
-            steps=2200,
+            steps=1300,
             curriculum=(Stage(1, 64, 0.15), Stage(4, 16, 0.30), Stage(8, 8, 1.0)),
             make=lambda: new_wan(CLIPS_ARCHITECTURE),
             throw=throw_real,
             ask=ask_wan,
             export=export_wan,
+            read=read_wan(CLIPS_ARCHITECTURE),
         ),
         SmallModel(
             name="two_streams",
@@ -301,12 +334,13 @@ MODELS = {
             latent=TWO_STREAMS_LATENT,
             shift=5.0,
             unconditional=0.0,  # it is sampled without guidance
-            steps=1800,
+            steps=1400,
             curriculum=(Stage(1, 48, 0.18), Stage(3, 16, 0.30), WHOLE_TWO_STREAMS),
             make=new_two_streams,
             throw=throw_drawn(TWO_STREAMS_LATENT[-1]),
             ask=ask_two_streams,
             export=export_plain,
+            read=read_two_streams,
         ),
         SmallModel(
             name="distilled",
@@ -314,12 +348,13 @@ MODELS = {
             latent=TWO_STREAMS_LATENT,
             shift=5.0,
             unconditional=0.0,
-            steps=600,
+            steps=60,
             curriculum=(WHOLE_TWO_STREAMS,),
             make=new_distilled,
             throw=throw_drawn(TWO_STREAMS_LATENT[-1]),
             ask=ask_two_streams,
             export=export_plain,
+            read=read_two_streams,
             rate=3e-4,
             teacher="two_streams",
         ),

@@ -38,6 +38,7 @@ UNIFORM = 0.15  # share of the noise levels that are drawn from everywhere inste
 NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0)  # at which the validation loss is taken
 VALIDATION_SEED = 99
 VALIDATION_CLIPS = 32
+DISTILLED_CLIPS = 8  # of a distilled model, whose teacher goes along
 VALIDATIONS = 20  # over the whole training
 
 SAVE_EVERY = 240.0  # seconds
@@ -119,7 +120,7 @@ class Training:
         self.average.requires_grad_(False)
         self.optimizers = optimizers(self.model, subject.rate)
         self.task = Task(subject, device)
-        self.validation_clips = VALIDATION_CLIPS
+        self.validation_clips = VALIDATION_CLIPS if subject.teacher is None else DISTILLED_CLIPS
         self.step = 0
         self.clips = 0  # seen so far
         self.losses: list[float] = []  # since the last validation

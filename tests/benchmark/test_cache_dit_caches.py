@@ -1,10 +1,11 @@
 """cache-dit's DBCache, on a small model, skips what its authors say, and nothing at its off position."""
 
+import numpy as np
 import pytest
 import torch
 from benchmark.tiny_wan import LAYERS, STEPS, assert_reused, assert_whole_steps_are_plain, near, run
 
-from tools.benchmark.cache_dit_caches import METHODS, dbcache
+from tools.benchmark.cache_dit_caches import CALIBRATORS, METHODS, dbcache
 from tools.benchmark.diffusers_caches import first_block_cache
 from tools.benchmark.guidance import plain_in_two_calls
 
@@ -19,21 +20,21 @@ def test_the_off_position_is_its_baseline_bit_for_bit(method):
     assert off.ran == baseline.ran
 
 
-@pytest.mark.parametrize("order", [None, 1])
-def test_a_step_that_is_computed_is_exact(order):
-    assert_whole_steps_are_plain(run(dbcache, (0.2, 3, order)), run(plain_in_two_calls))
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
+def test_a_step_that_is_computed_is_exact(calibrator):
+    assert_whole_steps_are_plain(run(dbcache, (0.2, 3, calibrator)), run(plain_in_two_calls))
 
 
-@pytest.mark.parametrize("order", [None, 1])
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
 @pytest.mark.parametrize("row", [0, 1], ids=["conditional", "unconditional"])
-def test_after_the_warm_up_only_the_first_block_runs_where_no_change_is_too_large(order, row):
-    ran = [call.ran["block"] for call in run(dbcache, (ANY, WARMUP, order)).branch(row)]
+def test_after_the_warm_up_only_the_first_block_runs_where_no_change_is_too_large(calibrator, row):
+    ran = [call.ran["block"] for call in run(dbcache, (ANY, WARMUP, calibrator)).branch(row)]
     assert ran == [LAYERS] * WARMUP + [1] * (STEPS - WARMUP)
 
 
 @pytest.mark.parametrize("row", [0, 1], ids=["conditional", "unconditional"])
 def test_the_rest_is_skipped_where_the_first_block_changed_less_than_the_threshold(row):
-    calls = run(dbcache, (0.2, 3, None)).branch(row)
+    calls = run(dbcache, (0.2, 3, "")).branch(row)
     skipped = near(calls, 0.2, warmup=3)
     assert 0 < len(skipped) < STEPS - 3
     assert [call.ran["block"] for call in calls] == [1 if step in skipped else LAYERS for step in range(STEPS)]
@@ -42,24 +43,53 @@ def test_the_rest_is_skipped_where_the_first_block_changed_less_than_the_thresho
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3])
 def test_with_one_step_of_warm_up_it_is_first_block_cache_bit_for_bit(threshold):
-    mine, other = run(dbcache, (threshold, 1, None)), run(first_block_cache, threshold)
+    mine, other = run(dbcache, (threshold, 1, "")), run(first_block_cache, threshold)
     assert mine.ran["block"] < run(plain_in_two_calls).ran["block"]
     assert all(map(torch.equal, mine.velocities, other.velocities))
 
 
+def added_by_the_rest(calibrator, row):
+    """At every step, (tokens, width) each; those before WARMUP are computed, the others forecast."""
+    calls = run(dbcache, (ANY, WARMUP, calibrator)).branch(row)
+    return [(call.left - call.first)[0] for call in calls]
+
+
 @pytest.mark.parametrize("row", [0, 1], ids=["conditional", "unconditional"])
 def test_the_taylor_calibrator_continues_what_the_rest_added(row):
-    calls = run(dbcache, (ANY, WARMUP, 1)).branch(row)
-    added = [call.left - call.first for call in calls]
+    added = added_by_the_rest("TaylorSeer", row)
     slope = added[WARMUP - 1] - added[WARMUP - 2]
     for step in range(WARMUP, STEPS):
         torch.testing.assert_close(added[step], added[WARMUP - 1] + slope * (step - WARMUP + 1))
 
 
-@pytest.mark.parametrize("order", [None, 1])
-def test_the_unconditional_branch_never_sees_the_conditional(order):
-    one = run(dbcache, (0.2, 3, order))
-    other = run(dbcache, (0.2, 3, order), prompt="square many blue fast left stripes")
+@pytest.mark.parametrize("row", [0, 1], ids=["conditional", "unconditional"])
+def test_the_foca_calibrator_goes_by_the_mean_of_the_last_computed_slope_and_the_last_slope(row):
+    """arXiv 2508.16211; cache-dit goes three steps far at most, and then back."""
+    added = added_by_the_rest("FoCa", row)
+    anchor = added[WARMUP - 1]
+    slope = anchor - added[WARMUP - 2]
+    for step in range(WARMUP, STEPS):
+        ahead = step - WARMUP + 1
+        forecast = anchor + min(ahead, 9 / ahead) / 2 * (slope + added[step - 1] - added[step - 2])
+        torch.testing.assert_close(added[step], forecast)
+
+
+@pytest.mark.parametrize("row", [0, 1], ids=["conditional", "unconditional"])
+def test_the_dmd_calibrator_applies_the_matrix_that_led_through_the_last_six_steps(row):
+    added = [each.double().flatten().numpy() for each in added_by_the_rest("DMD", row)]
+    seen = np.stack(added[WARMUP - 6 : WARMUP], axis=1)
+    onward = np.linalg.pinv(seen[:, :-1], rcond=1e-4)
+    forecast = seen[:, -1]
+    for step in range(WARMUP, STEPS):
+        forecast = seen[:, 1:] @ (onward @ forecast)
+        assert added[step] == pytest.approx(forecast, rel=1e-2, abs=1e-2 * np.abs(forecast).max())
+        assert added[step] != pytest.approx(added[WARMUP - 1], rel=1e-2, abs=1e-2 * np.abs(forecast).max())
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
+def test_the_unconditional_branch_never_sees_the_conditional(calibrator):
+    one = run(dbcache, (0.2, 3, calibrator))
+    other = run(dbcache, (0.2, 3, calibrator), prompt="square many blue fast left stripes")
     assert one.ran["block"] < run(plain_in_two_calls).ran["block"]
     assert not torch.equal(one.outputs(0), other.outputs(0))
     assert torch.equal(one.outputs(1), other.outputs(1))
@@ -67,6 +97,6 @@ def test_the_unconditional_branch_never_sees_the_conditional(order):
 
 def test_no_other_model_knows_of_it():
     before = run(plain_in_two_calls).velocities
-    run(dbcache, (ANY, WARMUP, 1))
+    run(dbcache, (ANY, WARMUP, "TaylorSeer"))
     run.cache_clear()
     assert all(map(torch.equal, run(plain_in_two_calls).velocities, before))

@@ -13,14 +13,11 @@ from tools.benchmark.diffusers_caches import (
     fastercache,
     first_block_cache,
     magcache,
-    magnitude_ratios,
     pab,
     seacache,
     taylorseer,
 )
-from tools.benchmark.guidance import in_two_calls, plain_in_two_calls, plain_unconditional_first
-from tools.benchmark.through_diffusers import plain
-from tools.benchmark.videos import Video
+from tools.benchmark.guidance import plain, plain_in_two_calls, plain_unconditional_first
 
 ALL = list(range(STEPS))
 
@@ -28,7 +25,7 @@ ALL = list(range(STEPS))
 @pytest.fixture(autouse=True)
 def ratios(monkeypatch):
     """MagCache's, as if calibrated on the small model: every residual is 2 % shorter than the one before."""
-    monkeypatch.setattr(diffusers_caches, "magnitude_ratios", lambda sampler, steps: (1.0,) + (0.98,) * (steps - 1))
+    monkeypatch.setattr(diffusers_caches, "magnitude_ratios", lambda bench, case: (1.0,) + (0.98,) * (case.steps - 1))
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -87,26 +84,29 @@ def test_the_unconditional_branch_never_sees_the_conditional(attach, setting):
     assert torch.equal(one.outputs(1), other.outputs(1))
 
 
-def test_the_clock_takes_the_shift_back():
-    clock = diffusers_caches.Clock()
+@pytest.mark.parametrize("shift", [1.0, 8.0])
+def test_the_clock_takes_the_shift_back(shift):
+    clock = diffusers_caches.Clock(shift)
     shown = []
-    for step, sigma in enumerate(demo_model.sigmas(30).tolist()[:-1]):
+    for step, sigma in enumerate(demo_model.sigmas(30, shift).tolist()[:-1]):
         with clock.around(step, sigma):
             shown.append(clock())
     assert shown == [1000 - int(step * 1000 / 30) for step in range(30)]
 
 
-def test_pab_computes_attention_at_multiples_of_its_range_and_everywhere_outside_its_timesteps():
+@pytest.mark.parametrize("shift", [1.0, 8.0])
+def test_pab_computes_attention_at_multiples_of_its_range_and_everywhere_outside_its_timesteps(shift):
     # Of 14 steps, timesteps 786 (step 3) to 143 (step 12) are between 800 and 100.
-    seen = run(pab, (2, 6), steps=14)
+    seen = run(pab, (2, 6), steps=14, shift=shift)
     assert seen.steps_of("attn1") == [0, 1, 2, 4, 6, 8, 10, 12, 13]
     assert seen.steps_of("attn2") == [0, 1, 2, 6, 12, 13]
     assert seen.steps_of("ffn") == seen.steps_of("block") == list(range(14))
 
 
-def test_fastercache_leaves_the_unconditional_half_out_and_then_every_other_self_attention():
+@pytest.mark.parametrize("shift", [1.0, 8.0])
+def test_fastercache_leaves_the_unconditional_half_out_and_then_every_other_self_attention(shift):
     # Of 14 steps, step 6 is the first below timestep 641; every fifth is whole.
-    calls = [call for calls in run(fastercache, (5, 2), steps=14).calls for call in calls]
+    calls = [call for calls in run(fastercache, (5, 2), steps=14, shift=shift).calls for call in calls]
     assert len(calls) == 14
     halves = [6, 7, 8, 9, 11, 12, 13]
     for part in ("block", "attn2", "ffn"):
@@ -136,8 +136,10 @@ def test_first_block_cache_skips_the_rest_where_the_first_block_changed_less_tha
     assert_reused(calls, skipped, since="first")
 
 
-@pytest.mark.parametrize(("interval", "computed"), [(2, [0, 1, 2, 4, 6, 8, 10]), (3, [0, 1, 2, 4, 7, 10]), (1, ALL)])
-def test_taylorseer_computes_three_steps_and_then_by_its_interval(interval, computed):
+@pytest.mark.parametrize(
+    ("interval", "computed"), [(2, [0, 1, 2, 4, 6, 8, 10, 11]), (4, [0, 1, 2, 4, 8, 10, 11]), (1, ALL)]
+)
+def test_taylorseer_computes_three_steps_then_by_its_interval_and_the_last_two(interval, computed):
     seen = run(taylorseer, (interval, 1, False))
     for part in ("attn1", "attn2", "ffn"):
         assert seen.steps_of(part) == computed
@@ -172,24 +174,6 @@ def test_magcache_skips_until_the_error_or_the_row_is_full(setting, computed):
     assert seen.steps_of("block") == computed
     for row in (0, 1):
         assert_reused(seen.branch(row), sorted(set(ALL) - set(computed)), since="entered")
-
-
-def test_magcache_calibration_is_the_mean_length_of_the_conditional_residuals_over_the_one_before(monkeypatch):
-    prompts = (("circle one red slow right dark", 1), ("square many blue fast left stripes", 2))
-    monkeypatch.setattr(diffusers_caches, "CALIBRATION", prompts)
-    expected = torch.tensor([measured_ratios(prompt, seed, steps=3) for prompt, seed in prompts]).mean(0)
-    torch.testing.assert_close(torch.tensor(magnitude_ratios("euler", 3)), expected)
-
-
-@torch.no_grad()
-def measured_ratios(prompt, seed, steps):
-    model, lengths, entered = demo_model.load("cpu"), [], []
-    model.blocks[0].register_forward_pre_hook(lambda block, args: entered.append(args[0]))
-    model.blocks[-1].register_forward_hook(lambda block, args, out: lengths.append((out - entered[-1]).norm(dim=-1)))
-    evaluate = in_two_calls(model, Video("", prompt, seed, "euler", steps))
-    demo_model.integrate(evaluate, demo_model.noise_of(seed), steps)
-    conditional = lengths[::2]
-    return [1.0] + [(now / before).mean().item() for before, now in pairwise(conditional)]
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,13 @@
+import numpy as np
 import pytest
-from benchmark.made_up import record
+from benchmark.made_up import plain, record, videos
 
-from tools.benchmark import page
-from tools.benchmark.standing import points
-from tools.benchmark.videos import PROMPTS
+from tools.benchmark import page, paired, plots
+from tools.benchmark.paired import OURS
+from tools.benchmark.plan import Condition
 
-
-def shown(**fields):
-    method, setting = page.SHOWN
-    return record(method, setting=setting, **fields)
-
-
-@pytest.fixture
-def records():
-    """Two methods on every class; ours is better by 2 dB but for the static class."""
-    return [
-        one
-        for number, name in enumerate(PROMPTS)
-        for one in (
-            record("peer", motion_class=name, psnr=30.0 + number),
-            shown(motion_class=name, psnr=32.0 + number if name != "static" else 29.5, ssim=0.987, wall_ratio=0.4),
-        )
-    ]
+EULER = Condition("euler", 30, 3.0, 4.0)
+UNI_PC = Condition("uni_pc", 20, 8.0, 6.0)
 
 
 def row_of(text, name):
@@ -29,38 +15,226 @@ def row_of(text, name):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_the_standing_counts_won_points_and_margins(records):
-    text = page.page(records, "made here")
-    assert row_of(text.split("## euler")[0], "peer") == ["peer", "4", "3", "+1.38", "-0.50", "0"]
-    assert "made here" in text
+def paragraph_of(text, start):
+    (line,) = (line for line in text.splitlines() if line.startswith(start))
+    return line
 
 
-def test_equal_work_shows_the_best_within_each_fraction_and_marks_it(records):
-    text = page.page(records, "").split("## euler")[1].split("<details>")[0]
-    assert row_of(text, "peer")[1:] == ["", "", "", "31.5", "31.5"]
-    assert row_of(text, page.SHOWN[0])[1:] == ["", "", "", "**32.9**", "**32.9**"]
+@pytest.fixture
+def records():
+    """Six videos under two conditions: under EULER a peer is ahead of ours by 4 dB, under UNI_PC it is behind by 2."""
+    made = [plain(condition=each.name, seed=seed) for each in (EULER, UNI_PC) for seed in range(1, 7)]
+    for each, ours, theirs in ((EULER, 28.0, 32.0), (UNI_PC, 42.0, 40.0)):
+        made += videos(OURS, *[ours] * 6, setting="2x", condition=each.name, work=0.48, bytes=2_500_000)
+        made += videos("peer", *[theirs] * 6, setting="0.1", condition=each.name, work=0.5)
+    return made
 
 
-def test_every_setting_has_its_row_with_all_figures(records):
-    row = row_of(page.every_setting(points(records[1:2])[:1]), page.SHOWN[0])
-    assert row[1:] == [page.SHOWN[1], "0.500", "0.500", "0.40", "29.5", "0.987", "1.00", "0.0"]
+def people(records, plan=()):
+    return page.pages(records, plan, "Made here.")[0]
+
+
+# --- For people
+
+
+def test_the_page_says_who_measured_and_on_which_models_and_that_the_others_only_judge(records):
+    text = people([*records, *videos("peer", 30.0, model="clips")])
+    assert "Made here." in text
+    assert f"- `demo` (tuned on), 6 videos each: {EULER.name}; {UNI_PC.name}." in text
+    assert f"- `clips` (judges), 1 videos each: {EULER.name}." in text
+    assert "tuned on `demo` alone" in text
+
+
+def test_models_and_conditions_come_in_the_order_of_the_plan(records):
+    text = people(records, [("demo", UNI_PC.name, "peer"), ("demo", EULER.name, "peer")])
+    assert f"{UNI_PC.name}; {EULER.name}." in text
+
+
+def test_broken_videos_are_counted_and_in_no_figure(records):
+    assert "None of the 12 plain videos is broken." in people(records)
+    spoilt = [*records, plain(seed=7, setting="broken"), record("peer", seed=7, psnr=5.0, setting="0.1")]
+    text = people(spoilt)
+    assert f"1 of the 13 plain videos are broken themselves and left out everywhere (demo, {EULER.name}: 1)." in text
+    assert row_of(text, "peer") == row_of(people(records), "peer")
+
+
+def test_the_table_has_mean_worst_video_and_share_near_the_best_at_each_speed_and_memory(records):
+    records += videos("peer", 20.0, 24.0, setting="0.3", work=0.33)
+    text = people(records)
+    assert row_of(text, "peer") == ["peer", "–", "36.0 / 32.0 / 1 of 2", "22.0 / 20.0 / 1 of 1", "0.0"]
+    assert row_of(text, f"**{OURS}**") == [f"**{OURS}**", "–", "35.0 / 28.0 / 1 of 2", "–", "2.5"]
+
+
+def test_the_table_begins_with_who_is_near_the_best_most_often(records):
+    for number in range(3):
+        records += videos("third", 30.0, condition=f"other {number}")
+        records += videos("fourth", 29.5 if number else 10.0, condition=f"other {number}")
+    lines = [line.split("|")[1].strip("* ") for line in people(records).splitlines() if line.startswith("|")]
+    assert lines[2:] == ["third", "fourth", "peer", OURS]
+
+
+def test_memory_is_that_on_the_model_that_it_is_told_of(records):
+    records += videos("elsewhere", 30.0, model="clips", bytes=9_000_000)
+    text, data = page.pages(records, [], "")
+    assert row_of(text, "elsewhere")[-1] == "–"
+    assert row_of(data.split("## clips\n")[1].split("##")[0], "elsewhere")[-1] == "9.0"
+
+
+def test_the_duels_of_each_model_are_counted_by_how_they_came_out(records):
+    records += videos("cheap", 20.0, work=0.1)
+    text = people(records)
+    assert "our dial (2x)" in text
+    line = paragraph_of(text, "- `demo`: of 3 settings")
+    assert "closer than 1, level with 0, and 1 are closer than ours; 1 do less work" in line
+
+
+def test_a_paragraph_tells_who_is_ahead_where_and_by_how_much(records):
+    records += videos("other", *[29.0] * 6) + videos("other", *[30.0] * 6, setting="2")
+    records += videos("far", *[20.0] * 6) + videos("level", *[28.0] * 6)
+    text = people(records)
+    assert paragraph_of(text, "**demo, ") == (
+        f"**demo, {EULER.name}.** Closer than ours: 3 of 5 settings of other methods; level: 1. The furthest ahead is "
+        "peer at 0.1, by 4.0 dB (95 % interval 4.0 to 4.0) and in 100 % of 6 videos, with 50 % of plain's work where "
+        "ours at 2x does 48 %; worst video 32.0 dB against 28.0. Also other (by up to 2.0 dB)."
+    )
+
+
+def test_where_nobody_is_ahead_the_page_says_so(records):
+    text = people([one for one in records if one.condition == UNI_PC.name])
+    assert "Nowhere among what has been measured." in text
+
+
+def test_what_is_planned_and_not_measured_is_named_in_few_words(records):
+    plan = [("demo", each.name, method) for each in (EULER, UNI_PC) for method in (OURS, "peer")]
+    assert "All that was planned is measured." in people(records, plan)
+    plan += [("demo", EULER.name, "late"), ("demo", "lcm 12", "peer"), ("demo", "lcm 12", "late")]
+    plan += [("clips", "one", "peer"), ("clips", "two", "peer")]
+    missing = people(records, plan).split("## Not measured yet\n")[1]
+    assert missing.strip().splitlines() == [
+        f"- `demo`, {EULER.name}: late.",
+        "- `demo`, lcm 12: nothing is measured.",
+        "- `clips`, any condition: nothing is measured.",
+    ]
+
+
+# --- All else
+
+
+def test_every_setting_has_its_row_with_all_figures():
+    point = paired.point(paired.Place("demo", ""), paired.Choice("peer", "0.1"), [record("peer", bytes=1_200_000)])
+    expected = ["0.1", "1", "0.500", "0.500", "0.50", "30.0", "30.0", "25.0", "0.900", "0.1000", "1.00", "20.0", "1.2"]
+    assert row_of(page.settings([point]), "peer")[1:] == expected
 
 
 def test_a_time_that_nobody_took_is_a_dash():
-    row = row_of(page.every_setting(points([record("peer", wall_ratio=None)])[:1]), "peer")
-    assert row[4] == "–"
+    point = paired.point(paired.Place("demo", ""), paired.Choice("peer", "0.1"), [record("peer", time=None)])
+    assert row_of(page.settings([point]), "peer")[5] == "–"
 
 
-def test_a_picture_of_each_motion_class_is_drawn(records, tmp_path):
-    drawn = page.draw(records, tmp_path)
-    assert [path.name for path in drawn] == [f"benchmark_{name}.png" for name in PROMPTS]
-    assert all(path.stat().st_size > 5000 for path in drawn)
+def test_every_duel_has_its_row_under_its_condition(records):
+    records += videos("few", 27.0, 27.0, setting="0.2", lpips=0.2) + videos("cheap", 20.0, work=0.1)
+    _, data = page.pages(records, [], "Made here.")
+    duels = data.split(f"## demo, {EULER.name}\n")[1].split("<summary>Duels</summary>")[1].split("</details>")[0]
+    theirs = ["peer", "0.1", "0.500", "2x", "0.480", "6", "-4.00", "-4.00 to -4.00", "0 %"]
+    assert row_of(duels, "peer") == [*theirs, "+0.0", "+0.000", "+0.0000", "+0.00", "theirs"]
+    assert row_of(duels, "few")[5:] == ["2", "+1.00", "–", "100 %", "+0.0", "+0.000", "+0.1000", "+0.00", "level"]
+    assert row_of(duels, "cheap") == ["cheap", "1", "0.100", *[""] * 10, "no match"]
+    assert "+2.00 to +2.00" in data.split(f"## demo, {UNI_PC.name}\n")[1]
 
 
-def test_the_headline_says_the_figures_of_the_records_and_leaves_the_rest_of_the_readme(records):
+# --- Plots
+
+
+def points_of(records):
+    return list(paired.points(paired.places(records)).values())
+
+
+def heights(records, method, *works):
+    xs, ys = plots.curve(points_of(records), method)
+    return [ys[np.isclose(xs, work)].tolist() for work in works]
+
+
+def test_a_curve_is_straight_between_settings_and_ends_with_them():
+    records = [record("a", setting=str(work), work=work, psnr=psnr) for work, psnr in ((0.4, 20.0), (0.8, 40.0))]
+    assert heights(records, "a", 0.39, 0.4, 0.6, 0.8, 0.81) == [[], [20.0], [pytest.approx(30)], [40.0], []]
+
+
+def test_a_curve_never_falls_with_more_work():
+    settings = ((0.4, 30.0), (0.5, 25.0), (0.6, 35.0))
+    records = [record("a", setting=str(work), work=work, psnr=psnr) for work, psnr in settings]
+    assert heights(records, "a", 0.5, 0.55, 0.6) == [[30.0], [pytest.approx(32.5)], [35.0]]
+
+
+def test_a_curve_is_the_mean_over_places_where_all_have_it():
+    records = [record("a", setting=str(work), work=work, psnr=30.0) for work in (0.4, 0.8)]
+    records += [record("a", setting=str(work), work=work, psnr=20.0, condition="lcm") for work in (0.5, 0.9)]
+    assert heights(records, "a", 0.45, 0.5, 0.8, 0.85) == [[], [25.0], [25.0], []]
+    assert heights([*records, record("b", condition="third")], "a", 0.5) == [[]]
+
+
+def test_who_always_does_the_same_work_has_a_point():
+    assert heights([record("a", work=1.0003, psnr=50.0)], "a", 1.0) == [[50.0]]
+
+
+def test_drawn_are_ours_fewer_steps_and_the_best_that_are_everywhere():
+    names = ["fewer steps", OURS, *"abcdef", "AdaCache auto + MoReg"]
+    records = [record(name, psnr=20.0 + number) for number, name in enumerate(names)]
+    records += [record(name, condition="lcm") for name in names if name != "f"]
+    assert plots.shown(points_of(records)) == [OURS, "fewer steps", "e", "d", "c", "b"]
+    assert plots.shown(points_of([one for one in records if one.method not in plots.ALWAYS])) == [*"edcba"]
+
+
+def test_no_two_curves_of_a_picture_look_alike_and_a_method_keeps_its_look():
+    first, second, third = plots.styled([[OURS, *"abcde"], [*"axbyz"], [OURS, "x"]])
+    for picture in (first, second, third):
+        for part in ("color", "linestyle", "marker"):
+            assert len({str(style[part]) for style in picture.values()}) == len(picture)
+    assert (second["a"], second["b"]) == (first["a"], first["b"])
+    assert first[OURS] not in second.values()
+    assert (third[OURS], third["x"]) == (first[OURS], second["x"])
+    one, other = plots.styled([[OURS, "a"], [OURS, "b"]])
+    assert one["a"] != other["b"], "while there are looks left"
+
+
+def test_a_picture_of_each_model_is_drawn_and_shown_on_the_page(records, tmp_path):
+    records += videos("peer", 30.0, model="clips")
+    drawn = plots.draw(paired.points(paired.places(records)), tmp_path)
+    assert sorted(file.name for file in drawn) == ["benchmark_clips.png", "benchmark_demo.png"]
+    text = people(records)
+    assert all(file.stat().st_size > 5000 and f"](images/{file.name})" in text for file in drawn)
+
+
+# --- The README
+
+
+def test_the_headline_says_the_figures_and_their_conditions_and_leaves_the_rest_of_the_readme(records):
+    records += videos(OURS, 31.0, setting="2x", condition=UNI_PC.name, work=0.48, time=0.5)  # seed 1, measured again
     readme = f"before\n{page.HEADLINE}\nold paragraph\nafter\n"
-    text = page.with_headline(readme, records, "a machine")
-    assert text.startswith(f"before\n{page.HEADLINE}\n**2.50x measured (2.00x counted) at 32.9 dB PSNR and SSIM 0.987")
-    assert text.endswith("\nafter\n")
-    assert "a machine" in text
-    assert "old paragraph" not in text
+    text = page.with_headline(readme, records, [EULER, UNI_PC], "a machine")
+    assert text == (
+        f"before\n{page.HEADLINE}\n**2.00x measured (2.08x counted) at 34.1 dB PSNR to the uncached video, worst video "
+        "28.0 dB, SSIM 0.900**: preset auto at 2x, mean of 12 videos of the small demo model, on which auto was tuned, "
+        "under 2 conditions (euler, uni_pc; 20 to 30 steps, shift 3 to 8, cfg 4 to 6), a machine. "
+        "[All conditions, other models, all other methods](docs/benchmarks.md).\nafter\n"
+    )
+
+
+def test_the_headline_is_of_runs_of_enough_steps_without_noise_of_their_own(records):
+    left_out = [Condition("euler_ancestral", 20, 5.0, 4.0), Condition("euler", 12, 3.0, 4.0)]
+    records += [one for each in left_out for one in videos(OURS, 1.0, setting="2x", condition=each.name)]
+    records += videos(OURS, 1.0, setting="2x", model="clips") + videos(OURS, 1.0, setting="4x")
+    text = page.with_headline(f"{page.HEADLINE}\n\n", records, [EULER, *left_out], "a machine")
+    assert "at 28.0 dB PSNR" in text
+    assert f"mean of 6 videos of the small demo model, on which auto was tuned, under {EULER.name}, a machine" in text
+
+
+def test_without_a_time_the_headline_claims_none():
+    timeless = videos(OURS, 30.0, setting="2x", time=None)
+    assert "**2.00x less work at" in page.with_headline(f"{page.HEADLINE}\n\n", timeless, [EULER], "")
+
+
+def test_a_headline_of_nothing_or_for_a_readme_without_its_place_is_refused(records):
+    with pytest.raises(ValueError, match="no record of AdaCache auto at 2x"):
+        page.with_headline(f"{page.HEADLINE}\n\n", [], [EULER], "")
+    with pytest.raises(ValueError, match="no line <!-- headline"):
+        page.with_headline("no mark\n", records, [EULER], "")

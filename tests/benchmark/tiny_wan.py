@@ -13,7 +13,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from tools import demo_model
-from tools.benchmark.videos import Video
+from tools.benchmark.plan import Case, Condition
 
 LAYERS = 3
 STEPS = 12
@@ -98,24 +98,29 @@ def tiny_wan() -> WanTransformer3DModel:
 @cache
 @torch.no_grad()
 def run(
-    attach: Callable, setting: Any = None, steps: int = STEPS, prompt: str = "circle one red slow right dark"
+    attach: Callable,
+    setting: Any = None,
+    steps: int = STEPS,
+    prompt: str = "circle one red slow right dark",
+    shift: float = demo_model.SHIFT,
 ) -> Run:
-    """`attach` at this setting, over a way from noise to video that depends on nothing."""
+    """`attach` at this setting, over a way from noise to video that depends on nothing else."""
     model = tiny_wan()
     calls = watched(model)
     seen = Run()
-    with attach(model, setting, Video("slow", prompt, 1, "euler", steps)) as evaluate:
-        for step, (x, sigma) in enumerate(way(steps)):
+    case = Case("demo", Condition("euler", steps, shift, cfg=4.0), "slow", prompt, 1)
+    with attach(None, model, setting, case) as evaluate:  # no bench: nothing is calibrated here
+        for step, (x, sigma) in enumerate(way(steps, shift)):
             seen.velocities.append(evaluate(x, step, sigma))
             seen.calls.append(calls.copy())
             calls.clear()
     return seen
 
 
-def way(steps: int) -> list[tuple[Tensor, float]]:
+def way(steps: int, shift: float = demo_model.SHIFT) -> list[tuple[Tensor, float]]:
     """What the model is asked at each step: x, (1, 16, 2, 8, 8), and its noise level."""
     noise, video = torch.randn(2, 1, 16, 2, 8, 8, generator=torch.Generator().manual_seed(1))
-    return [(sigma * noise + (1 - sigma) * video, sigma) for sigma in demo_model.sigmas(steps).tolist()[:-1]]
+    return [(sigma * noise + (1 - sigma) * video, sigma) for sigma in demo_model.sigmas(steps, shift).tolist()[:-1]]
 
 
 def assert_whole_steps_are_plain(seen: Run, baseline: Run) -> None:

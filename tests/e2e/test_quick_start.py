@@ -17,7 +17,7 @@ from PIL import Image
 from adacache_core import RunReport, auto
 from adacache_core.engine import FEW_STEPS
 from tools import demo, demo_model, host, host_tests, quality, video
-from tools.benchmark.ours import evenly
+from tools.benchmark.host_caches import evenly
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,6 +167,68 @@ def test_ssim_falls_where_structure_turns_round():
 def test_motion_kept_is_the_ratio_of_frame_differences():
     assert quality.compare(still(0.0, 0.2, 0.4), still(0.0, 0.1, 0.0)).motion_kept == pytest.approx(0.5)
     assert quality.compare(still(0.5, 0.5), still(0.5, 0.5)).motion_kept == 1
+
+
+def test_the_worst_frame_is_the_psnr_of_the_one_that_is_furthest_off():
+    found = quality.compare(still(0.5, 0.5, 0.5), still(0.51, 0.6, 0.5))
+    assert found.worst_frame == pytest.approx(20, abs=1e-4)
+    assert quality.compare(still(0.5, 0.5), still(0.5, 0.5)).worst_frame == 100
+
+
+def test_the_benchmarks_cap_holds_for_each_frame_before_the_mean():
+    found = quality.compare(still(0.5, 0.5, 0.5), still(0.6, 0.501, 0.5), quality.PSNR_SEEN)
+    assert (found.psnr, found.worst_frame) == (pytest.approx((20 + 50 + 50) / 3, abs=1e-4), pytest.approx(20, abs=1e-4))
+
+
+def test_a_video_that_ran_away_has_figures_as_a_black_one_has():
+    lost = quality.compare(still(0.5, 0.2), still(torch.nan, torch.inf))
+    assert lost == quality.compare(still(0.5, 0.2), still(0, 0))
+    assert quality.closeness(still(0.5), still(torch.nan)) == 0
+
+
+def test_closeness_is_the_latent_over_its_error_and_at_most_a_hundred():
+    latent = 3 * torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert quality.closeness(latent, 1.1 * latent) == pytest.approx(20, abs=1e-4)
+    assert quality.closeness(latent, latent) == quality.closeness(latent, (1 + 1e-7) * latent.double()) == 100
+    assert quality.closeness(0 * latent, 0 * latent) == 100
+    with pytest.raises(ValueError, match="cannot be compared"):
+        quality.closeness(latent, latent[:, :8])
+
+
+def test_st_lpips_is_what_its_package_says(capfd):
+    dice = torch.Generator().manual_seed(0)  # of what stlpips_pytorch 0.0.2 was run on, where all it imports was there
+    plain = torch.rand(1, 128, 128, 3, generator=dice)
+    cached = (plain + 0.1 * torch.randn(1, 128, 128, 3, generator=dice)).clamp(0, 1)
+    assert quality.lpips(plain, cached) == pytest.approx(0.002943055, rel=1e-4)
+    assert quality.lpips(plain, plain) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_small_videos_are_enlarged_bicubically_for_st_lpips():
+    small = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    large = torch.nn.functional.interpolate(small, (128, 128), mode="bicubic").clamp(0, 1)
+    expected = quality.lpips(*(video.movedim(1, -1) for video in large[:, None]))
+    assert quality.lpips(*(video.movedim(1, -1) for video in small[:, None])) == pytest.approx(expected, rel=1e-4)
+
+
+def test_st_lpips_is_the_mean_over_every_fourth_frame():
+    plain = torch.rand(8, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    elsewhere, first, both = plain.clone(), plain.clone(), plain.clone()
+    elsewhere[[1, 2, 3, 5, 6, 7]] = 0
+    first[0], both[[0, 4]] = plain[4], plain[[4, 0]]
+    assert quality.lpips(plain, elsewhere) == 0
+    assert 0 < quality.lpips(plain, first) == pytest.approx(quality.lpips(plain, both) / 2, rel=1e-4)
+    assert quality.lpips(first, plain) == pytest.approx(quality.lpips(plain, first), rel=1e-4)
+
+
+def test_the_weights_of_st_lpips_may_lie_elsewhere(monkeypatch):
+    assert quality.lpips_weights().stat().st_size > 9e6
+    monkeypatch.setenv(quality.LPIPS_WEIGHTS, "/weights.pth")
+    assert quality.lpips_weights() == Path("/weights.pth")
+    monkeypatch.delenv(quality.LPIPS_WEIGHTS)
+    monkeypatch.setattr(quality, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="stlpips-pytorch"):
+        quality.lpips_weights()
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,23 @@ def test_a_rehearsal_is_not_stored_as_a_result(rehearsed, tmp_path, capsys):
     assert page.keep([rehearsed], stored) == 1
     assert "rehearsal" in capsys.readouterr().out
     assert not stored.exists()
+
+
+def test_a_rehearsed_training_leaves_its_checkpoint_and_log_and_says_how_far_it_came(tmp_path, monkeypatch):
+    pytest.importorskip("diffusers", reason="diffusers is not installed")
+    from tools import demo_model
+    from tools.gpu import train
+    from tools.small_models import Stage, new_wan
+
+    tiny = demo_model.ARCHITECTURE | {"attention_head_dim": 12, "ffn_dim": 48, "num_layers": 2}
+    subject = replace(train.SUBJECT, make=lambda: new_wan(tiny), curriculum=(Stage(1, 2, 1.0),))
+    monkeypatch.setattr(train, "SUBJECT", subject)
+    rows = Rows(tmp_path / "train.json")
+    train.run(Job(tmp_path, 600, True), rows)
+    (row,) = read_rows(rows.path)
+    assert (row["step"], row["of"], row["clips"]) == (2, 2, 4)
+    assert row["best"] == pytest.approx(row["loss"])
+    assert {each.name for each in tmp_path.iterdir()} == {"demo_wan.safetensors", "log.jsonl", "train.json"}
 
 
 # Parts that go wrong

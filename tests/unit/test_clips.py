@@ -1,4 +1,7 @@
-"""The clips that the demo model learns show what their prompts say, and its latents are those of these clips."""
+"""Drawn clips show what their prompts say, latents are those of their clips, and real clips are what the list says."""
+
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -6,7 +9,9 @@ from safetensors.torch import load_file
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
-from tools import clips, demo_model, demo_sheet, train_demo  # noqa: E402 (they need diffusers)
+from tools import clips, demo_model, demo_sheet, real_clips  # noqa: E402 (they need diffusers)
+from tools.small_models import MODELS, context_of, prompt_tokens  # noqa: E402
+from tools.train_demo import flow_loss  # noqa: E402
 
 HEADINGS = dict(zip(clips.SLOTS[clips.DIRECTION], clips.HEADINGS, strict=False))
 
@@ -37,7 +42,7 @@ def test_the_words_are_the_rows_of_the_shipped_tokens():
     for words in clips.random_prompts(50, dice()):
         prompt = clips.prompt_of(words)
         assert torch.equal(clips.words_of(prompt), words)
-        assert torch.equal(train_demo.context_of(tokens.float(), words[None]), demo_model.prompt_context(prompt))
+        assert torch.equal(context_of(tokens.float(), words[None]), demo_model.prompt_context(prompt))
 
 
 def test_random_prompts_have_every_word():
@@ -123,7 +128,85 @@ def test_the_shipped_model_knows_this_code():
     """The directions of the details are a convention: with one of the 13 turned round the error is five times this."""
     clip = some_clips(4)
     throw = dice(1)
-    context = train_demo.context_of(train_demo.prompt_tokens(), clips.random_prompts(4, throw))
+    subject, levels = MODELS["demo"], torch.full((4,), 0.3)
+    context = context_of(prompt_tokens(), clips.random_prompts(4, throw))
     with torch.inference_mode():
-        loss = train_demo.flow_loss(demo_model.load("cpu"), clips.encode(clip), context, torch.full((4,), 0.3), throw)
+        loss = flow_loss(subject, subject.load(), clips.encode(clip), context, levels, throw)
     assert loss.mean() < 0.08
+
+
+# Real clips
+
+
+def whole(number):
+    try:
+        return real_clips.clip(number)
+    except PackageNotFoundError as missing:
+        pytest.skip(f"{missing.name} is not installed")
+
+
+def test_the_list_has_as_many_clips_in_each_class_and_the_liveliest_in_the_last():
+    classes, changes = real_clips.classes(), [row["change"] for row in real_clips.listed()]
+    sizes = [classes.count(each) for each in real_clips.CLASSES]
+    assert sum(sizes) == len(classes)
+    assert max(sizes) - min(sizes) <= 1
+    by_change = [each for _, each in sorted(zip(changes, classes, strict=True))]
+    assert by_change == sorted(classes, key=real_clips.CLASSES.index)
+
+
+@pytest.mark.parametrize("number", [0, len(real_clips.listed()) - 1])
+def test_a_listed_clip_is_there_and_changes_as_much_as_listed(number):
+    clip = whole(number)
+    assert clip.shape[0] == 3
+    assert clip.shape[1] >= real_clips.LEAST
+    assert clip.shape[2:] == (real_clips.SIZE, real_clips.SIZE)
+    assert clip.abs().max() <= 1
+    assert real_clips.change(clip) == pytest.approx(real_clips.listed()[number]["change"], abs=0.01)
+
+
+def test_of_a_clip_neighbouring_frames_are_drawn_from_a_place_that_is_thrown():
+    clip, throw = whole(3), dice()
+    begins = set()
+    for cut in (real_clips.draw(torch.tensor([3]), throw, frames=6)[0] for _ in range(8)):
+        places = [begin for begin in range(clip.shape[1] - 5) if torch.equal(clip[:, begin : begin + 6], cut)]
+        assert places
+        begins.update(places)
+    assert len(begins) > 2
+
+
+def test_every_number_is_a_prompt_of_its_own_like_those_of_words():
+    contexts = torch.stack([real_clips.context(number) for number in range(len(real_clips.listed()))]).flatten(1)
+    nearest = torch.cdist(contexts, contexts).fill_diagonal_(torch.inf).min()
+    assert nearest > 0.9 * (2 * contexts.shape[1]) ** 0.5 * real_clips.SPREAD  # as far apart as independent ones
+    assert contexts.std().item() == pytest.approx(prompt_tokens().std().item(), rel=0.05)
+
+
+def test_the_nearest_stretch_of_a_clip_is_found():
+    clip = torch.rand(3, 9, 4, 4, generator=dice())
+    made = clip[None, :, 5:8] + 0.01
+    assert torch.equal(demo_sheet.nearest(clip, made), clip[None, :, 5:8])
+
+
+# The sheet
+
+
+@pytest.mark.parametrize("name", ["demo", "clips", "distilled"])
+def test_a_sheet_has_a_row_for_each_prompt_and_a_strip_for_each_clip(name, monkeypatch):
+    """Of a model that says nothing."""
+    if name == "clips":
+        whole(0)
+        monkeypatch.setattr(demo_sheet, "A_CLASS", 1)
+    monkeypatch.setattr(demo_sheet, "DRAWN", 2)
+    subject = replace(MODELS[name], ask=lambda model, x, levels, contexts: torch.zeros_like(x))
+    rows, strips = {"demo": (8, 1), "clips": (len(real_clips.CLASSES), 2), "distilled": (8, 2)}[name]
+    _, _, frames, height, width = subject.latent
+    row = demo_sheet.CAPTION + strips * 2 * height * demo_sheet.SCALE
+    assert demo_sheet.sheet(subject, None).size == (frames * 2 * width * demo_sheet.SCALE, rows * row)
+
+
+def test_a_clip_is_generated_as_the_demo_model_is_sampled():
+    model, prompt = demo_model.load("cpu"), demo_sheet.PROMPTS[2]
+    sampling = demo_sheet.Sampling(tuple(demo_model.sigmas(4).tolist()), 4.0)
+    generated = demo_sheet.generate(MODELS["demo"], model, demo_model.prompt_context(prompt), sampling, seed=5)
+    latent, _ = demo_model.sample(model, prompt, seed=5, steps=4, cfg=4.0)
+    assert torch.allclose(generated, clips.decode(latent).clamp(-1, 1), atol=1e-4)

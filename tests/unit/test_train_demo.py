@@ -1,7 +1,9 @@
-"""The training of the demo model, on a model so small that it learns in seconds."""
+"""The training of the small models, on one so small that it learns in seconds; and that each row of them is whole."""
 
 import json
 import signal
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from itertools import pairwise
 
 import demo_output
@@ -12,27 +14,28 @@ from safetensors import safe_open
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 from tools import demo_model  # noqa: E402 (they need diffusers)
-from tools.train_demo import (  # noqa: E402
-    CURRICULUM,
-    Muon,
+from tools.small_models import (  # noqa: E402
+    DISTILLED_LEVELS,
+    MODELS,
     Stage,
-    Training,
     context_of,
-    learning_rate_factor,
-    new_model,
-    noise_levels,
+    new_wan,
     original_name,
-    train,
-    validation_loss,
+    prompt_tokens,
+    read_wan,
 )
+from tools.train_demo import Muon, Task, Training, learning_rate_factor, noise_levels, train  # noqa: E402
 
+CPU = torch.device("cpu")
+PATCH = (1, 2, 2)  # frames, height and width of a token, of Wan and of HunyuanVideo
 TINY = demo_model.ARCHITECTURE | {"num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 48, "num_layers": 2}
 SHORT = (Stage(1, 8, 0.5), Stage(2, 4, 1.0))
 STEPS = 20
+SUBJECT = replace(MODELS["demo"], steps=STEPS, curriculum=SHORT, make=lambda: new_wan(TINY), read=read_wan(TINY))
 
 
-def tiny_training(steps=STEPS, seed=0):
-    training = Training(steps, seed, torch.device("cpu"), TINY, SHORT)
+def tiny_training(steps=None, seed=0, subject=SUBJECT):
+    training = Training(subject, steps, seed, CPU)
     training.validation_clips = 2
     return training
 
@@ -60,8 +63,8 @@ def finished(tmp_path_factory):
 
 def test_the_loss_falls(finished):
     training, _ = finished
-    before = validation_loss(tiny_training().model, training.tokens, number=4, frames=2)
-    after = validation_loss(training.average.module, training.tokens, number=4, frames=2)
+    before = training.task.validation(tiny_training().model, number=4)
+    after = training.task.validation(training.average.module, number=4)
     assert all(after[level] < before[level] for level in before)
 
 
@@ -107,8 +110,7 @@ def test_the_log_has_a_line_for_each_validation(finished):
 
 
 def test_pictures_come_first_then_short_clips_then_whole_ones():
-    training = tiny_training(steps=100)
-    training.curriculum = CURRICULUM
+    training = tiny_training(steps=100, subject=replace(SUBJECT, curriculum=MODELS["demo"].curriculum))
     frames = []
     for training.step in range(101):
         frames.append(training.stage.frames)
@@ -117,12 +119,12 @@ def test_pictures_come_first_then_short_clips_then_whole_ones():
 
 def test_diffusers_reads_the_checkpoint_and_says_the_same_to_the_bit(finished):
     training, folder = finished
-    read = demo_model.load("cpu", folder / "demo_wan.safetensors", TINY)
-    trained = new_model(TINY)
+    read = SUBJECT.load(folder / SUBJECT.file.name)
+    trained = new_wan(TINY)
     trained.load_state_dict({name: weight.half() for name, weight in training.average.module.state_dict().items()})
     x = torch.randn(2, 16, 2, 8, 8, generator=torch.Generator().manual_seed(0))
-    context = context_of(training.tokens, torch.zeros(2, 6, dtype=torch.long))
-    told, expected = (model(x, torch.tensor([700.0, 20.0]), context, return_dict=False)[0] for model in (read, trained))
+    context = context_of(prompt_tokens(), torch.zeros(2, 6, dtype=torch.long))
+    told, expected = (SUBJECT.ask(model, x, torch.tensor([0.7, 0.02]), context) for model in (read, trained))
     assert told.abs().mean() > 1e-3
     assert torch.equal(told, expected)
 
@@ -139,7 +141,7 @@ def test_the_checkpoint_has_the_names_shapes_and_type_of_the_shipped_one(tmp_pat
 
 
 def test_noise_levels_are_spread_over_all_of_0_to_1_and_lean_to_noise():
-    levels = noise_levels(4096, torch.Generator().manual_seed(0))
+    levels = noise_levels(4096, 3.0, torch.Generator().manual_seed(0))
     assert 0 < levels.min() < 0.02
     assert 0.98 < levels.max() <= 1
     assert 0.6 < levels.median() < 0.85
@@ -174,3 +176,89 @@ def test_muon_makes_the_steps_of_torchs(shape):
 def test_the_stored_output_of_the_shipped_checkpoint_is_that_of_diffusers():
     told = demo_output.by_diffusers(*demo_output.inputs())
     assert torch.allclose(told, demo_output.output(), rtol=0, atol=1e-5)
+
+
+# Distillation
+
+
+def rough_teacher():
+    """A model whose velocity changes so fast that one step is not four."""
+    torch.manual_seed(7)
+    teacher = new_wan(TINY)
+    for weight in teacher.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return teacher
+
+
+def test_a_distilled_one_comes_nearer_to_its_teachers_steps_and_the_teacher_stays():
+    subject = replace(SUBJECT, make=rough_teacher, curriculum=SHORT[1:], teacher="a tiny one")
+    training = tiny_training(steps=30, subject=subject)
+    before = training.task.validation(training.model, number=4)
+    for _ in range(30):
+        training.advance()
+    after = training.task.validation(training.model, number=4)
+    assert all(after[level] < before[level] for level in before)
+    assert all(map(torch.equal, training.task.teacher.parameters(), rough_teacher().parameters()))
+
+
+def test_who_makes_four_steps_of_the_teacher_at_once_has_no_loss():
+    spans = torch.tensor(list(pairwise(DISTILLED_LEVELS["H3 turbo"])))
+
+    def four_at_once(x, levels):
+        _, ends = spans[(spans[:, 0] - levels[:, None]).abs().argmin(1)].T
+        length = (ends - levels)[:, None, None, None, None]
+        return x * ((1 + length / 4) ** 4 - 1) / length
+
+    subject = replace(
+        SUBJECT,
+        teacher="dx/ds = x",
+        make=lambda: torch.nn.Identity(),
+        ask=lambda model, x, levels, context: model(x, levels) if model is four_at_once else model(x),
+    )
+    task = Task(subject, CPU)
+    assert max(task.validation(four_at_once, number=2).values()) < 1e-9
+    assert min(task.validation(torch.nn.Identity(), number=2).values()) > 1e-6
+
+
+# The rows
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_whole(name):
+    subject = MODELS[name]
+    _, channels, frames, height, width = subject.latent
+    assert subject.name == name
+    assert (subject.file.stem, subject.file.suffix) == ("demo_wan" if name == "demo" else name, ".safetensors")
+    assert channels == 16
+    assert all(size % of == 0 for size, of in zip((frames, height, width), PATCH, strict=True))
+    ends = [stage.until for stage in subject.curriculum]
+    assert ends == sorted(ends)
+    assert ends[-1] == 1
+    assert subject.curriculum[-1].frames == frames
+    assert subject.teacher is None or MODELS[subject.teacher].latent == subject.latent
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_learns_latents_of_its_shape(name):
+    subject = MODELS[name]
+    try:
+        clean, context = subject.throw(2, subject.latent[2], torch.Generator().manual_seed(0))
+    except PackageNotFoundError as missing:
+        pytest.skip(f"{missing.name} is not installed")
+    assert clean.shape == (2, *subject.latent[1:])
+    assert context.shape == (2, 6, 4096)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "demo"])
+def test_a_checkpoint_is_small_and_in_half_precision(name):
+    file = MODELS[name].file
+    if not file.exists():
+        pytest.skip(f"{file.name} is not trained yet")
+    with safe_open(file, "pt") as checkpoint:
+        assert {checkpoint.get_slice(weight).get_dtype() for weight in checkpoint.keys()} == {"F16"}  # noqa: SIM118
+    assert file.stat().st_size <= 10e6
+
+
+def test_a_checkpoint_that_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of demo: .*nowhere"):
+        SUBJECT.load(tmp_path / "nowhere.safetensors")

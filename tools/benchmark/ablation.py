@@ -102,7 +102,7 @@ def measure_ablation(
         calibration: how many prompts of CALIBRATION the tables for other watches are made from.
     """
     model = model or demo_model.load()
-    chosen = chosen or videos(seeds=1)
+    chosen = chosen or videos()
     departures = dict.fromkeys((variant.config, variant.watch) for variant in VARIANTS)
     watches = [watch for _, watch in departures if watch != USUAL]
     tables = translated_tables(model, watches, calibration, chosen[0].steps)
@@ -128,10 +128,10 @@ def _sample(
     model: WanTransformer3DModel, video: Video, config: CacheConfig | None = None, watch: Watch = USUAL
 ) -> tuple[Tensor, RunReport | None]:
     if config is None:
-        return demo_model.sample(model, video.prompt, video.seed, video.steps, CFG, sampler=video.sampler)
+        return demo_model.sample(model, video.prompt, video.seed, video.steps, CFG)
     with watched(model, video, config, [watch]) as (evaluate, run):
         noise = demo_model.noise_of(video.seed).to(model.device)
-        latent = demo_model.integrate(evaluate, noise, video.steps, video.sampler)
+        latent = demo_model.integrate(evaluate, noise, video.steps)
     return latent, run.report
 
 
@@ -172,7 +172,7 @@ def side_by_side(model: WanTransformer3DModel, video: Video, watches: Sequence[W
         rates.append(run.engine.schedule.rate)
 
     with watched(model, video, FAST, watches, notice) as (evaluate, run):
-        demo_model.integrate(evaluate, demo_model.noise_of(video.seed).to(model.device), video.steps, video.sampler)
+        demo_model.integrate(evaluate, demo_model.noise_of(video.seed).to(model.device), video.steps)
     both = [prompt + empty for prompt, empty in zip(sums[::2], sums[1::2], strict=True)]
     return [(each[:, 0] / each[:, 1] / rate).tolist() for each, rate in zip(both, rates[::2], strict=True)]
 

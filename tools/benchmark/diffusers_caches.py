@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from functools import cache
+from dataclasses import replace
 from io import StringIO
 
 import torch
@@ -26,8 +26,9 @@ from diffusers import (
 from tools import demo_model
 
 from .guidance import in_two_calls, plain_in_two_calls, plain_unconditional_first, unconditional_first
-from .library import Method
-from .videos import CALIBRATION, CFG, Video
+from .library import Bench, Method, OnDiffusers
+from .meter import Meter
+from .plan import Case, calibration
 
 
 class Clock:
@@ -41,9 +42,12 @@ class Clock:
 
     now = 1000
 
+    def __init__(self, shift: float) -> None:
+        self.shift = shift
+
     @contextmanager
     def around(self, step: int, sigma: float) -> Iterator[None]:
-        self.now = round(1000 * sigma / (demo_model.SHIFT - (demo_model.SHIFT - 1) * sigma))
+        self.now = round(1000 * sigma / (self.shift - (self.shift - 1) * sigma))
         yield
 
     def __call__(self) -> int:
@@ -51,12 +55,14 @@ class Clock:
 
 
 @contextmanager
-def pab(model: WanTransformer3DModel, ranges: tuple[int, int], video: Video) -> Iterator[demo_model.Evaluate]:
+def pab(
+    bench: Bench, model: WanTransformer3DModel, ranges: tuple[int, int], case: Case
+) -> Iterator[demo_model.Evaluate]:
     """Pyramid Attention Broadcast. `ranges`: self-attention and cross-attention are computed every so many steps.
 
     In one call: its state is one per layer, so of two calls the second would get what the first one left.
     """
-    clock = Clock()
+    clock = Clock(case.condition.shift)
     spatial, cross = ranges
     model.enable_cache(
         PyramidAttentionBroadcastConfig(
@@ -65,16 +71,18 @@ def pab(model: WanTransformer3DModel, ranges: tuple[int, int], video: Video) -> 
             current_timestep_callback=clock,
         )
     )
-    yield demo_model.guided(model, demo_model.guided_context(video.prompt, CFG), CFG, clock.around)
+    yield demo_model.guided(model, case.context, case.condition.cfg, clock.around)
 
 
 @contextmanager
-def fastercache(model: WanTransformer3DModel, ranges: tuple[int, int], video: Video) -> Iterator[demo_model.Evaluate]:
+def fastercache(
+    bench: Bench, model: WanTransformer3DModel, ranges: tuple[int, int], case: Case
+) -> Iterator[demo_model.Evaluate]:
     """`ranges`: the unconditional half, and self-attention where that half is absent, are computed every so many steps.
 
     In one call: only there has it an unconditional half to leave out.
     """
-    clock = Clock()
+    clock = Clock(case.condition.shift)
     unconditional, attention = ranges
     model.enable_cache(
         FasterCacheConfig(
@@ -85,7 +93,7 @@ def fastercache(model: WanTransformer3DModel, ranges: tuple[int, int], video: Vi
             current_timestep_callback=clock,
         )
     )
-    ask = unconditional_first(model, video)
+    ask = unconditional_first(model, case)
 
     def evaluate(x: torch.Tensor, step: int, sigma: float) -> torch.Tensor:
         with clock.around(step, sigma):
@@ -95,11 +103,16 @@ def fastercache(model: WanTransformer3DModel, ranges: tuple[int, int], video: Vi
 
 
 @contextmanager
-def first_block_cache(model: WanTransformer3DModel, threshold: float, video: Video) -> Iterator[demo_model.Evaluate]:
+def first_block_cache(
+    bench: Bench, model: WanTransformer3DModel, threshold: float, case: Case
+) -> Iterator[demo_model.Evaluate]:
     """`threshold`: relative L1 change of what the first block adds, below which the other blocks are skipped."""
     model.enable_cache(FirstBlockCacheConfig(threshold=threshold))
-    yield in_two_calls(model, video)
+    yield in_two_calls(model, case)
 
+
+# The protection of the end that TaylorSeer offers and leaves open; of the beginning it computes three by default.
+LAST_COMPUTED = 2
 
 # diffusers' own patterns end in "attn" and match no layer of a Wan, whose are attn1 and attn2. The authors' Wan 2.1
 # forecasts these three (wan/taylorseer/forwards/wan_attention_forward.py).
@@ -108,7 +121,7 @@ FORECAST = [r"blocks\.\d+\.(attn1|attn2|ffn)"]
 
 @contextmanager
 def taylorseer(
-    model: WanTransformer3DModel, setting: tuple[int, int, bool], video: Video
+    bench: Bench, model: WanTransformer3DModel, setting: tuple[int, int, bool], case: Case
 ) -> Iterator[demo_model.Evaluate]:
     """`setting`: computed every so many steps; order of the series; Lite: of the whole stack and not of each layer."""
     interval, order, lite = setting
@@ -116,32 +129,34 @@ def taylorseer(
         TaylorSeerCacheConfig(
             cache_interval=interval,
             max_order=order,
+            disable_cache_after_step=case.steps - LAST_COMPUTED,
             use_lite_mode=lite,
             cache_identifiers=None if lite else FORECAST,
             taylor_factors_dtype=torch.float32,  # as the model; the default halves it
         )
     )
-    yield in_two_calls(model, video)
+    yield in_two_calls(model, case)
 
 
 @contextmanager
-def magcache(model: WanTransformer3DModel, setting: tuple[float, int], video: Video) -> Iterator[demo_model.Evaluate]:
+def magcache(
+    bench: Bench, model: WanTransformer3DModel, setting: tuple[float, int], case: Case
+) -> Iterator[demo_model.Evaluate]:
     """`setting`: the error that may add up, and how many steps in a row may be skipped (E and K of the paper)."""
     threshold, in_a_row = setting
     model.enable_cache(
         MagCacheConfig(
             threshold=threshold,
             max_skip_steps=in_a_row,
-            num_inference_steps=video.steps,
-            mag_ratios=magnitude_ratios(video.sampler, video.steps),
+            num_inference_steps=case.steps,
+            mag_ratios=magnitude_ratios(bench, case),
         )
     )
-    yield in_two_calls(model, video)
+    yield in_two_calls(model, case)
 
 
-@cache
-def magnitude_ratios(sampler: str, steps: int) -> tuple[float, ...]:
-    """What MagCache's own calibration prints for this sampler, the mean over the prompts of CALIBRATION.
+def magnitude_ratios(bench: Bench, case: Case) -> tuple[float, ...]:
+    """What MagCache's own calibration prints under this condition, the mean over the videos of `calibration`.
 
     Of the conditional calls, as diffusers' documentation advises where there are two: its configuration has room for
     one list only.
@@ -149,56 +164,74 @@ def magnitude_ratios(sampler: str, steps: int) -> tuple[float, ...]:
     Returns:
         One ratio per step, the first is 1.
     """
-    model = demo_model.load("cpu")
-    model.enable_cache(MagCacheConfig(calibrate=True, num_inference_steps=steps))
-    printed = StringIO()
-    with redirect_stdout(printed):
-        for prompt, seed in CALIBRATION:
-            evaluate = in_two_calls(model, Video("calibration", prompt, seed, sampler, steps))
-            demo_model.integrate(evaluate, demo_model.noise_of(seed), steps, sampler)
-    lists = [json.loads(line) for line in printed.getvalue().splitlines() if line.startswith("[1.0,")]
-    conditional = torch.tensor(lists[::2])  # each run ends with the unconditional call
-    return tuple(conditional.mean(0).tolist())
+    key = case.model, case.condition, case.part
+    if key not in _RATIOS:
+        printed = StringIO()
+        with redirect_stdout(printed):
+            for other in calibration(case):
+                bench.sample(replace(other, part=None), Meter(), CALIBRATING, None)
+        lists = [json.loads(line) for line in printed.getvalue().splitlines() if line.startswith("[1.0,")]
+        conditional = lists[:: len(case.context)]  # each run ends with the unconditional call
+        # A run in two stages printed two lists for each video.
+        stages = 2 if case.condition.stages else 1
+        for stage, part in enumerate(case.condition.parts):
+            _RATIOS[case.model, case.condition, part] = tuple(torch.tensor(conditional[stage::stages]).mean(0).tolist())
+    return _RATIOS[key]
+
+
+_RATIOS: dict[tuple, tuple[float, ...]] = {}
 
 
 @contextmanager
-def seacache(model: WanTransformer3DModel, setting: tuple[float, int], video: Video) -> Iterator[demo_model.Evaluate]:
+def _calibrated(bench: Bench, model: WanTransformer3DModel, setting: None, case: Case) -> Iterator[demo_model.Evaluate]:
+    model.enable_cache(MagCacheConfig(calibrate=True, num_inference_steps=case.steps))
+    yield in_two_calls(model, case)
+
+
+CALIBRATING = OnDiffusers("MagCache, calibrating", {}, attach=_calibrated)
+
+
+@contextmanager
+def seacache(
+    bench: Bench, model: WanTransformer3DModel, setting: tuple[float, int], case: Case
+) -> Iterator[demo_model.Evaluate]:
     """`setting`: the change that may add up, and how many steps in a row may be skipped, 0 for any number."""
     threshold, in_a_row = setting
     model.enable_cache(SeaCacheConfig(threshold=threshold, max_consecutive_cached=in_a_row))
-    yield in_two_calls(model, video)
+    yield in_two_calls(model, case)
 
 
-METHODS = (
+METHODS: tuple[Method, ...] = (
     # The paper's PAB 246, 357 and 579; there is no temporal attention here, whose range is the middle digit.
-    Method(
+    OnDiffusers(
         "PAB",
         {f"self {s}, cross {c}": (s, c) for s, c in ((2, 6), (3, 7), (5, 9))},
-        pab,
-        off=(1, 1),
+        (1, 1),
+        attach=pab,
     ),
     # 5 and 2 are the defaults, 5 and 3 the authors' for CogVideoX.
-    Method(
+    OnDiffusers(
         "FasterCache",
-        {f"unconditional {u}, attention {a}": (u, a) for u, a in ((2, 2), (5, 2), (5, 3), (10, 4))},
-        fastercache,
-        off=(1, 1),
+        {f"unconditional {u}, attention {a}": (u, a) for u, a in ((2, 2), (5, 3), (10, 4))},
+        (1, 1),
+        needs_guidance=True,
+        attach=fastercache,
         baseline=plain_unconditional_first,
     ),
-    Method(
+    OnDiffusers(
         "FirstBlockCache",
-        {f"threshold {t:g}": t for t in (0.05, 0.1, 0.2, 0.3, 0.6)},
-        first_block_cache,
-        off=0.0,
+        {f"threshold {t:g}": t for t in (0.05, 0.1, 0.3)},
+        0.0,
+        attach=first_block_cache,
         baseline=plain_in_two_calls,
     ),
     *(
-        Method(
+        OnDiffusers(
             name,
-            {f"every {n}": (n, order, lite) for n in (2, 3, 4, 5, 6)},
-            taylorseer,
+            {f"every {n}": (n, order, lite) for n in (2, 3, 4)},
             (1, order, lite),
-            plain_in_two_calls,
+            attach=taylorseer,
+            baseline=plain_in_two_calls,
         )
         for name, order, lite in (
             ("TaylorSeer order 1", 1, False),
@@ -206,20 +239,20 @@ METHODS = (
             ("TaylorSeer Lite order 1", 1, True),
         )
     ),
-    # The authors' for Wan 2.1 (E002K3 for VACE 1.3B, E012K4 for 1.3B, E024K6 for 14B), diffusers' default, and further.
-    Method(
+    # The authors' for Wan 2.1 (E002K3 for VACE 1.3B, E012K4 for 1.3B, E024K6 for 14B), and further.
+    OnDiffusers(
         "MagCache (diffusers)",
-        {f"error {e:g}, row {k}": (e, k) for e, k in ((0.02, 3), (0.06, 3), (0.12, 4), (0.24, 6), (0.48, 6))},
-        magcache,
-        off=(0.0, 3),
+        {f"error {e:g}, row {k}": (e, k) for e, k in ((0.02, 3), (0.12, 4), (0.24, 6))},
+        (0.0, 3),
+        attach=magcache,
         baseline=plain_in_two_calls,
     ),
     # 0.25 and 2 are the defaults; the limit keeps a third, so the boldest goes without.
-    Method(
+    OnDiffusers(
         "SeaCache",
-        {f"threshold {t:g}, row {k or 'any'}": (t, k) for t, k in ((0.1, 2), (0.2, 2), (0.25, 2), (0.4, 2), (0.6, 0))},
-        seacache,
-        off=(0.0, 2),
+        {f"threshold {t:g}, row {k or 'any'}": (t, k) for t, k in ((0.1, 2), (0.2, 2), (0.35, 0), (0.6, 0))},
+        (0.0, 2),
+        attach=seacache,
         baseline=plain_in_two_calls,
     ),
 )

@@ -1,174 +1,377 @@
-"""docs/benchmarks.md, its plots and the README's headline, from the records. Measures nothing."""
+"""docs/benchmarks.md for people, docs/benchmarks_data.md for all else, the README's headline: from the records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from math import isfinite, isnan
-from pathlib import Path
-from statistics import mean
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
+from . import paired
+from .paired import ENOUGH_VIDEOS, LEAST, MOST, NEAR_BEST, OURS, TOLERANCE, AtSpeed, Choice, Duel, Place, Point
+from .plots import picture
+from .records import PLAIN, Record
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
+if TYPE_CHECKING:  # it takes torch to import
+    from .plan import Condition
 
-from .records import Record
-from .standing import ALL, Duel, Point, best_within, duels, points
-from .videos import CFG, PLAN, PROMPTS
+TUNED_ON = "demo"  # the model whose figures choose the constants of auto; all others only judge
+SPEEDS = (1.5, 2, 3)
 
-FRACTIONS = (0.25, 0.35, 0.45, 0.55, 0.65)  # of plain's operations, at which methods are compared
-
-MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "motion_kept": "motion kept"}
-LIMITS = {"psnr": (15, 70), "motion_kept": (0.5, 1.5)}  # of what is drawn; all figures are in the tables
-WORK = {"computed_fraction": "operations / plain's", "wall_ratio": "time / plain's"}
+HEADLINE = "<!-- headline, written by tools.benchmark -->"
+SHOWN = Choice(OURS, "2x")  # what the README's headline is of,
+HEADLINE_STEPS = 20  # under the conditions of at least so many
 
 INTRO = f"""\
 # Benchmarks
 
-Made by `python -m tools.benchmark` from `benchmarks.json`; not edited by hand. The model is the one that comes with
-the pack ([what it can and cannot do](demo_model.md)), cfg {CFG:g}, float32. All methods get the same noise and prompts,
-none of which served to tune or calibrate anything; each is compared with the plain video that the same library made in
-the same process, on its latent preview.
+Made by `python -m tools.benchmark` from the records in `benchmarks/`; not edited by hand. Every setting of every
+method, and every comparison: [all the data](benchmarks_data.md).
 
-*Operations* are executed multiplications and additions, attention included, counted by one counter for everybody, over
-those of the plain run; *blocks* are executed calls of transformer blocks; *time* is that of the one thread, counting
-included: the wall time of a machine that does nothing else. PSNR is mean and standard deviation over videos. *Motion
-kept* is the mean difference of neighbouring frames over that of the plain video. *MB* is the most that was held between
-evaluations.
+## What is measured
+
+How close a video made with a cache is to the one that the same model makes without. All methods get the same noise and
+prompts. Each video is compared, in pixels, with the plain one that the same library made in the same process. *PSNR*
+is taken of each frame, counts at most 50 dB, beyond which nobody sees a difference, and is averaged over frames.
+*Work* is executed multiplications and additions, attention included, over those of the plain run; 2x is half of them.
+The constants of `auto` were tuned on `{TUNED_ON}` alone; nothing was chosen on the other models, which only judge. All
+models are small ([what they can and cannot do](demo_model.md)) and cannot tell how large ones err.
+"""
+
+LEGEND = f"""\
+Each cell: mean PSNR (dB) / worst video (dB) / in how many conditions the method is within {NEAR_BEST:g} dB of the best,
+of those in which it is at this speed. All models count together. A method is at a speed with the setting that does
+the most work within {LEAST:g} to {MOST:g} of what the speed allows; without one, the condition does not count for it.
+So the means of two methods may be over different conditions, while the third figure compares with the best in each.
+*MB* is the most that a method held between evaluations beyond the plain run, at any setting, on `{TUNED_ON}`.
+"""
+
+DUELS = f"""\
+**One setting against one setting**, by a rule fixed beforehand: each setting of another method meets, video by video,
+the position of our dial ({{dial}}) that does the most work without doing more than it does (within
+{100 * TOLERANCE:g} %). One of them is closer where the 95 % bootstrap interval of the mean difference in PSNR excludes
+0; else, and with fewer than {ENOUGH_VIDEOS} videos, they are level. Of pairs that are truly level, about one in forty
+comes out ahead of us by chance, and one in forty behind.
+"""
+
+DRAWN = """\
+The best PSNR at no more than so much work, mean over all conditions of the model, straight between two settings. Drawn
+are ours, fewer steps, and of the methods measured under every condition those most often close to the best at 2x.
+"""
+
+DATA_INTRO = f"""\
+# Benchmarks: all the data
+
+Made by `python -m tools.benchmark` from the records in `benchmarks/`; not edited by hand. What is measured, and how it
+came out: [benchmarks](benchmarks.md).
+
+**A model's table** is the one of [where we stand](benchmarks.md#where-we-stand), for this model alone.
+
+**Settings.** *Work*, *blocks* (calls of transformer blocks) and *time* (of the processor) are over those of the plain
+run. *PSNR* is the mean over videos, beside the worst video and the worst frame of any; dB. *ST-LPIPS* is the
+shift-tolerant perceptual distance of Ghildyal and Liu (2022) on enlarged frames: it is not the original LPIPS, and its
+numbers do not compare with that one's. *Motion* is the mean difference of neighbouring frames over that of the plain
+video. *Latent* is the mean square of the plain latent over the mean squared difference, dB. *MB* is the most that was
+held between evaluations beyond the plain run.
+
+**Duels.** Each setting of another method against the position of our dial that does as much work or less. All
+differences are ours minus theirs, turned so that more is closer for ours; *motion* is the distance from 1. The
+interval is a 95 % bootstrap over videos, and left out with fewer than {ENOUGH_VIDEOS} of them. *Won* is the share of
+videos in which our PSNR is higher. *No match*: every position of ours does more work.
 """
 
 
-def page(records: Sequence[Record], made: str) -> str:
-    """The whole page.
+def pages(records: Sequence[Record], plan: Iterable[tuple[str, str, str]], made: str) -> tuple[str, str]:
+    """docs/benchmarks.md and docs/benchmarks_data.md.
 
     Args:
+        records: of `Store.records`.
+        plan: (model, condition, method) of all that is to be measured once, models and conditions in the order in which
+            the pages name them.
         made: when, where and by what, as a sentence.
     """
-    every = points(records)
-    parts = [INTRO, made + "\n"]
-    parts += ["## Where we stand\n", _standing(duels(every))]
-    for sampler, steps, *_ in PLAN:
-        chosen = [point for point in every if (point.sampler, point.steps, point.motion_class) == (sampler, steps, ALL)]
-        if not chosen:
-            continue
-        parts += [f"## {sampler}, {steps} steps, {chosen[0].videos} videos\n", _at_equal_work(chosen)]
-        parts += ["<details><summary>Every setting</summary>\n", every_setting(chosen), "</details>\n"]
-    parts.append("## By motion class, Euler, 30 steps\n")
-    parts += [f"![{name}](images/benchmark_{name}.png)\n" for name in PROMPTS]
-    return "\n".join(parts)
-
-
-def _standing(all_duels: Sequence[Duel]) -> str:
-    lines = [
-        "Every setting of every other method, for each sampler, number of steps and motion class, against the best of",
-        "ours that computes no more.\n",
-        "| method | points | ours is closer | margin, mean (dB) | worst (dB) | ours never as cheap |",
-        "|---|---|---|---|---|---|",
+    plan = list(plan)
+    measured = paired.places(records)
+    order = {place: number for number, place in enumerate(dict.fromkeys(Place(*row[:2]) for row in plan))}
+    measured = dict(sorted(measured.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+    of_place, fought = paired.points(measured), paired.duels(measured)
+    people = [
+        INTRO,
+        _scope(of_place),
+        _broken(records),
+        made + "\n",
+        "## Where we stand\n",
+        _table(of_place, TUNED_ON),
+        LEGEND,
+        _duels(of_place, fought),
+        *(f"![{model}](images/{picture(model)})\n" for model, _ in _by_model(of_place)),
+        DRAWN,
+        "## Where somebody is ahead of us\n",
+        _ahead(fought),
+        "## Not measured yet\n",
+        _missing(records, plan),
     ]
-    apart = [duel for duel in all_duels if duel.peer.motion_class != ALL]
-    for method, group in (*_by(apart, lambda duel: duel.peer.method), ("**all**", apart)):
-        met = [duel.margin for duel in group if isfinite(duel.margin)]
-        figures = [f"{mean(met):+.2f}", f"{min(met):+.2f}"] if met else ["", ""]
-        cells = [method, str(len(group)), str(sum(margin > 0 for margin in met)), *figures, str(len(group) - len(met))]
-        lines.append(f"| {' | '.join(cells)} |")
+    data = [DATA_INTRO, made + "\n", *_at_speeds(of_place), *_everything(of_place, fought)]
+    return "\n".join(people), "\n".join(data)
+
+
+# --- For people -----------------------------------------------------------------------------------------------------
+
+
+def _scope(of_place: Mapping[Place, Sequence[Point]]) -> str:
+    """A line for each model: under which conditions, and on how many videos."""
+    lines = []
+    for model, group in _by_model(of_place):
+        videos = sorted({max(one.videos for one in of_place[place]) for place in group})
+        number = f"{videos[0]}" if len(videos) == 1 else f"{videos[0]} to {videos[-1]}"
+        role = "tuned on" if model == TUNED_ON else "judges"
+        lines.append(f"- `{model}` ({role}), {number} videos each: {'; '.join(place.condition for place in group)}.")
     return "\n".join(lines) + "\n"
 
 
-def _at_equal_work(curve: Sequence[Point]) -> str:
-    lines = [
-        "The best PSNR (dB) that each method reaches with at most so much of plain's operations; the best is bold.\n",
-        f"| method | {' | '.join(f'{fraction:.0%}' for fraction in FRACTIONS)} |",
-        f"|---|{'---|' * len(FRACTIONS)}",
-    ]
-    rows = {
-        method: [best_within(group, fraction) for fraction in FRACTIONS]
-        for method, group in _by(curve, lambda point: point.method)
-    }
-    best = [max((point.psnr for point in column if point), default=None) for column in zip(*rows.values(), strict=True)]
-    for method, row in rows.items():
-        cells = [
-            "" if point is None else f"**{point.psnr:.1f}**" if point.psnr == top else f"{point.psnr:.1f}"
-            for point, top in zip(row, best, strict=True)
-        ]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+def _by_model(of_place: Iterable[Place]) -> list[tuple[str, list[Place]]]:
+    return [(model, list(group)) for model, group in groupby(of_place, key=lambda place: place.model)]
+
+
+def _broken(records: Sequence[Record]) -> str:
+    plain = sum(record.method == PLAIN for record in records)
+    left_out = Counter(place for place, _ in paired.broken(records))
+    if not left_out:
+        return f"None of the {plain} plain videos is broken.\n"
+    where = "; ".join(f"{model}, {condition}: {number}" for (model, condition), number in sorted(left_out.items()))
+    return f"{left_out.total()} of the {plain} plain videos are broken themselves and left out everywhere ({where}).\n"
+
+
+def _table(of_place: Mapping[Place, Sequence[Point]], held_on: str) -> str:
+    """Methods x speeds, the most often close to the best at 2x first.
+
+    Args:
+        held_on: the model on which memory is told.
+    """
+    at = {speed: paired.at_speed(of_place.values(), speed) for speed in SPEEDS}
+    held: dict[str, int] = {}
+    for place, here in of_place.items():
+        for one in here:
+            if place.model == held_on:
+                held[one.choice.method] = max(one.bytes, held.get(one.choice.method, 0))
+
+    def rank(method: str) -> tuple[int, float, str]:
+        found = at[2].get(method)
+        return (-found.near_best, -found.psnr, method) if found else (1, 0, method)
+
+    lines = [f"| method | {' | '.join(f'{speed:g}x' for speed in SPEEDS)} | MB |", f"|---|{'---|' * len(SPEEDS)}---|"]
+    for method in sorted({one.choice.method for here in of_place.values() for one in here}, key=rank):
+        cells = [f"**{method}**" if method == OURS else method]
+        cells += [_at_speed(at[speed].get(method)) for speed in SPEEDS]
+        lines.append(_row([*cells, f"{held[method] / 1e6:.1f}" if method in held else "–"]))
     return "\n".join(lines) + "\n"
 
 
-def every_setting(curve: Iterable[Point]) -> str:
-    """A row for each point."""
-    lines = [
-        "| method | setting | operations | blocks | time | PSNR | SSIM | motion kept | MB |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for point in sorted(curve, key=lambda point: (point.method, point.computed_fraction)):
-        spread = "" if isnan(point.spread) else f" ± {point.spread:.1f}"
-        cells = [point.method, point.setting, f"{point.computed_fraction:.3f}", f"{point.block_fraction:.3f}"]
-        time = "–" if isnan(point.wall_ratio) else f"{point.wall_ratio:.2f}"
-        cells += [time, f"{point.psnr:.1f}{spread}", f"{point.ssim:.3f}"]
-        cells += [f"{point.motion_kept:.2f}", f"{point.bytes / 1e6:.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+def _at_speed(found: AtSpeed | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found.psnr:.1f} / {found.worst_video:.1f} / {found.near_best} of {found.places}"
+
+
+def _duels(of_place: Mapping[Place, Sequence[Point]], fought: Sequence[Duel]) -> str:
+    """How they came out, model by model."""
+    dial: dict[str, float] = {}
+    for here in of_place.values():
+        for one in here:
+            if one.choice.method == OURS:
+                dial.setdefault(one.choice.setting, one.work)
+    lines = [DUELS.format(dial=", ".join(sorted(dial, key=dial.__getitem__, reverse=True)))]
+    for model, group in groupby(fought, key=lambda duel: duel.place.model):
+        count = Counter(duel.outcome for duel in group)
+        lines.append(
+            f"- `{model}`: of {count.total()} settings of other methods, each under its condition, ours is closer than "
+            f"{count['ours']}, level with {count['level']}, and {count['theirs']} are closer than ours; "
+            f"{count['no match']} do less work than anything on our dial."
+        )
     return "\n".join(lines) + "\n"
 
 
-def draw(records: Iterable[Record], folder: Path) -> list[Path]:
-    """One picture per motion class at 30 Euler steps: each measure against operations and against time."""
-    every = [point for point in points(records) if (point.sampler, point.steps) == ("euler", 30)]
-    names = sorted({point.method for point in every}, key=lambda name: (not name.startswith("AdaCache"), name))
-    styles = {name: _style(number, name) for number, name in enumerate(names)}
-    drawn = []
-    for motion_class in PROMPTS:
-        figure, axes = plt.subplots(len(MEASURES), len(WORK), figsize=(12, 12), sharey="row", sharex=True)
-        curves = _by([point for point in every if point.motion_class == motion_class], lambda point: point.method)
-        for row, (measure, measure_label) in zip(axes, MEASURES.items(), strict=True):
-            for axis, (work, work_label) in zip(row, WORK.items(), strict=True):
-                for method, curve in curves:
-                    known = [point for point in curve if not isnan(getattr(point, work))]
-                    line = sorted(known, key=lambda point: getattr(point, work))
-                    xs, ys = ([getattr(point, name) for point in line] for name in (work, measure))
-                    axis.plot(xs, ys, label=method, **styles[method])
-                axis.set(xlabel=work_label, ylabel=measure_label, xlim=(0, 1))
-                axis.grid(alpha=0.3)
-                if measure in LIMITS:
-                    axis.set_ylim(*LIMITS[measure])
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(f"{motion_class}: 30 Euler steps of the demo model")
-        figure.tight_layout(rect=(0, 0.14, 1, 1))
-        drawn.append(folder / f"benchmark_{motion_class}.png")
-        figure.savefig(drawn[-1], dpi=70)
-        plt.close(figure)
-    return drawn
+def _ahead(fought: Sequence[Duel]) -> str:
+    """A paragraph for each place in which a rival is ahead."""
+    lost = paired.ahead(fought)
+    here: dict[Place, list[Duel]] = defaultdict(list)
+    for duel in fought:
+        here[duel.place].append(duel)
+    paragraphs = [_paragraph(place, lost[place], here[place]) for place in here if place in lost]
+    return "\n".join(paragraphs) if paragraphs else "Nowhere among what has been measured.\n"
 
 
-def _style(number: int, name: str) -> dict:
-    """Ours in bold warm lines, the others thin; colour and marker together tell them apart."""
-    ours = name.startswith("AdaCache")
-    colour = plt.get_cmap("autumn")(number / 8) if ours else plt.get_cmap("tab20")(number % 20)
-    return {"color": colour, "marker": "o^sDvP*X<>"[number % 10], "linewidth": 2.5 if ours else 1.2, "markersize": 5}
+def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> str:
+    """What there is to say of a place where a rival is ahead.
 
-
-def _by(items: Iterable, key: Callable) -> list[tuple]:
-    """Groups of equal key, in order of the keys."""
-    return [(value, list(group)) for value, group in groupby(sorted(items, key=key), key)]
-
-
-HEADLINE = "<!-- headline, written by tools.benchmark -->"
-
-
-def with_headline(readme: str, records: Iterable[Record], machine: str) -> str:
-    """The README with the paragraph under its HEADLINE mark saying what was measured, and on what."""
-    (ours,) = (
-        point
-        for point in points(records)
-        if (point.method, point.setting, point.sampler, point.steps, point.motion_class) == (*SHOWN, "euler", 30, ALL)
+    Args:
+        lost: the duels in which one is, at least one, the furthest ahead first.
+        all_here: all duels of this place.
+    """
+    first = lost[0]
+    theirs, ours, psnr = first.theirs, first.ours, first.differences["psnr"]
+    level = sum(duel.outcome == "level" for duel in all_here)
+    text = (
+        f"**{place.model}, {place.condition}.** Closer than ours: {len(lost)} of {len(all_here)} settings of other "
+        f"methods; level: {level}. The furthest ahead is {theirs.choice.method} at {theirs.choice.setting}, by "
+        f"{-psnr.mean:.1f} dB (95 % interval {-psnr.high:.1f} to {-psnr.low:.1f}) and in {_percent(1 - first.won)} of "
+        f"{theirs.videos} videos, with {_percent(theirs.work)} of plain's work where ours at {ours.choice.setting} "
+        f"does {_percent(ours.work)}; worst video {theirs.worst_video:.1f} dB against {ours.worst_video:.1f}."
     )
+    others: dict[str, float] = {}
+    for duel in lost:
+        others.setdefault(duel.theirs.choice.method, -duel.differences["psnr"].mean)
+    del others[theirs.choice.method]
+    if others:
+        text += f" Also {', '.join(f'{method} (by up to {most:.1f} dB)' for method, most in others.items())}."
+    return text + "\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _missing(records: Iterable[Record], plan: Iterable[tuple[str, str, str]]) -> str:
+    """What of the plan has no record, in as few words as say it."""
+    there = {(record.model, record.condition, record.method) for record in records}
+    conditions: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for model, condition, method in plan:
+        conditions[model][condition].append(method)
+    lines = []
+    for model, of_condition in conditions.items():
+        lacking = {
+            condition: [method for method in methods if (model, condition, method) not in there]
+            for condition, methods in of_condition.items()
+        }
+        by_methods: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for condition, methods in lacking.items():
+            if methods:
+                everything = len(methods) == len(of_condition[condition])
+                by_methods[("nothing is measured",) if everything else tuple(methods)].append(condition)
+        for methods, where in by_methods.items():
+            places = "any condition" if len(where) == len(of_condition) else "; ".join(where)
+            lines.append(f"- `{model}`, {places}: {', '.join(methods)}.")
+    return "\n".join(lines or ["All that was planned is measured."]) + "\n"
+
+
+# --- All else -------------------------------------------------------------------------------------------------------
+
+SETTINGS_COLUMNS: dict[str, Callable[[Point], str]] = {
+    "method": lambda one: one.choice.method,
+    "setting": lambda one: one.choice.setting,
+    "videos": lambda one: str(one.videos),
+    "work": lambda one: f"{one.work:.3f}",
+    "blocks": lambda one: f"{one.blocks:.3f}",
+    "time": lambda one: "–" if isnan(one.time) else f"{one.time:.2f}",
+    "PSNR": lambda one: f"{one.psnr:.1f}",
+    "worst video": lambda one: f"{one.worst_video:.1f}",
+    "worst frame": lambda one: f"{one.worst_frame:.1f}",
+    "SSIM": lambda one: f"{one.ssim:.3f}",
+    "ST-LPIPS": lambda one: f"{one.lpips:.4f}",
+    "motion": lambda one: f"{one.motion_kept:.2f}",
+    "latent": lambda one: f"{one.closeness:.1f}",
+    "MB": lambda one: f"{one.bytes / 1e6:.1f}",
+}
+
+DIFFERENCES = {"worst_frame": ".1f", "ssim": ".3f", "lpips": ".4f", "motion_kept": ".2f"}
+DUEL_COLUMNS = ["method", "setting", "work", "ours", "work of ours", "videos", "PSNR", "interval", "won"]
+DUEL_COLUMNS += ["worst frame", "SSIM", "ST-LPIPS", "motion", "closer"]
+
+
+def _at_speeds(of_place: Mapping[Place, Sequence[Point]]) -> list[str]:
+    """The table of people's page, for each model apart."""
+    tables = ((model, {place: of_place[place] for place in places}) for model, places in _by_model(of_place))
+    return [f"## {model}\n\n{_table(of_model, model)}" for model, of_model in tables]
+
+
+def _everything(of_place: Mapping[Place, Sequence[Point]], fought: Iterable[Duel]) -> list[str]:
+    here: dict[Place, list[Duel]] = defaultdict(list)
+    for duel in fought:
+        here[duel.place].append(duel)
+    parts = []
+    for place, several in of_place.items():
+        parts += [f"## {place.model}, {place.condition}\n", "<details><summary>Settings</summary>\n", settings(several)]
+        parts += ["</details>\n", "<details><summary>Duels</summary>\n", _duel_table(here[place]), "</details>\n"]
+    return parts
+
+
+def settings(several: Iterable[Point]) -> str:
+    """A table with a row for each."""
+    lines = [_row(SETTINGS_COLUMNS), "|" + "---|" * len(SETTINGS_COLUMNS)]
+    ordered = sorted(several, key=lambda one: (one.choice.method, -one.work, one.choice.setting))
+    lines += [_row(cell(one) for cell in SETTINGS_COLUMNS.values()) for one in ordered]
+    return "\n".join(lines) + "\n"
+
+
+def _duel_table(several: Iterable[Duel]) -> str:
+    ordered = sorted(
+        several, key=lambda duel: (duel.theirs.choice.method, -duel.theirs.work, duel.theirs.choice.setting)
+    )
+    return "\n".join([_row(DUEL_COLUMNS), "|" + "---|" * len(DUEL_COLUMNS), *map(_duel_row, ordered)]) + "\n"
+
+
+def _duel_row(duel: Duel) -> str:
+    cells = [*duel.theirs.choice, f"{duel.theirs.work:.3f}"]
+    if duel.ours is None:
+        cells += [""] * (len(DUEL_COLUMNS) - len(cells) - 1)
+    else:
+        psnr = duel.differences["psnr"]
+        interval = f"{psnr.low:+.2f} to {psnr.high:+.2f}" if isfinite(psnr.low) else "–"
+        cells += [duel.ours.choice.setting, f"{duel.ours.work:.3f}", str(duel.ours.videos)]
+        cells += [f"{psnr.mean:+.2f}", interval, _percent(duel.won)]
+        cells += [f"{duel.differences[name].mean:+{digits}}" for name, digits in DIFFERENCES.items()]
+    return _row([*cells, duel.outcome])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# --- The README -----------------------------------------------------------------------------------------------------
+
+
+def with_headline(readme: str, records: Sequence[Record], conditions: Iterable[Condition], machine: str) -> str:
+    """The README with the paragraph under its HEADLINE mark saying what was measured, and on what.
+
+    Its figures are of SHOWN on the model TUNED_ON, over all videos of those of its conditions that have HEADLINE_STEPS
+    steps and a sampler that draws no noise of its own.
+
+    Args:
+        conditions: all of that model's.
+
+    Raises:
+        ValueError: there are no such records, or the README has no such mark.
+    """
+    chosen = [each for each in conditions if each.steps >= HEADLINE_STEPS and not each.draws_noise]
+    measured = paired.places(records)
+    found = {each: measured.get(Place(TUNED_ON, each.name), {}).get(SHOWN, {}) for each in chosen}
+    every = [record for of in found.values() for record in of.values()]
+    if not every:
+        raise ValueError(f"no record of {' at '.join(SHOWN)} on the model {TUNED_ON} is there for the headline")
+    ours = paired.point(Place(TUNED_ON, ""), SHOWN, every)
+    counted = f"{1 / ours.work:.2f}x"
+    faster = f"{counted} less work" if isnan(ours.time) else f"{1 / ours.time:.2f}x measured ({counted} counted)"
     paragraph = (
-        f"**{1 / ours.wall_ratio:.2f}x measured ({1 / ours.block_fraction:.2f}x counted) at {ours.psnr:.1f} dB PSNR "
-        f"and SSIM {ours.ssim:.3f} to the uncached video**: mean of {ours.videos} videos of the demo model, preset "
-        f"auto at {SHOWN[1]}, {machine}. [All figures, and all other methods](docs/benchmarks.md).\n"
+        f"**{faster} at {ours.psnr:.1f} dB PSNR to the uncached video, worst video {ours.worst_video:.1f} dB, SSIM "
+        f"{ours.ssim:.3f}**: preset auto at {SHOWN.setting}, mean of {ours.videos} videos of the small demo model, on "
+        f"which auto was tuned, under {_conditions([each for each, of in found.items() if of])}, {machine}. "
+        "[All conditions, other models, all other methods](docs/benchmarks.md).\n"
     )
-    before, _, after = readme.partition(HEADLINE + "\n")
-    return before + HEADLINE + "\n" + paragraph + after[after.index("\n") + 1 :]
+    before, mark, after = readme.partition(HEADLINE + "\n")
+    if not mark:
+        raise ValueError(f"the README has no line {HEADLINE}")
+    return before + mark + paragraph + after[after.index("\n") + 1 :]
 
 
-SHOWN = ("AdaCache auto", "2x")
+def _conditions(chosen: Sequence[Condition]) -> str:
+    if len(chosen) == 1:
+        return chosen[0].name
+    samplers = ", ".join(dict.fromkeys(condition.sampler for condition in chosen))
+    spans = [_span([getattr(condition, name) for condition in chosen]) for name in ("steps", "shift", "cfg")]
+    return f"{len(chosen)} conditions ({samplers}; {spans[0]} steps, shift {spans[1]}, cfg {spans[2]})"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

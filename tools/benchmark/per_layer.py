@@ -11,13 +11,12 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from adacache_core import FAST_30, CacheConfig, ScheduleState
+from adacache_core import FAST_30, CacheConfig, Codebook, ScheduleState
 from adacache_core.change import change_sums
 from tools import demo_model
 from tools.quality import compare
 
 from .made import sentence
-from .ours import stricter
 from .videos import CFG, Video, videos
 
 
@@ -48,6 +47,12 @@ class OwnSchedule(nn.Module):
         self.computed.append(self.step)
         self._added = added
         return out
+
+
+def stricter(table: Codebook, factor: float) -> Codebook:
+    """The table with every threshold but the last times `factor`."""
+    *rows, last = table.entries
+    return Codebook((*((threshold * factor, rate) for threshold, rate in rows), last), table.steps)
 
 
 @contextmanager
@@ -88,7 +93,7 @@ def measure_per_layer(model: WanTransformer3DModel | None = None, chosen: Sequen
         chosen: which videos; by default one of each motion class, 30 Euler steps.
     """
     model = model or demo_model.load()
-    chosen = chosen or videos(seeds=1)
+    chosen = chosen or videos()
     plain = {video: demo_model.preview(_integrated(video, _guided(model, video))) for video in chosen}
     rows = []
     for factor in FACTORS:

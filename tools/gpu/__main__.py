@@ -12,10 +12,10 @@ from .job import Job
 from .rows import Rows
 
 TRAIN_HELP = (
-    "train a demo model instead: the architecture and the 16 x 16 latents of the shipped one (train_demo and the demo "
-    "nodes know no other), sixteen times as many clips a step, as many steps as fit. The best checkpoint so far is in "
-    "the folder from the first minute on. It is carried on from output/train as long as that is there: the state is "
-    "too large to be sent around"
+    "train a demo model instead: the architecture and the 16 x 16 latents of the shipped one (what the others of "
+    "train_demo need is not carried), sixteen times as many clips a step, as many steps as fit. The best checkpoint so "
+    "far is in the folder from the first minute on. It is carried on from output/train as long as that is there: the "
+    "state is too large to be sent around"
 )
 
 

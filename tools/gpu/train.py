@@ -12,13 +12,16 @@ from pathlib import Path
 import torch
 
 from tools.host import ROOT
-from tools.train_demo import STEPS, Training
+from tools.small_models import MODELS
+from tools.train_demo import Training
 
 from .job import Job
 from .rows import Rows
 
+SUBJECT = MODELS["demo"]
+
 STATE = ROOT / "output" / "train"
-CHECKPOINT, LOG = "demo_wan.safetensors", "log.jsonl"
+CHECKPOINT, LOG = SUBJECT.file.name, "log.jsonl"
 
 EVERY = 60.0  # seconds between checkpoints
 LAST = 20.0  # seconds kept for the last of them
@@ -30,7 +33,7 @@ def run(job: Job, rows: Rows) -> None:
     device = torch.device(job.device)
     state = job.out / "state" if job.rehearse else STATE
     steps = REHEARSED_STEPS if job.rehearse else _planned(state, job, device)
-    training = Training(steps, 0, device)
+    training = Training(SUBJECT, steps, 0, device)
     if job.rehearse:
         training.validation_clips = 2
     training.load(state)
@@ -59,8 +62,8 @@ def _planned(state: Path, job: Job, device: torch.device) -> int:
     plan = state / "steps"
     if plan.exists():
         return int(plan.read_text())
-    trial = Training(STEPS, 0, device)
-    trial.step = STEPS - TIMED - WARM_UP  # whole clips, of which most of the training is
+    trial = Training(SUBJECT, None, 0, device)
+    trial.step = trial.steps - TIMED - WARM_UP  # whole clips, of which most of the training is
     trial.compile()
     for _ in range(WARM_UP):
         trial.advance()

@@ -1,0 +1,19 @@
+"""The host in this process, where both are fit for it."""
+
+import sys
+
+import pytest
+
+from tools.benchmark.library import Bench, NotHere
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """A Bench; without a ComfyUI, or in a Python that lacks what it requires, its tests are skipped."""
+    path = sys.path.copy()
+    try:
+        yield Bench()
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    finally:
+        sys.path[:] = path  # other tests look for no module in the host

@@ -1,0 +1,23 @@
+"""The packs that need an older ComfyUI, in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.benchmark.host_caches import old_host
+from tools.benchmark.library import NotHere
+
+HERE = Path(__file__).parent
+
+
+def test_the_packs_do_what_their_authors_say(bench):
+    """The bench is here to skip this where a host cannot be imported."""
+    try:
+        old_host()
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    command = [sys.executable, "-m", "pytest", HERE / "in_old_host.py", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,139 @@
+"""The plots of docs/benchmarks.md: PSNR against work, one for each model, at most six curves each. Measures nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+from .paired import OURS, Place, Point, at_speed
+
+ALWAYS = (OURS, "fewer steps")  # the second is what everybody has without a cache
+RANKED_AT = 2.0  # the speed at which the others are chosen
+
+# Okabe and Ito's colours without their yellow, which is hardly seen on white. No two share a dash or a marker, so that
+# they can be told apart in grey too.
+STYLES = (
+    {"color": "#000000", "linestyle": "-", "marker": "o", "linewidth": 2.6},
+    {"color": "#D55E00", "linestyle": (0, (5, 1.5)), "marker": "s"},
+    {"color": "#0072B2", "linestyle": (0, (1, 1)), "marker": "^"},
+    {"color": "#009E73", "linestyle": (0, (6, 1.5, 1, 1.5)), "marker": "D"},
+    {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "v"},
+    {"color": "#E69F00", "linestyle": (0, (9, 3)), "marker": "X"},
+)
+SPEEDS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5)  # where a curve has its markers
+HUNDREDTHS = np.arange(5, 101) / 100
+GRID = np.unique(np.concatenate([HUNDREDTHS, 1 / np.array(SPEEDS)]))  # of work, at which a curve is calculated
+
+
+def picture(model: str) -> str:
+    """The file that `draw` writes for a model."""
+    return f"benchmark_{model}.png"
+
+
+def draw(measured: Mapping[Place, Sequence[Point]], folder: Path) -> list[Path]:
+    """One picture for each model.
+
+    Args:
+        measured: as `paired.points` makes them.
+        folder: where the pictures go; it is there.
+
+    Returns:
+        Their files.
+    """
+    of_model: dict[str, list[Sequence[Point]]] = defaultdict(list)
+    for place, here in measured.items():
+        of_model[place.model].append(here)
+    drawn = styled([shown(several) for several in of_model.values()])
+    return [
+        _draw(model, several, styles, folder / picture(model))
+        for (model, several), styles in zip(of_model.items(), drawn, strict=True)
+    ]
+
+
+def styled(methods: Iterable[Sequence[str]]) -> list[dict[str, dict]]:
+    """A style for each method of each picture: the first for ours alone, the others kept from picture to picture.
+
+    A method whose style another one has in the same picture gets a new one there.
+    """
+    known = {method: number for number, method in enumerate(ALWAYS)}
+    pictures = []
+    for together in methods:
+        numbers: dict[str, int] = {}
+        for method in sorted(together, key=lambda method: method not in known):
+            free = [number for number in range(method != OURS, len(STYLES)) if number not in numbers.values()]
+            new = min(free, key=lambda number: (number in known.values(), number))
+            numbers[method] = known[method] if known.get(method) in free else new
+            known.setdefault(method, numbers[method])
+        pictures.append({method: STYLES[numbers[method]] for method in together})
+    return pictures
+
+
+def _draw(model: str, several: Sequence[Sequence[Point]], styles: Mapping[str, dict], file: Path) -> Path:
+    figure, axis = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
+    for method, style in styles.items():
+        works, heights = curve(several, method)
+        ends = {0, len(works) - 1}
+        marked = [index for index, work in enumerate(works) if index in ends or np.isclose(1 / work, SPEEDS).any()]
+        axis.plot(works, heights, label=method, markevery=marked, **{"linewidth": 1.6, "markersize": 7} | style)
+    axis.set(xlabel="work / plain's", ylabel="PSNR to the plain video (dB)")
+    axis.invert_xaxis()
+    axis.secondary_xaxis("top", functions=(_inverse, _inverse)).set(
+        xlabel="times less work", xticks=SPEEDS, xticklabels=[f"{speed:g}x" for speed in SPEEDS]
+    )
+    axis.grid(alpha=0.3)
+    axis.legend(handlelength=5)
+    conditions = "1 condition" if len(several) == 1 else f"{len(several)} conditions"
+    axis.set_title(f"{model}: mean of {conditions}", loc="left")
+    figure.savefig(file, dpi=100)
+    plt.close(figure)
+    return file
+
+
+def _inverse(values: np.ndarray) -> np.ndarray:
+    """Speed of work, and work of speed. Matplotlib asks for 0 too."""
+    return 1 / np.maximum(values, 1e-9)
+
+
+def shown(several: Sequence[Sequence[Point]]) -> list[str]:
+    """The methods whose curves are drawn, among those that have one: ALWAYS, then the best at RANKED_AT.
+
+    Args:
+        several: the points of each place of a model.
+    """
+    methods = {one.choice.method for here in several for one in here}
+    drawable = {method for method in methods if len(curve(several, method)[0])}
+    found = at_speed(several, RANKED_AT)
+    ranked = sorted(drawable & found.keys(), key=lambda method: (-found[method].near_best, -found[method].psnr))
+    first = [method for method in ALWAYS if method in drawable]
+    others = [method for method in ranked if method not in ALWAYS and not method.startswith(OURS)]
+    return (first + others)[: len(STYLES) if OURS in first else len(STYLES) - 1]
+
+
+def curve(several: Iterable[Sequence[Point]], method: str) -> tuple[np.ndarray, np.ndarray]:
+    """The best PSNR of a method at no more than so much work, mean over places.
+
+    Between two settings it is on the straight line between them, beyond them it is not.
+
+    Returns:
+        The works of GRID that its settings enclose in every place, and PSNR in dB there, of one length; 0 if there is
+        no such work.
+    """
+    heights = np.mean([_in_place([one for one in here if one.choice.method == method]) for here in several], axis=0)
+    enclosed = ~np.isnan(heights)
+    return GRID[enclosed], heights[enclosed]
+
+
+def _in_place(settings: Iterable[Point]) -> np.ndarray:
+    """Of one method in one place, at each work of GRID; nan beyond its settings."""
+    best: dict[float, float] = {}
+    for one in sorted(settings, key=lambda one: one.work):
+        # To the grid, so that a method that always does the same has a point there.
+        best[min(round(one.work, 2), 1.0)] = max([one.psnr, *best.values()])
+    return np.interp(GRID, *zip(*best.items(), strict=True), np.nan, np.nan) if best else np.full(len(GRID), np.nan)
