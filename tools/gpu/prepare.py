@@ -26,7 +26,7 @@ PYTHON = "3.12"  # of the machine with the GPU
 GLIBC = ("2_28", "2_27", "2_24", "2_17")  # pip takes each exactly
 
 LIMIT_MIB = 64  # for the clone's files and the prepared folder together
-NOT_NEEDED = ROOT / "tools" / "checkpoints"  # by no part of the kit, and too much to be carried as well
+NOT_NEEDED = "tools/checkpoints"  # by no part of the kit, and too much to be carried as well
 
 # Beyond PyTorch, torchvision, torchaudio, transformers, numpy, scipy, einops, safetensors, Pillow, PyYAML, aiohttp,
 # psutil, OpenCV and pytest. Enough to import the host's samplers and its node API, not to start its server.
@@ -67,7 +67,7 @@ def prepare() -> int:
     print(
         f"{carried.FOLDER.relative_to(ROOT)}: {folder:.1f} MiB, with the clone's {tree:.1f} MiB {folder + tree:.1f} MiB"
     )
-    print(f"leave {NOT_NEEDED.relative_to(ROOT)} behind: {_mib(NOT_NEEDED.iterdir()):.1f} MiB that nothing there needs")
+    print(f"leave {NOT_NEEDED} behind: {_mib((ROOT / NOT_NEEDED).glob('*')):.1f} MiB that nothing there needs")
     if folder + tree > LIMIT_MIB:
         print(f"error: more than the {LIMIT_MIB} MiB that can be carried", file=sys.stderr)
         return 1
@@ -145,7 +145,7 @@ def _travelling() -> Iterable[Path]:
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = [ROOT / name for name in said.split("\0") if name]
-    return [file for file in files if NOT_NEEDED not in file.parents]
+    return [file for file in files if ROOT / NOT_NEEDED not in file.parents]
 
 
 def _mib(paths: Iterable[Path]) -> float:
