@@ -8,7 +8,7 @@ import nox
 
 sys.path.insert(0, str(Path(__file__).parent))  # nox imports this file without its folder
 
-from tools.host import HostError, find_host  # noqa: E402
+from tools.host import HostError, find_host
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # torch's threads must not spin where several share a core
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")  # trust what this machine trusts, as pip does
@@ -22,7 +22,7 @@ PINNED = ["--constraint", "tools/constraints.txt"]
 TOOLS = ["torch", "diffusers", "kornia", "comfy-cli"]
 TOOLS += ["einops", "numpy", "pillow", "safetensors", "tqdm", "uv", "websocket-client"]
 # cache-dit and what else comes with diffusers is measured beside us; transformers is WanPipeline's.
-BENCHMARK = [*TOOLS, "cache-dit", "matplotlib", "transformers"]
+BENCHMARK = [*TOOLS, "cache-dit", "matplotlib", "stlpips-pytorch", "transformers"]
 # Real clips that a small model learns. Pinned here: a ComfyUI is installed with the constraints, and pins its own.
 MEDIA = ["comfyui-workflow-templates-media-assets-01==0.1.30", "comfyui-workflow-templates-media-assets-02==0.1.24"]
 

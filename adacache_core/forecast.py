@@ -1,0 +1,68 @@
+"""What the model would say at a step that is not computed: its velocity, going on as it last changed.
+
+How far it is believed to go on is measured: by as much as the forecast before came true (a least-squares share, between
+none and all). Of the velocity of flow models, d x / d level = noise - video, after guidance; see `control.flow_level`
+for what that is where a latent is made otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+UNTRIED = 0.5  # of its last change, is a velocity believed to go on by before that has been seen once
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Holds two tensors of the latent's size: the last computed velocity and its slope.
+
+    Attributes:
+        place: where it was computed, in log-SNR (`ErrorControl.places`).
+        velocity: there.
+        slope: its change since the computed one before, per log-SNR; None after the first one.
+        trust: share of the slope that is believed.
+    """
+
+    place: float
+    velocity: Tensor
+    slope: Tensor | None = None
+    trust: float = UNTRIED
+
+    def at(self, place: float) -> Tensor:
+        """The velocity expected there, of the shape of the last one."""
+        if self.slope is None:
+            return self.velocity
+        return torch.add(self.velocity, self.slope, alpha=self.trust * (place - self.place))
+
+    @property
+    def bytes_held(self) -> int:
+        return sum(each.untyped_storage().nbytes() for each in (self.velocity, self.slope) if each is not None)
+
+    def after(self, place: float, velocity: Tensor) -> Forecast:
+        """From the velocity that was computed there; one of another shape, or at no distance, starts anew."""
+        if velocity.shape != self.velocity.shape or place == self.place:
+            return Forecast(place, velocity)
+        slope = (velocity - self.velocity) / (place - self.place)
+        return Forecast(place, velocity, slope, UNTRIED if self.slope is None else _share(self.slope, slope))
+
+
+def _share(expected: Tensor, found: Tensor) -> float:
+    """How much of what was expected was found, in [0, 1]: the factor that brings them nearest to each other."""
+    expected, found = expected.flatten().float(), found.flatten().float()
+    share = (expected @ found) / (expected @ expected)
+    return float(share.nan_to_num(0.0).clamp(0, 1))
+
+
+def distance(velocity: Tensor, forecast: Tensor, mask: Tensor | None = None) -> float:
+    """How wrong a forecast was: root mean square of the difference over that of the velocity.
+
+    Args:
+        mask: what of both counts, 0 to 1, broadcasts to them; None: all.
+    """
+    found, wrong = velocity.float(), velocity.float() - forecast.float()
+    if mask is not None:
+        found, wrong = found * mask, wrong * mask
+    return float((wrong.square().mean() / found.square().mean()).sqrt().nan_to_num(0.0))

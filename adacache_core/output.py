@@ -1,0 +1,118 @@
+"""The output as the place of reuse: at a skipped step no model is called, the sampler is given a forecast.
+
+What is forecast is what the sampler is given, after guidance. So it works on any model, holds three tensors of the
+latent's size at most, and needs to know nothing of what happens inside.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .control import ErrorControl, State, flow_level
+from .forecast import Forecast, distance
+from .plan import Schedule
+from .schedule import Decision
+
+
+class Output:
+    """Of one run: what was computed last, and whether the next step has to be.
+
+    Args:
+        control: decides; its course is this run's.
+        flow: whether latents are (1 - level) video + level noise; else they are video + sigma noise.
+        fresh_noise: whether the sampler adds noise of its own. Then the velocity, which points to the noise, does not
+            go on as it was; the video does.
+        schedule: what to compute, instead of what the errors say.
+        mask: where the latent is made, 0 to 1; elsewhere it is given, and no error counts. Broadcasts to the latent.
+    """
+
+    def __init__(
+        self,
+        control: ErrorControl,
+        *,
+        flow: bool = True,
+        fresh_noise: bool = False,
+        schedule: Schedule | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        self.control = control
+        self.state = State()
+        self._flow = flow
+        self._fresh_noise = fresh_noise
+        self._planned = None if schedule is None else schedule.for_steps(control.course.steps).computed
+        self._mask = mask
+        self._forecast: Forecast | None = None
+        self._decided: dict[int, Decision] = {}  # all evaluations of a step are computed, or all are reused
+
+    def decide(self, step: int) -> Decision:
+        """Whether this step computes; asked again, it says the same."""
+        if step not in self._decided:
+            self._decided[step] = self._decision(step)
+        return self._decided[step]
+
+    def _decision(self, step: int) -> Decision:
+        if self._forecast is None:
+            return Decision(True, "first step")
+        if self._planned is not None:
+            computed = step in self.control.course.computed or self._planned[step]
+            return Decision(computed, "as planned")
+        reason = self.control.why_computed(self.state, step)
+        if not reason:
+            self.state = self.control.reused(self.state, step)
+        return Decision(bool(reason), reason or "below tolerance")
+
+    def forecast(self, step: int, sigma: float, x: Tensor) -> Tensor:
+        """The video that the model is expected to find.
+
+        Args:
+            step: whose evaluation it is.
+            sigma: noise level of the evaluation, as the sampler counts it.
+            x: the latent, as the sampler has it.
+
+        Returns:
+            Of the shape of x.
+        """
+        assert self._forecast is not None, "the first step is computed"
+        expected = self._forecast.at(self._place(sigma))
+        if self._fresh_noise:
+            return expected
+        level = flow_level(sigma, self._flow)
+        return self._scaled(x, sigma) - level * expected
+
+    def found(self, step: int, sigma: float, x: Tensor, video: Tensor) -> float | None:
+        """Takes note of what the model found; arguments as of `forecast`.
+
+        Returns:
+            How wrong the forecast of it would have been, relative to the velocity; None if there was none, or at a
+            second evaluation of a step, which is too near to the first one to tell.
+        """
+        if self.state.last == step:
+            return None
+        level = flow_level(sigma, self._flow)
+        velocity = (self._scaled(x, sigma) - video) / level
+        error = None
+        if self._forecast is not None and self._forecast.velocity.shape == video.shape:
+            expected = self._forecast.at(self._place(sigma))
+            if self._fresh_noise:
+                expected = (self._scaled(x, sigma) - expected) / level
+            error = distance(velocity, expected, self._mask)
+        self.state = self.control.computed(self.state, step, error)
+        self._remember(sigma, video if self._fresh_noise else velocity)
+        return error
+
+    @property
+    def bytes_held(self) -> int:
+        """By the forecast."""
+        return 0 if self._forecast is None else self._forecast.bytes_held
+
+    def _remember(self, sigma: float, quantity: Tensor) -> None:
+        place = self._place(sigma)
+        before = self._forecast
+        self._forecast = Forecast(place, quantity) if before is None else before.after(place, quantity)
+
+    def _place(self, sigma: float) -> float:
+        return self.control.place_of(flow_level(sigma, self._flow))
+
+    def _scaled(self, x: Tensor, sigma: float) -> Tensor:
+        """The latent as a flow model would have it."""
+        return x if self._flow else x / (1 + sigma)

@@ -1,0 +1,161 @@
+"""Forecasts of what the sampler is given, on velocities that are known."""
+
+import math
+
+import pytest
+import torch
+
+from adacache_core.control import Course, ErrorControl, flow_level
+from adacache_core.forecast import UNTRIED, Forecast, distance
+from adacache_core.output import Output
+from adacache_core.plan import Schedule
+
+SHAPE = (1, 4, 3, 5, 5)
+STEPS = 30
+LEVELS = tuple(3 * t / (1 + 2 * t) for t in (1 - step / STEPS for step in range(STEPS + 1)))
+
+
+def tensor(seed, shape=SHAPE):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def output(**settings):
+    return Output(ErrorControl(Course(LEVELS), 2.0), **settings)
+
+
+def straight(place):
+    """A velocity that goes on evenly in log-SNR."""
+    return tensor(0) + 0.1 * place * tensor(1)
+
+
+def feed(made, steps, velocity=straight):
+    """Computes these steps; returns the errors of their forecasts."""
+    errors = []
+    for step in steps:
+        level = LEVELS[step]
+        x, v = tensor(100 + step), velocity(made.control.places[step])
+        errors.append(made.found(step, level, x, x - level * v))
+    return errors
+
+
+def test_the_first_velocity_is_held():
+    forecast = Forecast(0.0, tensor(0))
+    assert forecast.at(1.0) is forecast.velocity
+
+
+def test_the_second_is_believed_to_go_on_by_half():
+    forecast = Forecast(0.0, straight(0.0)).after(1.0, straight(1.0))
+    torch.testing.assert_close(forecast.at(2.0), straight(1.0 + UNTRIED))
+
+
+def test_what_came_true_is_believed():
+    forecast = Forecast(0.0, straight(0.0)).after(1.0, straight(1.0)).after(2.5, straight(2.5))
+    assert forecast.trust == pytest.approx(1.0)
+    torch.testing.assert_close(forecast.at(4.0), straight(4.0))
+
+
+def test_what_turned_round_is_held():
+    forecast = Forecast(0.0, straight(0.0)).after(1.0, straight(1.0)).after(2.0, straight(0.5))
+    assert forecast.trust == 0.0
+    torch.testing.assert_close(forecast.at(3.0), straight(0.5))
+
+
+def test_a_velocity_of_another_shape_starts_anew():
+    forecast = Forecast(0.0, straight(0.0)).after(1.0, tensor(5, (1, 4, 2, 5, 5)))
+    assert forecast.slope is None
+
+
+def test_a_distance_is_relative_and_looks_only_where_the_mask_is():
+    velocity, wrong = tensor(0), tensor(0)
+    wrong[..., 0] += 1
+    mask = torch.ones(1, 1, 1, 1, 5)
+    mask[..., 0] = 0
+    assert distance(velocity, 2 * velocity) == pytest.approx(1.0)
+    assert distance(velocity, wrong) > 0.1
+    assert distance(velocity, wrong, mask) == 0.0
+    assert distance(velocity, wrong, 0 * mask) == 0.0  # nothing is made
+
+
+def test_errors_of_what_goes_on_evenly_vanish():
+    errors = feed(output(), (0, 1, 3, 6, 10))
+    assert errors[0] is None
+    assert errors[1] > 0.01
+    assert errors[3] < 1e-5
+    assert errors[4] < 1e-5
+
+
+@pytest.mark.parametrize("flow", [True, False])
+def test_the_video_that_is_forecast_is_the_one_that_the_model_would_have_found(flow):
+    made = output(flow=flow)
+    for step in (0, 1, 3, 6):
+        level = LEVELS[step]
+        sigma = level if flow else level / max(1 - level, 1e-4)
+        x = tensor(100 + step)
+        made.found(
+            step, sigma, x, (x if flow else x / (1 + sigma)) - flow_level(sigma, flow) * straight(place(sigma, flow))
+        )
+    sigma = LEVELS[8] if flow else LEVELS[8] / (1 - LEVELS[8])
+    x = tensor(200)
+    expected = (x if flow else x / (1 + sigma)) - flow_level(sigma, flow) * straight(place(sigma, flow))
+    torch.testing.assert_close(made.forecast(8, sigma, x), expected)
+
+
+def place(sigma, flow):
+    return ErrorControl.place_of(flow_level(sigma, flow))
+
+
+def test_what_is_given_and_not_made_is_no_error():
+    mask = torch.zeros(1, 1, 1, 1, 5)
+    mask[..., :2] = 1
+    made = output(mask=mask)
+    jumps = iter(range(9))
+
+    def elsewhere(place):
+        velocity = straight(place)
+        velocity[..., 2:] += next(jumps) * 10
+        return velocity
+
+    without = feed(output(), (0, 1, 3, 6))[1]
+    assert feed(made, (0, 1, 3, 6), elsewhere)[1] == pytest.approx(without, rel=0.5)
+    assert feed(output(), (0, 1, 3, 6), lambda place: elsewhere(place))[1] > 3 * without
+
+
+def test_where_noise_is_drawn_the_video_goes_on_whatever_the_latent_is():
+    made = output(fresh_noise=True)
+    video = tensor(7)
+    for step in (0, 1, 3):
+        made.found(step, LEVELS[step], tensor(100 + step), video)
+    torch.testing.assert_close(made.forecast(4, LEVELS[4], tensor(999)), video)
+
+
+def test_a_second_evaluation_of_a_step_teaches_nothing():
+    made = output()
+    feed(made, (0, 1, 2))
+    before = made.state
+    assert made.found(2, LEVELS[3], tensor(0), tensor(1)) is None
+    assert made.state is before
+
+
+def test_a_step_is_decided_once():
+    made = output()
+    feed(made, (0, 1, 2, 3))
+    decisions = [made.decide(4), made.decide(4)]
+    assert decisions[0] is decisions[1]
+    spent = made.state.spent
+    made.decide(4)
+    assert made.state.spent == spent
+
+
+def test_a_schedule_is_followed_but_where_something_changes():
+    control = ErrorControl(Course(LEVELS, frozenset({7})), 2.0)
+    made = Output(control, schedule=Schedule(tuple(step % 3 == 0 for step in range(STEPS))))
+    feed(made, (0,))
+    computed = [step for step in range(1, 12) if made.decide(step).compute]
+    assert computed == [3, 6, 7, 9]
+
+
+def test_it_holds_two_latents():
+    made = output()
+    assert made.bytes_held == 0
+    feed(made, (0, 1, 2, 5))
+    assert made.bytes_held == 2 * 4 * math.prod(SHAPE)
