@@ -22,7 +22,7 @@ PINNED = ["--constraint", "tools/constraints.txt"]
 TOOLS = ["torch", "diffusers", "kornia", "comfy-cli"]
 TOOLS += ["einops", "numpy", "pillow", "safetensors", "tqdm", "uv", "websocket-client"]
 # cache-dit and what else comes with diffusers is measured beside us; transformers is WanPipeline's.
-BENCHMARK = [*TOOLS, "cache-dit", "matplotlib", "stlpips-pytorch", "transformers"]
+BENCHMARK = [*TOOLS, "cache-dit", "matplotlib", "transformers"]
 # Real clips that a small model learns. Pinned here: a ComfyUI is installed with the constraints, and pins its own.
 MEDIA = ["comfyui-workflow-templates-media-assets-01==0.1.30", "comfyui-workflow-templates-media-assets-02==0.1.24"]
 
