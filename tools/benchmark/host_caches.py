@@ -131,7 +131,7 @@ SHARES = {f"{share:g} of the steps": share for share in (0.67, 0.5, 0.33)}
 
 FEWER: tuple[Method, ...] = (
     FewerSteps("fewer steps", SHARES, 1.0),
-    *(FewerSteps(f"fewer steps, {name}", SHARES, sampler=name) for name in ("dpmpp_2m", "res_multistep", "uni_pc")),
+    *(FewerSteps(f"fewer steps ({name})", SHARES, sampler=name) for name in ("dpmpp_2m", "res_multistep", "uni_pc")),
 )
 
 NATIVES: tuple[Method, ...] = (
