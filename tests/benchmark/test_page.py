@@ -45,6 +45,17 @@ def test_the_page_says_who_measured_and_on_which_models_and_that_the_others_only
     assert "tuned on `demo` alone" in text
 
 
+def test_it_names_the_condition_under_which_the_published_table_does_as_in_the_paper(records):
+    assert "nearest to real models" not in people(records)
+    for each, psnr in ((EULER, 30.0), (UNI_PC, 25.0)):
+        records += videos(page.PUBLISHED, *[psnr] * 6, setting="as published", condition=each.name, work=0.4)
+    line = paragraph_of(people(records), "The nearest to real models")
+    assert f"*{UNI_PC.name}*" in line
+    assert "25.0 dB at 2.50x" in line
+    few = [each for each in records if each.method != page.PUBLISHED or each.seed < 6]
+    assert "nearest to real models" not in people(few)
+
+
 def test_models_and_conditions_come_in_the_order_of_the_plan(records):
     text = people(records, [("demo", UNI_PC.name, "peer"), ("demo", EULER.name, "peer")])
     assert f"{UNI_PC.name}; {EULER.name}." in text

@@ -207,6 +207,7 @@ METHODS: tuple[Method, ...] = (
         "PAB",
         {f"self {s}, cross {c}": (s, c) for s, c in ((2, 6), (3, 7), (5, 9))},
         (1, 1),
+        everywhere=False,
         attach=pab,
     ),
     # 5 and 2 are the defaults, 5 and 3 the authors' for CogVideoX.
@@ -215,6 +216,7 @@ METHODS: tuple[Method, ...] = (
         {f"unconditional {u}, attention {a}": (u, a) for u, a in ((2, 2), (5, 3), (10, 4))},
         (1, 1),
         needs_guidance=True,
+        everywhere=False,
         attach=fastercache,
         baseline=plain_unconditional_first,
     ),
@@ -222,6 +224,7 @@ METHODS: tuple[Method, ...] = (
         "FirstBlockCache",
         {f"threshold {t:g}": t for t in (0.05, 0.1, 0.3)},
         0.0,
+        everywhere=False,
         attach=first_block_cache,
         baseline=plain_in_two_calls,
     ),
@@ -230,6 +233,7 @@ METHODS: tuple[Method, ...] = (
             name,
             {f"every {n}": (n, order, lite) for n in (2, 3, 4)},
             (1, order, lite),
+            everywhere=(order, lite) == (1, False),
             attach=taylorseer,
             baseline=plain_in_two_calls,
         )

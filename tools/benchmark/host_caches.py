@@ -131,7 +131,10 @@ SHARES = {f"{share:g} of the steps": share for share in (0.67, 0.5, 0.33)}
 
 FEWER: tuple[Method, ...] = (
     FewerSteps("fewer steps", SHARES, 1.0),
-    *(FewerSteps(f"fewer steps ({name})", SHARES, sampler=name) for name in ("dpmpp_2m", "res_multistep", "uni_pc")),
+    *(
+        FewerSteps(f"fewer steps ({name})", SHARES, everywhere=False, sampler=name)
+        for name in ("dpmpp_2m", "res_multistep", "uni_pc")
+    ),
 )
 
 NATIVES: tuple[Method, ...] = (
@@ -145,6 +148,7 @@ NATIVES: tuple[Method, ...] = (
         "LazyCache",
         sweep("reuse_threshold", (0.05, 0.2, 0.4), **NATIVE),
         NATIVE | {"reuse_threshold": 0.0},
+        everywhere=False,
         attach=lazycache,
     ),
 )
@@ -257,6 +261,7 @@ OLD_PACKS: tuple[Method, ...] = (
         sweep("rel_l1_thresh", (0.05, 0.08, 0.15), **TEACACHE),
         TEACACHE | {"rel_l1_thresh": 10.0, "start_percent": 1.0},
         WAN_MODELS,
+        everywhere=False,
         attach=teacache,
     ),
     OnHost(
@@ -264,6 +269,7 @@ OLD_PACKS: tuple[Method, ...] = (
         sweep("rel_l1_thresh", (0.05, 0.08, 0.15), **RETENTION),
         RETENTION | {"rel_l1_thresh": 10.0, "start_percent": 1.0},
         WAN_MODELS,
+        everywhere=False,
         attach=teacache,
     ),
     OnHost(
@@ -271,6 +277,7 @@ OLD_PACKS: tuple[Method, ...] = (
         sweep("magcache_thresh", (0.04, 0.12, 0.24), **MAGCACHE),
         MAGCACHE | {"magcache_thresh": 0.3, "start_step": 100},
         WAN_MODELS,
+        everywhere=False,
         attach=magcache,
     ),
 )

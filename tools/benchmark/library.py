@@ -40,6 +40,7 @@ class Method(ABC):
         off: the position at which it must do nothing; None where its code has no such position.
         models: on which of MODELS it can be put without being rewritten.
         needs_guidance: it leaves out the unconditional half, so there must be one.
+        everywhere: under all conditions; else, for who is known to be behind, under the most wanted only.
     """
 
     name: str
@@ -47,10 +48,12 @@ class Method(ABC):
     off: Any = None
     models: tuple[str, ...] = ("demo", "clips", "two_streams", "distilled")
     needs_guidance: bool = False
+    everywhere: bool = True
 
     def fits(self, case: Case) -> bool:
-        """Whether it can be measured here without being rewritten."""
-        return case.model in self.models and (case.condition.cfg != 1 or not self.needs_guidance)
+        """Whether it can be measured here without being rewritten, and the plan has it."""
+        guided = case.condition.cfg != 1 or not self.needs_guidance
+        return case.model in self.models and guided and (self.everywhere or case.is_most_wanted)
 
     def condition(self, condition: Condition, setting: Any) -> Condition:
         """How the video is sampled with this setting; as asked for, unless that is what the method changes."""
