@@ -11,6 +11,7 @@ from tools import demo_model
 from tools.benchmark import host_caches
 from tools.benchmark.host_caches import evenly, every, load, old_host, pack_folder, protected
 from tools.benchmark.library import NotHere
+from tools.quality import closeness
 
 START, END = 0.15, 0.95  # of the native nodes
 LATENT_BYTES = 4 * math.prod(demo_model.LATENT)
@@ -56,6 +57,13 @@ def test_the_native_caches_skip_the_whole_model_and_protect_both_ends(ran, name)
     assert set(work) == {0.0}
     assert all(computed[: math.ceil(START * STEPS)])
     assert all(computed[math.ceil(END * STEPS) :])
+
+
+@pytest.mark.parametrize("name", ["EasyCache", "LazyCache"])
+def test_the_native_caches_make_nearly_the_plain_video(ran, name):
+    """Where EasyCache writes into the input that the host makes its estimate from, 4 dB are left."""
+    (plain, _), (cached, _) = ran.sample(), ran.sample(name, *ran.boldest(name))
+    assert closeness(plain, cached) > 15
 
 
 def test_easycache_holds_a_difference_for_each_conditioning_and_lazycache_one_after_guidance(ran):
