@@ -148,7 +148,8 @@ def _nearest(of_place: Mapping[Place, Sequence[Point]]) -> str:
     return (
         f"The nearest to real models is *{place.condition}* on `{TUNED_ON}`: there the table `fast` of the paper comes "
         f"to {one.psnr:.1f} dB at {1 / one.work:.2f}x, and the paper reports {PUBLISHED_PSNR:g} dB at "
-        f"{PUBLISHED_SPEED:g}x for Open-Sora. Of a real Wan or HunyuanVideo we found no report of more than 35 dB at 2x.\n"
+        f"{PUBLISHED_SPEED:g}x for Open-Sora. Of a real Wan or HunyuanVideo we found no report of more than 35 dB at "
+        "2x.\n"
     )
 
 
