@@ -7,6 +7,7 @@ import torch
 
 from tools import clips
 from tools.benchmark import plan
+from tools.benchmark.library import FewerSteps
 from tools.benchmark.plan import CONDITIONS, VIDEOS_OF_A_CLASS, Condition
 from tools.small_models import DISTILLED_LEVELS, MODELS
 
@@ -103,3 +104,12 @@ def test_a_drawn_clip_is_one_of_its_prompt_in_the_shape_of_its_model(model):
     assert torch.equal(latent, plan.drawn_clip(case))
     red, green, blue = clips.decode(latent)[0].amax(dim=(1, 2, 3))
     assert red > max(green, blue)
+
+
+def test_who_is_not_measured_everywhere_is_under_the_most_wanted_conditions_of_each_model():
+    some, all_of_them = FewerSteps("some", {}, everywhere=False), FewerSteps("all", {})
+    for model, conditions in plan.CONDITIONS.items():
+        cases = [plan.cases(model, condition, 0)[0] for condition in conditions]
+        assert [some.fits(case) for case in cases] == [place < plan.MOST_WANTED for place in range(len(cases))]
+        assert all(map(all_of_them.fits, cases))
+        assert some.fits(plan.quick([model])[0])  # which is of no plan
