@@ -129,7 +129,8 @@ def two_streams(bench, monkeypatch, tmp_path):
     """A model of the host's own class with random weights, in the place of the trained one."""
     import comfy.model_management
 
-    monkeypatch.setattr(comfy.model_management, "in_training", False)  # so that it is so again after this test
+    # So that it is as before after this test; older hosts know of no training.
+    monkeypatch.setattr(comfy.model_management, "in_training", False, raising=False)
     model = small_models.new_two_streams().requires_grad_(False)
     torch.manual_seed(0)
     for weight in model.parameters():

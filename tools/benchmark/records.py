@@ -13,7 +13,7 @@ BROKEN = "broken"  # its setting where that video itself is
 
 @dataclass(frozen=True)
 class Record:
-    """One cached video against the plain one that the same library made in the same process.
+    """One cached video against the plain one that the same library made on the same machine, perhaps earlier.
 
     Attributes:
         model, condition, motion_class, seed: which video; motion_class is "" where the model has none.
