@@ -1,7 +1,7 @@
 """The output as the place of reuse: at a skipped step no model is called, the sampler is given a forecast.
 
-What is forecast is what the sampler is given, after guidance. So it works on any model, holds three tensors of the
-latent's size at most, and needs to know nothing of what happens inside.
+What is forecast is what the sampler is given, after guidance. So it works on any model, holds two tensors of the
+latent's size, and needs to know nothing of what happens inside.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class SmallModel:
         export: (model, path) writes the checkpoint.
         read: (path) -> what `export` wrote.
         rate: learning rate.
-        teacher: of a distilled one, whose steps it learns to make at once.
+        teacher: of a distilled one, whose steps it learns to make at once; `make` begins as it.
     """
 
     name: str
@@ -194,8 +194,14 @@ def new_two_streams(architecture: dict[str, Any] = TWO_STREAMS_ARCHITECTURE) -> 
     """The host's own class with fresh weights; a block starts by adding nothing, and the model by predicting nothing.
 
     To be made in the host's Python.
+
+    Raises:
+        RuntimeError: there is no host.
     """
-    _enter_host()
+    folder = find_host()
+    if folder is None:
+        raise RuntimeError("this model is of the host's class: a ComfyUI is needed, and its Python")
+    enter_host(folder)
     import comfy.model_management
     import comfy.ops
     from comfy.ldm.hunyuan_video.model import HunyuanVideo
@@ -219,11 +225,13 @@ def new_two_streams(architecture: dict[str, Any] = TWO_STREAMS_ARCHITECTURE) -> 
 
 
 @cache
-def _enter_host() -> None:
-    folder = find_host()
-    if folder is None:
-        raise RuntimeError("this model is of the host's class: a ComfyUI is needed, and its Python")
-    sys.path.insert(0, str(folder))
+def enter_host(folder: Path) -> None:
+    """Makes a ComfyUI's modules importable here, for the CPU.
+
+    Raises:
+        ImportError: this Python lacks what it requires.
+    """
+    sys.path.insert(0, str(folder))  # in front: `nodes` must be the host's, and our root has one too
     from comfy.cli_args import args
 
     args.cpu = args.use_pytorch_cross_attention = args.disable_xformers = True

@@ -264,6 +264,7 @@ class Task:
         self.subject, self.device = subject, device
         self.teacher: nn.Module | None = None
         if subject.teacher is not None:
+            # A distilled one begins as its teacher.
             self.teacher = subject.make().to(device).eval().requires_grad_(False)
 
     def loss(self, model: nn.Module, clean: Tensor, context: Tensor, dice: torch.Generator) -> Tensor:

@@ -5,7 +5,6 @@ To be used in a Python that has diffusers and what the host requires.
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,9 +20,11 @@ from torch import Tensor, nn
 from adacache_core.sampler import step_of
 from tools.demo_model import Evaluate
 from tools.host import PLACES, find_host, version_of
+from tools.small_models import DISTILLED_LEVELS, MODELS, enter_host
 
 from .meter import Meter
 from .plan import Case, Condition, drawn_clip
+from .records import PLAIN
 
 
 class NotHere(RuntimeError):
@@ -46,7 +47,7 @@ class Method(ABC):
     name: str
     settings: dict[str, Any]
     off: Any = None
-    models: tuple[str, ...] = ("demo", "clips", "two_streams", "distilled")
+    models: tuple[str, ...] = tuple(MODELS)
     needs_guidance: bool = False
     everywhere: bool = True
 
@@ -103,8 +104,6 @@ class OnDiffusers(Method):
 
 @cache
 def _transformer(name: str) -> nn.Module:
-    from tools.small_models import MODELS
-
     return MODELS[name].load().to("cpu")
 
 
@@ -129,7 +128,7 @@ class FewerSteps(Method):
         yield bench.guider(bench.model(case), case)
 
 
-PLAIN_RUN = OnHost("none", {"": None})
+PLAIN_RUN = OnHost(PLAIN, {"": None})
 
 
 class Bench:
@@ -148,15 +147,13 @@ class Bench:
         self.host = host or find_host()
         if self.host is None:
             raise NotHere(f"no ComfyUI was found (looked at {PLACES})")
-        sys.path.insert(0, str(self.host))  # in front: `nodes` must be the host's, and our root has one too
         try:
-            from comfy.cli_args import args
-
-            args.cpu = args.use_pytorch_cross_attention = args.disable_xformers = True
+            enter_host(self.host)
             import comfy.samplers  # noqa: F401
         except ImportError as error:
             raise NotHere(f"this Python lacks what ComfyUI requires: {error}") from error
         self.name = f"ComfyUI {version_of(self.host)}"
+        self._schedules: dict[tuple[str, Condition], Tensor] = {}  # to ask for one takes a model
         self.meter = Meter()
 
     @torch.no_grad()  # not the host's inference mode, in which a meter could not see what is executed
@@ -201,19 +198,20 @@ class Bench:
         """The noise levels of a condition, (steps + 1,), as the host's KSampler takes them."""
         import comfy.samplers
 
-        from tools.small_models import DISTILLED_LEVELS
-
         if condition.levels:  # with fewer steps: every so many of the list
             every = torch.tensor(DISTILLED_LEVELS[condition.levels])
             return every[torch.linspace(0, len(every) - 1, condition.steps + 1).round().long()]
-        return comfy.samplers.KSampler(
-            self.model(case, watched=False),
-            condition.steps,
-            "cpu",
-            condition.sampler,  # for uni_pc it leaves out the last level but one
-            condition.scheduler,
-            condition.denoise,
-        ).sigmas
+        key = case.model, condition
+        if key not in self._schedules:
+            self._schedules[key] = comfy.samplers.KSampler(
+                self.model(case, watched=False),
+                condition.steps,
+                "cpu",
+                condition.sampler,  # for uni_pc it leaves out the last level but one
+                condition.scheduler,
+                condition.denoise,
+            ).sigmas
+        return self._schedules[key].clone()  # uni_pc writes into its levels
 
     @staticmethod
     def _sampler(name: str) -> Any:

@@ -35,8 +35,9 @@ method, and every comparison: [all the data](benchmarks_data.md).
 ## What is measured
 
 How close a video made with a cache is to the one that the same model makes without. All methods get the same noise and
-prompts. Each video is compared, in pixels, with the plain one that the same library made on the same machine. *PSNR*
-is taken of each frame, counts at most 50 dB, beyond which nobody sees a difference, and is averaged over frames.
+prompts. Each video is compared with the plain one that the same library made on the same machine: PSNR, SSIM and motion
+on the preview of its latent, ST-LPIPS on its frames. *PSNR* is taken of each frame, counts at most 50 dB, beyond which
+nobody sees a difference, and is averaged over frames.
 *Work* is executed multiplications and additions, attention included, over those of the plain run; 2x is half of them.
 The constants of `auto` were tuned on `{TUNED_ON}` alone; nothing was chosen on the other models, which only judge. All
 models are small ([what they can and cannot do](demo_model.md)) and cannot tell how large ones err.

@@ -1,4 +1,4 @@
-"""What is measured: conditions, most wanted first, and the videos, whose prompts and seeds served to tune nothing."""
+"""What is measured: conditions, most wanted first, and the videos, whose noise served to tune nothing."""
 
 from __future__ import annotations
 

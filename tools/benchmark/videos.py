@@ -1,4 +1,4 @@
-"""The videos that everyone is measured on; their prompts and seeds served neither to tune nor to calibrate anything."""
+"""The videos that everyone is measured on; their seeds served neither to tune nor to calibrate anything."""
 
 from __future__ import annotations
 
