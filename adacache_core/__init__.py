@@ -4,7 +4,6 @@ What to reuse and when. Needs torch, numpy, einops; works on any module whose bl
 ModuleList or ModuleDict.
 """
 
-from .budget import BudgetState
 from .config import CacheConfig, Codebook, MotionConfig
 from .engine import AdaCache, Engine, simulate
 from .errors import AdaCacheError
@@ -24,7 +23,6 @@ __all__ = [
     "TUNED_30",
     "AdaCache",
     "AdaCacheError",
-    "BudgetState",
     "CacheConfig",
     "Codebook",
     "Engine",

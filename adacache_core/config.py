@@ -184,12 +184,10 @@ class CacheConfig:
             1 watches all, as the reference does.
         offload: keep residuals in main memory instead of on the device of the model.
         enabled: False computes every step and touches nothing.
-        target: wanted speed-up, counted in model evaluations, from 1 (nothing is skipped); see `budget.py`.
-        schedule: the steps to compute, whatever is measured; goes before the target. See `fixed.py`.
+        target: wanted speed-up, counted in model evaluations, from 1 (nothing is skipped). With it whole evaluations
+            are skipped, and their output is forecast; see `output.py`.
+        schedule: the steps to compute, whatever is measured.
         watch: compute and measure every step, for calibrating.
-        forecast: let residuals go on as they last changed instead of holding them, see `cache.py`. Takes a second
-            tensor of the residual's size.
-        correct: let a computed step make up for what the reused ones before it got wrong, see `correct.py`.
 
     Raises:
         AdaCacheError: names the setting that is wrong.
@@ -206,8 +204,6 @@ class CacheConfig:
     target: float | None = None
     schedule: Schedule | None = None
     watch: bool = False
-    forecast: bool = False
-    correct: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= 1 or not 0 <= self.end <= 1:
@@ -218,6 +214,11 @@ class CacheConfig:
             raise AdaCacheError(f"probe_stride is a whole number >= 1, got {self.probe_stride}; start from 4")
         if self.target is not None and not 1 <= self.target < math.inf:
             raise AdaCacheError(f"the target is a speed-up of at least 1, got {self.target}; start from 2")
+
+    @property
+    def at_output(self) -> bool:
+        """Whether what the sampler is given is forecast; else residuals of blocks are reused."""
+        return self.target is not None and not self.watch
 
     @property
     def never_skips(self) -> bool:

@@ -92,6 +92,14 @@ class Corrector:
         self._lacking = [lack, *self._lacking][: self._remembered - 1]
         return given
 
+    @property
+    def bytes_held(self) -> int:
+        wrong = [self._latent, *self._videos]
+        tensors = [each.known for each in wrong if each is not None]
+        tensors += [each for each in self._lacking if each is not None]
+        tensors += [] if self._last is None else [self._last[1]]
+        return sum({each.data_ptr(): each.untyped_storage().nbytes() for each in tensors}.values())
+
     def _is_as_expected(self, step: int, sigma: float, x: Tensor) -> bool:
         """Whether this is the evaluation after the last one, at its level and of the same shape."""
         same_shape = self._last is None or self._last[1].shape == x.shape

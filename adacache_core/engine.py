@@ -17,39 +17,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .budget import BudgetState
 from .cache import ResidualCache
 from .change import change_sums
 from .config import CacheConfig
+from .control import Course, ErrorControl, flow_level
 from .correct import Corrector
 from .errors import AdaCacheError
 from .fixed import FixedState
 from .motion import motion_sums
+from .output import Output
 from .presets import FAST_30
-from .report import ANSWERED, COMPUTED, PARTLY, REUSED, RunReport, StepRecord
+from .report import ANSWERED, BLOCKS, COMPUTED, OUTPUT, PARTLY, REUSED, RunReport, StepRecord
 from .sampler import Model, Sampler, ask, euler
-from .schedule import ScheduleState, WatchState
+from .schedule import OUTSIDE, ScheduleState, WatchState
 from .stack import BlockStack, Grid, StackLayout, Tape
 
 # Runs whose steps are further apart than those of so many over the whole way from noise to video belong to distilled
 # models: every step matters. Those of LTX-2.3 and MiniMax-H3 turbo take 8, and lose 18 to 24 dB if some are skipped.
 FEW_STEPS = 12
 
-FORECAST = 1 / 6  # of a run: between computed steps further apart residuals are held, what lies ahead is unknown
-
 PROBE = "probe"  # the name of a run's one probe
 
 
-def controller_for(
-    config: CacheConfig, steps: int, *, ends_at_zero: bool = True, sampler: Sampler | None = None
-) -> ScheduleState:
-    """The controller that these settings ask for; arguments as of `BudgetState`."""
+def controller_for(config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> ScheduleState:
+    """The controller of blocks that these settings ask for; arguments as of `ScheduleState`."""
     if config.watch:
         return WatchState(config, steps, ends_at_zero=ends_at_zero)
     if config.schedule is not None:
         return FixedState(config, steps, ends_at_zero=ends_at_zero)
-    if config.target is not None:
-        return BudgetState(config, steps, ends_at_zero=ends_at_zero, sampler=sampler)
     return ScheduleState(config, steps, ends_at_zero=ends_at_zero)
 
 
@@ -59,8 +54,9 @@ class _Evaluation:
 
     record: StepRecord
     reuse: bool
-    wants_metric: bool
+    wants_metric: bool = False
     device: torch.device | None = None
+    forecast: bool = False  # its output was, and no model was asked
     answered: int = 0  # calls that no block ran in although none was skipped
     visits: Counter = field(default_factory=Counter)  # by key
     places: Counter = field(default_factory=Counter)  # by key and variant
@@ -75,16 +71,20 @@ class Engine:
     Args:
         config: settings.
         steps: number of sampler steps.
-        layout: where modules keep their blocks.
+        layout: where modules keep their blocks; None: nobody knows, which is enough for `config.at_output`.
         ends_at_zero: see `ScheduleState`.
-        sampler: what is known of it; without it nothing is corrected.
+        sampler: what is known of it; without it no output is forecast.
         span: which part of the way from noise to video the run covers, in (0, 1], in unshifted time.
+        flow: whether latents are (1 - sigma) video + sigma noise; else they are video + sigma noise.
+        changing: steps at which the model's output jumps, and why.
+        mask: where the latent is made; see `Output`.
         report: to be filled, with what the caller knows already.
 
     Attributes:
         idle_reason: why nothing is skipped in this run, "" if something may be. The report stays true all the same:
             whether blocks ran is counted.
         others: who else has a function on this model, for the sentence that says that somebody answered in its place.
+        output: what is reused at the output, None where residuals of blocks are.
     """
 
     measure_change = staticmethod(change_sums)  # the paper's choice; its ablation puts others here
@@ -93,20 +93,26 @@ class Engine:
         self,
         config: CacheConfig,
         steps: int,
-        layout: StackLayout,
+        layout: StackLayout | None,
         *,
         ends_at_zero: bool = True,
         sampler: Sampler | None = None,
         span: float = 1.0,
+        flow: bool = True,
+        changing: Mapping[int, str] | None = None,
+        mask: Tensor | None = None,
         report: RunReport | None = None,
     ) -> None:
         self.config = config
         self.others = ""
         self.report = report or RunReport()
         self.report.sampler_steps = steps
-        self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero, sampler=sampler)
-        self.report.target, self.report.forecast = config.target, config.forecast
-        self.report.codebook = self.schedule.table
+        self.report.target, self.report.reuse = config.target, OUTPUT if config.at_output else BLOCKS
+        self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero)
+        self.output: Output | None = None
+        if config.at_output and sampler is not None:
+            self.output = _output_of(config, sampler, flow, changing or {}, mask)
+        self.report.codebook = "" if config.at_output else self.schedule.table
         self.layout = layout
         self.idle_reason = self._why_idle(steps, span, sampler)
         if not config.never_skips:
@@ -114,10 +120,13 @@ class Engine:
             self.note(self._what_differs(steps))
             if sampler is not None and sampler.draws_noise and not self.idle_reason and not config.watch:
                 self.note(f"{sampler.name} draws fresh noise: expect another video of the same kind, not the same one")
-        self.cache = ResidualCache(config.offload, round(FORECAST * steps) if config.forecast else 0)
+            if config.moreg is not None and config.at_output:
+                self.note("MoReg does nothing with preset auto; it belongs to the tables of the paper")
+        self.cache = ResidualCache(config.offload)
         self.corrector: Corrector | None = None
-        if config.correct and not self.idle_reason and sampler is not None and sampler.moves is not None:
+        if self.output is not None and not self.idle_reason and sampler is not None and sampler.moves is not None:
             self.corrector = Corrector(sampler.sigmas, sampler.moves)
+        self._bytes_max = 0
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._evaluation: _Evaluation | None = None
         self._clock = _Clock()
@@ -126,28 +135,37 @@ class Engine:
     def _why_idle(self, steps: int, span: float, sampler: Sampler | None) -> str:
         if self.config.never_skips:
             return "off"
+        if self.config.at_output and sampler is None:
+            return "the noise levels of this run are not known, so nothing can be forecast: every step is computed"
+        if self.config.at_output and sampler is not None and sampler.looks_inside:
+            return f"{sampler.name} wants more of the model than the video it finds: every step is computed"
         judge = self.config.schedule is None and not self.config.watch  # else what to compute is settled
+        if judge and self.config.at_output and sampler is not None and sampler.draws_noise:
+            return (
+                f"{sampler.name} draws fresh noise, which makes another video of any difference: every step is "
+                "computed. To skip some all the same, connect a schedule"
+            )
         if judge and sampler is not None and sampler.starts_over:
             return (
                 f"{sampler.name} starts over from fresh noise at every step, so no step can be made of those before: "
                 "every step is computed"
             )
         whole = round(steps / span)
-        if judge and whole < FEW_STEPS:
+        if judge and not self.config.at_output and whole < FEW_STEPS:
             as_few = f" as {whole} from noise to video would be" if whole != steps else ""
             return (
                 f"{steps} steps are too few to skip any{as_few}: every step is computed. "
                 "To skip some all the same, connect a schedule"
             )
-        if self.schedule.never_skips:
+        if (self.output or self.schedule).never_skips:
             what = "the codebook" if self.report.codebook else "what was asked for"
             return f"with {steps} steps {what} skips nothing; every step is computed"
         return ""
 
     def _what_differs(self, steps: int) -> str:
         """From what was asked for."""
-        if isinstance(self.schedule, BudgetState) and self.schedule.unreachable:
-            return f"{self.config.target:g}x cannot be reached in {steps} steps: too many of them are always computed"
+        if self.output is not None and self.config.schedule is None:
+            return "" if self.idle_reason else self.output.control.what_differs
         made_for = steps if self.config.schedule is None else len(self.config.schedule.computed)
         return "" if made_for == steps else f"the schedule was made for {made_for} steps and is resampled to {steps}"
 
@@ -155,7 +173,7 @@ class Engine:
         """From here on nothing of this run is skipped, measured or corrected; the report says why, in a sentence."""
         self.note(f"stood down: {reason}")
         self.idle_reason = self.idle_reason or reason
-        self.corrector = None
+        self.output = self.corrector = None
         self.cache.clear()
 
     def note(self, text: str) -> None:
@@ -163,9 +181,14 @@ class Engine:
         if text and text not in self.report.notes:
             self.report.notes.append(text)
 
+    def changes(self, step: int, why: str) -> None:
+        """What is computed at this step begins anew; to be told before the step's first evaluation."""
+        if self.output is not None:
+            self.output.changes(step, why)
+
     @property
     def current(self) -> StepRecord | None:
-        """The evaluation under way: only then `call` and `corrected` may be used."""
+        """The evaluation under way: only then `call` and `answer` may be used."""
         return None if self._evaluation is None else self._evaluation.record
 
     @contextmanager
@@ -179,14 +202,16 @@ class Engine:
             sigma: for the report.
             device: where the work is done; None is the CPU.
         """
+        if self.output is not None and self.report.evaluations and step < self.report.evaluations[-1].step:
+            self.stand_down(f"the noise level rises at step {step + 1}; from there on every step is computed")
         record = StepRecord(index=len(self.report.evaluations), step=step, sigma=sigma)
         if self.idle_reason:
             record.reason = self.idle_reason
-            current = _Evaluation(record, reuse=False, wants_metric=False)
+            current = _Evaluation(record, reuse=False)
         else:
-            decision = self.schedule.decide(step)
+            decision = (self.output or self.schedule).decide(step)
             record.reason = decision.reason
-            wants_metric = decision.compute and self.schedule.wants_metric(step)
+            wants_metric = self.output is None and decision.compute and self.schedule.wants_metric(step)
             current = _Evaluation(record, not decision.compute, wants_metric, device)
         self.cache.begin()
         self._evaluation = current
@@ -197,16 +222,20 @@ class Engine:
             with self._clock.own():
                 self._close(current)
         except BaseException:
-            if not record.calls:  # it had not begun
+            if not record.calls and not current.forecast:  # it had not begun
                 self.report.evaluations.pop()
             raise
         finally:
             self._evaluation = None
-            if record.calls_computed < record.calls:
+            if current.forecast:
+                record.state = REUSED
+            elif record.calls_computed < record.calls:
                 record.state = PARTLY if record.calls_computed else ANSWERED if current.answered else REUSED
 
     def _close(self, current: _Evaluation) -> None:
         record = current.record
+        if current.forecast:
+            return
         if not record.calls:
             record.state, answer = ANSWERED, f"the model was not called{self.others}"
         elif current.answered:
@@ -218,10 +247,11 @@ class Engine:
         if self.idle_reason:
             record.reason = answer or self.idle_reason
             return
-        if current.reuse:
-            if record.calls_computed:
-                record.reason = "nothing to reuse"
-        else:
+        if current.reuse and record.calls_computed:
+            record.reason = "nothing to reuse"
+        if self.output is not None:
+            return
+        if not current.reuse:
             self._observe(current)
             self.schedule.computed(record.step)
         record.rate = self.schedule.rate
@@ -245,23 +275,42 @@ class Engine:
         if reading.moreg is not None:
             current.record.moreg = float(reading.moreg.factor)
 
-    def corrected(self, x: Tensor, denoised: Tensor) -> Tensor:
-        """What the sampler is to be given instead of the video that this evaluation found; see `correct.py`.
+    def answer(self, x: Tensor, ask: Callable[[], Tensor]) -> Tensor:
+        """What the sampler is given in this evaluation: the video that the model finds, or a forecast of it.
 
         Args:
-            x: the latent that is evaluated.
-            denoised: the video found in it, guidance included, of the shape of x.
+            x: the latent that is evaluated, as the sampler has it.
+            ask: evaluates the model; the video found in x, guidance included, of the shape of x.
         """
         current = self._evaluation
-        assert current is not None, "corrected() belongs inside evaluation()"
-        record = current.record
-        if self.corrector is None or record.sigma is None or current.answered or not record.calls:
-            return denoised
-        computed = record.calls_computed == record.calls
+        assert current is not None, "answer() belongs inside evaluation()"
+        record, output = current.record, self.output
+        if output is None or self.idle_reason or not record.sigma:
+            return ask()
+        if current.reuse and output.fits(x):
+            current.forecast = True
+            with self._clock.own():
+                return self._corrected(record, x, output.forecast(record.sigma, x))
+        video = ask()
+        if self.output is None or current.answered or not record.calls:  # somebody else's answer, see `_close`
+            return video
         with self._clock.own():
-            video = self.corrector(record.step, record.sigma, x, denoised, computed)
-        record.corrected = video is not denoised
-        return video
+            record.error = output.found(record.step, record.sigma, x, video)
+            if output.state.guarded and not output.control.what_differs:
+                self.note(f"{self.config.target:g}x would change this video visibly: more steps are computed")
+            return self._corrected(record, x, video, computed=True)
+
+    def _corrected(self, record: StepRecord, x: Tensor, video: Tensor, computed: bool = False) -> Tensor:
+        """What the sampler is to be given instead of this video; see `correct.py`."""
+        assert self.output is not None
+        assert record.sigma is not None
+        given = video
+        if self.corrector is not None:
+            given = self.corrector(record.step, record.sigma, x, video, computed)
+            record.corrected = given is not video
+        held = self.output.bytes_held + (0 if self.corrector is None else self.corrector.bytes_held)
+        self._bytes_max = max(self._bytes_max, held)
+        return given
 
     @contextmanager
     def call(
@@ -292,18 +341,17 @@ class Engine:
         assert current is not None, "call() belongs inside evaluation()"
         with self._lock, self._clock.own():
             current.record.calls += 1
-            idle = bool(self.idle_reason)
-            if not idle:
+            left_alone = self.output is not None or bool(self.idle_reason)
+            if not left_alone:
                 places, first_visit = self._count_visits(current, keys, variant)
-                step = current.record.step
-                held = [self.cache.get(place, signature, step, current.device) for place in places * current.reuse]
+                held = [self.cache.get(place, signature, current.device) for place in places * current.reuse]
                 residuals = [residual for residual in held if residual is not None]
                 reuse = len(residuals) == len(places)
                 if not reuse:  # what is about to be replaced need not be held meanwhile
                     for place in places:
                         self.cache.make_room(place)
                 stack = self._stack(module)
-        if idle:
+        if left_alone:
             tape = Tape()
             with self._counting(module, tape), self._counted(current, tape):
                 yield None
@@ -333,6 +381,9 @@ class Engine:
                 current.answered += not ran
 
     def _counting(self, module: nn.Module, tape: Tape) -> AbstractContextManager[None]:
+        if self.layout is None:
+            tape.ran = True
+            return nullcontext()
         try:
             with self._lock:
                 return self._stack(module).counting(tape)
@@ -341,6 +392,7 @@ class Engine:
             return nullcontext()
 
     def _stack(self, module: nn.Module) -> BlockStack:
+        assert self.layout is not None
         if module not in self._stacks:
             self._stacks[module] = BlockStack(module, self.layout, self.config.probe_position)
         return self._stacks[module]
@@ -369,7 +421,7 @@ class Engine:
         if len(tape.residual) != len(places):
             raise AdaCacheError(f"{len(places)} keys were given for a batch of {len(tape.residual)}")
         for place, residual in zip(places, tape.residual, strict=True):
-            self.cache.put(place, signature, residual, current.record.step)
+            self.cache.put(place, signature, residual)
         if tape.probe is None:
             for key in keys:
                 self.cache.keep_probe(_probe_of(key))
@@ -396,12 +448,28 @@ class Engine:
         """Ends the run, and with it the last evaluation: nothing is held afterwards, and the report has its times."""
         self.cache.clear()
         self._stacks.clear()
-        self.corrector = None
-        self.report.cache_bytes_max = self.cache.bytes_max
+        self.output = self.corrector = None
+        self.report.cache_bytes_max = max(self.cache.bytes_max, self._bytes_max)
         self.report.cache_bytes_each = self.cache.bytes_each
         for record, (seconds, own) in zip(self.report.evaluations, self._clock.read(), strict=False):
             record.seconds, record.own_seconds = seconds, own
         return self.report
+
+
+def _output_of(
+    config: CacheConfig, sampler: Sampler, flow: bool, changing: Mapping[int, str], mask: Tensor | None
+) -> Output:
+    steps = len(sampler.sigmas) - 1
+    outside = {step: OUTSIDE for step in range(steps) if not config.start <= step / steps < config.end}
+    levels = [min(flow_level(sigma, flow), 1.0) for sigma in sampler.sigmas]  # those of another kind of model are above
+    return Output(
+        ErrorControl(Course(levels, {**outside, **changing}, sampler.evaluations or ()), config.target),
+        flow=flow,
+        fresh_noise=sampler.draws_noise is True,
+        schedule=config.schedule,
+        changing=changing,
+        mask=mask,
+    )
 
 
 def _probe_of(key: Hashable) -> Hashable:
@@ -470,32 +538,46 @@ class AdaCache:
     """AdaCache on any module whose blocks sit in ModuleLists, in a sampling loop of your own.
 
     Example:
+        With preset auto, any model:
+
+        >>> with AdaCache(transformer, steps=30, config=auto(2.0), sigmas=sigmas) as run:
+        ...     for step, sigma in enumerate(sigmas[:-1]):
+        ...         with run.evaluation(step, sigma):
+        ...             velocity = run.velocity(x, lambda: transformer(x, sigma, prompt))
+        ...         x = x + (sigmas[step + 1] - sigma) * velocity
+        >>> run.report.computed, run.report.total
+
+        With a table of the paper, whose reuse is inside the model:
+
         >>> with AdaCache(transformer, blocks="blocks", head="norm_out", steps=30) as run:
         ...     for step, t in enumerate(timesteps):
         ...         with run.evaluation(step):
         ...             with run.call("prompt", frames=8, positions=256):
         ...                 noise = transformer(x, t, prompt)
         ...         x = scheduler.step(noise, t, x)
-        >>> run.report.computed, run.report.total
 
     Args:
         module: holds the blocks. It is restored after every call.
-        blocks: dotted path of the block container, or several in the order in which they run.
-        head: dotted path of the module whose first argument is the stack's output.
         steps: number of sampler steps.
+        blocks: dotted path of the block container, or several in the order in which they run; not needed for auto.
+        head: dotted path of the module whose first argument is the stack's output.
         config: settings; the published fast table by default.
-        sigmas: noise levels of the run, falling, (steps + 1,), for `corrected`.
+        sigmas: noise levels of the run, falling, (steps + 1,), which auto needs; of a flow model if the first is at
+            most 1, else latents are video + sigma noise.
         sampler: the loop that they belong to, if it is not Euler's; see `sampler.ask`.
         stream, output, head_takes: see `StackLayout`.
+
+    Raises:
+        AdaCacheError: a path leads nowhere, or there is none and the settings are not auto's.
     """
 
     def __init__(
         self,
         module: nn.Module,
         *,
-        blocks: str | Sequence[str],
-        head: str,
         steps: int,
+        blocks: str | Sequence[str] = (),
+        head: str = "",
         config: CacheConfig | None = None,
         sigmas: Sequence[float] | None = None,
         sampler: Callable[[Model, Tensor], Tensor] | None = None,
@@ -503,13 +585,18 @@ class AdaCache:
         output: int = 0,
         head_takes: str = "first",
     ) -> None:
+        config = config or CacheConfig(FAST_30)
         paths = (blocks,) if isinstance(blocks, str) else tuple(blocks)
+        if not paths and not config.at_output:
+            raise AdaCacheError("only preset auto works without knowing where the blocks are; name blocks and head")
         self.module = module
-        self.layout = StackLayout(paths, head, stream, output, head_takes)
-        BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
+        self.layout = StackLayout(paths, head, stream, output, head_takes) if paths else None
+        if self.layout is not None:
+            BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
         report = RunReport(model=type(module).__name__)
         known = None if sigmas is None else ask(sampler or euler(sigmas), sigmas)
-        self.engine = Engine(config or CacheConfig(FAST_30), steps, self.layout, sampler=known, report=report)
+        flow = sigmas is None or sigmas[0] <= 1
+        self.engine = Engine(config, steps, self.layout, sampler=known, flow=flow, report=report)
 
     def __enter__(self) -> AdaCache:
         return self
@@ -546,19 +633,26 @@ class AdaCache:
         grid = Grid(frames, positions, start) if frames and positions else None
         return self.engine.call(self.module, keys, signature=signature, grid=grid)
 
-    def corrected(self, x: Tensor, velocity: Tensor) -> Tensor:
-        """The velocity to go on with, what earlier steps got wrong made up for; inside `evaluation(step, sigma)`.
+    def velocity(self, x: Tensor, ask: Callable[[], Tensor]) -> Tensor:
+        """The velocity to go on with, from the model or from a forecast; inside `evaluation(step, sigma)`.
 
         Args:
             x: the latent that is evaluated.
-            velocity: d x / d sigma there, guidance included, of the shape of x.
+            ask: evaluates the model: d x / d sigma at x, guidance included, of the shape of x. Calls of the module in
+                it need no `call` around them unless there are `blocks`.
         """
-        current = self.engine.current
-        if current is None or not current.sigma:
-            return velocity
-        video = x - current.sigma * velocity
-        better = self.engine.corrected(x, video)
-        return velocity if better is video else (x - better) / current.sigma
+        sigma = self.engine.current.sigma if self.engine.current else None
+        assert sigma, "velocity() belongs inside evaluation(step, sigma)"
+        asked: list[Tensor] = []
+
+        def video() -> Tensor:
+            with nullcontext() if self.layout else self.call("the model"):
+                asked.append(ask())
+            asked.append(x - sigma * asked[0])
+            return asked[1]
+
+        found = self.engine.answer(x, video)
+        return asked[0] if asked and found is asked[1] else (x - found) / sigma
 
 
 def simulate(

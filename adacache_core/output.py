@@ -6,9 +6,11 @@ latent's size, and needs to know nothing of what happens inside.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from .control import ErrorControl, State, flow_level
+from .control import ErrorControl, flow_level, place_of
 from .forecast import Forecast, distance
 from .plan import Schedule
 from .schedule import Decision
@@ -23,8 +25,11 @@ class Output:
         fresh_noise: whether the sampler adds noise of its own. Then the velocity, which points to the noise, does not
             go on as it was; the video does.
         schedule: what to compute, instead of what the errors say.
+        changing: steps at which the output jumps, and why: nothing that was found before one goes on after it.
         mask: where the latent is made, 0 to 1; elsewhere it is given, and no error counts. Broadcasts to the latent.
     """
+
+    table = ""  # no codebook is asked
 
     def __init__(
         self,
@@ -33,16 +38,23 @@ class Output:
         flow: bool = True,
         fresh_noise: bool = False,
         schedule: Schedule | None = None,
+        changing: Mapping[int, str] | None = None,
         mask: Tensor | None = None,
     ) -> None:
         self.control = control
-        self.state = State()
+        self.state = control.begin()
         self._flow = flow
         self._fresh_noise = fresh_noise
         self._planned = None if schedule is None else schedule.for_steps(control.course.steps).computed
+        self._changing = dict(changing or {})
         self._mask = mask
         self._forecast: Forecast | None = None
         self._decided: dict[int, Decision] = {}  # all evaluations of a step are computed, or all are reused
+
+    @property
+    def never_skips(self) -> bool:
+        """Whether it is known before the run that nothing can be reused."""
+        return self.control.never_skips if self._planned is None else all(self._planned)
 
     def decide(self, step: int) -> Decision:
         """Whether this step computes; asked again, it says the same."""
@@ -53,20 +65,27 @@ class Output:
     def _decision(self, step: int) -> Decision:
         if self._forecast is None:
             return Decision(True, "first step")
+        if step in self._changing:
+            return Decision(True, self._changing[step])
         if self._planned is not None:
-            computed = step in self.control.course.computed or self._planned[step]
-            return Decision(computed, "as planned")
+            reason = self.control.course.computed.get(step, "")
+            return Decision(bool(reason) or self._planned[step], reason or "as planned")
         reason = self.control.why_computed(self.state, step)
-        if not reason:
-            self.state = self.control.reused(self.state, step)
         return Decision(bool(reason), reason or "below tolerance")
 
-    def forecast(self, step: int, sigma: float, x: Tensor) -> Tensor:
+    def changes(self, step: int, why: str) -> None:
+        """The output jumps at this step, of which nothing was decided yet; it was not known before the run."""
+        self._changing[step] = why
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether there is a forecast for a latent of this shape."""
+        return self._forecast is not None and self._forecast.velocity.shape == x.shape
+
+    def forecast(self, sigma: float, x: Tensor) -> Tensor:
         """The video that the model is expected to find.
 
         Args:
-            step: whose evaluation it is.
-            sigma: noise level of the evaluation, as the sampler counts it.
+            sigma: noise level of the evaluation, as the sampler counts it, above 0.
             x: the latent, as the sampler has it.
 
         Returns:
@@ -80,7 +99,12 @@ class Output:
         return self._scaled(x, sigma) - level * expected
 
     def found(self, step: int, sigma: float, x: Tensor, video: Tensor) -> float | None:
-        """Takes note of what the model found; arguments as of `forecast`.
+        """Takes note of what the model found.
+
+        Args:
+            step: whose evaluation it is.
+            sigma, x: as of `forecast`.
+            video: what was found, of the shape of x.
 
         Returns:
             How wrong the forecast of it would have been, relative to the velocity; None if there was none, or at a
@@ -91,7 +115,10 @@ class Output:
         level = flow_level(sigma, self._flow)
         velocity = (self._scaled(x, sigma) - video) / level
         error = None
-        if self._forecast is not None and self._forecast.velocity.shape == video.shape:
+        if step in self._changing:
+            self._forecast = None
+        if self.fits(video):
+            assert self._forecast is not None
             expected = self._forecast.at(self._place(sigma))
             if self._fresh_noise:
                 expected = (self._scaled(x, sigma) - expected) / level
@@ -111,7 +138,7 @@ class Output:
         self._forecast = Forecast(place, quantity) if before is None else before.after(place, quantity)
 
     def _place(self, sigma: float) -> float:
-        return self.control.place_of(flow_level(sigma, self._flow))
+        return place_of(min(flow_level(sigma, self._flow), 1.0))  # churned noise lies above all levels
 
     def _scaled(self, x: Tensor, sigma: float) -> Tensor:
         """The latent as a flow model would have it."""

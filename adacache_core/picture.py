@@ -20,7 +20,15 @@ INK, REST, LINE, ALARM = (242, 244, 248), (126, 134, 150), (74, 80, 94), (255, 1
 SERIES = (((86, 180, 233), 0), ((230, 159, 0), 4), ((20, 190, 145), 3), ((214, 135, 177), 5), ((240, 228, 66), 6))
 
 BIG = 36
-STRIP, METRIC, MOTION, GRADIENT, MOREG, RATE = 72, 216, 110, 88, 110, 88  # heights, in thousandths of the width
+STRIP, ERROR, METRIC, MOTION, GRADIENT, MOREG, RATE = (
+    72,
+    180,
+    216,
+    110,
+    88,
+    110,
+    88,
+)  # heights, in thousandths of the width
 HEIGHT_OF = {COMPUTED: 1.0, ANSWERED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip
 SPACING = 1.2  # of a line of text, times its size
 LABELS = 7  # about so many steps bear their number
@@ -30,8 +38,9 @@ def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
     """What AdaCache did: which evaluations were computed, and why.
 
     From top to bottom: for each report a title and a strip of its evaluations (high: computed, low: reused, striped:
-    partly, hollow: answered by another pack); the metric against the thresholds of the codebook; the motion score and
-    its gradient; MoReg's factor; the rate chosen; the notes. What no report has is left out; curves of several overlay.
+    partly, hollow: answered by another pack); how wrong forecasts of computed evaluations would have been; the metric
+    against the thresholds of the codebook; the motion score and its gradient; MoReg's factor; the rate chosen; the
+    notes. What no report has is left out; curves of several overlay.
 
     Args:
         reports: runs, in the order in which they are shown; any number, with or without evaluations.
@@ -45,6 +54,8 @@ def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
     rows: list[tuple[float, Callable[[Page, float], None]]] = [
         (BIG + TITLE + 20 + STRIP, partial(_strip, reports=reports, number=number)) for number in range(len(reports))
     ]
+    if any(record.error is not None for record in records):
+        rows.append((TITLE + ERROR, partial(_error, reports=reports)))
     if any(record.metric is not None for record in records):
         rows.append((TITLE + METRIC, partial(_metric, reports=reports)))
     if any(record.motion is not None for record in records):
@@ -134,6 +145,11 @@ def _legend(page: Page, top: float, states: set[str]) -> float:
             _bar(page, edge, edge + 16, top + SMALL - 1, 0.8 * SMALL, state, INK)
             edge -= 22
     return edge
+
+
+def _error(page: Page, top: float, reports: Sequence[RunReport]) -> None:
+    errors = [_of_each(report, "error") for report in reports]
+    _linear(page, top, ERROR, "forecast error, relative to the velocity", reports, errors)
 
 
 def _metric(page: Page, top: float, reports: Sequence[RunReport]) -> None:

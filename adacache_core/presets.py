@@ -32,10 +32,10 @@ MOREG_WINDOW_100 = (10, 90)
 
 
 def auto(target: float, moreg: MotionConfig | None = None) -> CacheConfig:
-    """Our best settings for a wanted speed-up, on any model: nothing in them was measured on one.
+    """Our best settings for a wanted speed-up, on any model; see `output.py`.
 
     Args:
         target: counted in model evaluations, >= 1.
-        moreg: motion regularisation of the metric.
+        moreg: motion regularisation, which only `watch` looks at.
     """
-    return CacheConfig(FAST_30, moreg, target=target, forecast=True, correct=True)
+    return CacheConfig(FAST_30, moreg, target=target)

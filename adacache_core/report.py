@@ -15,6 +15,8 @@ from .plan import Schedule
 
 COMPUTED, REUSED, PARTLY, ANSWERED = "computed", "reused", "partly", "answered"
 
+OUTPUT, BLOCKS = "output", "blocks"  # what is reused
+
 WARM_UP = 2  # computed evaluations left out of the median: allocations and compilation happen there
 
 
@@ -37,6 +39,8 @@ class StepRecord:
         own_seconds: of these seconds, those that AdaCache itself took.
         calls, calls_computed: model calls, and those of them that ran the blocks.
         corrected: whether the sampler was given another video than was found, to make up for reused evaluations.
+        error: how wrong a forecast of this computed evaluation would have been, relative to the velocity; None where
+            there was none.
     """
 
     index: int
@@ -53,6 +57,7 @@ class StepRecord:
     calls_computed: int = 0
     corrected: bool = False
     own_seconds: float | None = None
+    error: float | None = None
 
 
 @dataclass
@@ -64,9 +69,11 @@ class RunReport:
         sampler_steps: of the run; it may have been stopped before the last.
         preset: what its settings are called.
         codebook: in the paper's notation, scaled to these steps, "" if none was asked.
-        target, forecast: as of `CacheConfig`; moreg: the fields of its `MotionConfig`.
+        target: as of `CacheConfig`; moreg: the fields of its `MotionConfig`.
+        reuse: what was reused: the "output" of evaluations, or residuals of "blocks".
         evaluations: in the order in which the sampler made them.
-        cache_bytes_max: most bytes that residuals and probes took at once; cache_bytes_each: those of one conditioning.
+        cache_bytes_max: most bytes that AdaCache held at once; cache_bytes_each: those of one conditioning, where
+            residuals of blocks are held.
         stopped: how a run that did not come to its end was stopped, "" if it did.
         notes: sentences for the user.
         title: what a person calls it, "" if nobody named it.
@@ -78,7 +85,7 @@ class RunReport:
     preset: str = ""
     codebook: str = ""
     target: float | None = None
-    forecast: bool = False
+    reuse: str = BLOCKS
     moreg: dict[str, Any] | None = None
     evaluations: list[StepRecord] = field(default_factory=list)
     cache_bytes_max: int = 0

@@ -21,6 +21,8 @@ from .config import CacheConfig
 from .motion import MotionFactor, motion_score, paper_factor, reference_factor, with_gradient
 from .scaling import scale_codebook, scale_window
 
+OUTSIDE = "outside start..end"
+
 PROTECTED_END = 2  # the last steps are always computed, as in the reference
 
 
@@ -82,7 +84,7 @@ class ScheduleState:
 
     def outside(self, step: int) -> str:
         """That this step is not between start and end, "" if it is."""
-        return "" if self.config.start <= step / self.steps < self.config.end else "outside start..end"
+        return "" if self.config.start <= step / self.steps < self.config.end else OUTSIDE
 
     def decide(self, step: int) -> Decision:
         """Whether an evaluation of this step (0..N-1) computes."""

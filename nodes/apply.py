@@ -22,7 +22,7 @@ class AdaCacheApply(io.ComfyNode):
             node_id="AdaCacheApply",
             display_name="AdaCache",
             category=CATEGORY,
-            description="Skips the transformer at steps that hardly change this video, and reuses what it did before. "
+            description="Computes only the steps that this video needs, and forecasts the others. "
             "Put it right before the sampler.",
             inputs=[
                 io.Model.Input("model", tooltip="The video model, after LoRAs and model sampling."),
@@ -30,9 +30,10 @@ class AdaCacheApply(io.ComfyNode):
                     "preset",
                     options=[AUTO, *PRESETS, WATCH, OFF],
                     default=AUTO,
-                    tooltip="auto aims at the speedup below and finds by itself where to skip, on any model. fast and "
-                    "slow are the tables of the paper, watch computes and measures every step (for calibrating), off "
-                    "changes nothing. Start from auto. A connected codebook replaces the preset.",
+                    tooltip="auto aims at the speedup below and finds by itself which steps to compute, on any model. "
+                    "fast and slow are the tables of the paper, watch computes and measures every step (for "
+                    "calibrating); these three need a model that AdaCache knows. off changes nothing. Start from auto. "
+                    "A connected codebook replaces the preset.",
                 ),
                 io.Float.Input(
                     "speedup",
@@ -40,8 +41,9 @@ class AdaCacheApply(io.ComfyNode):
                     min=1.0,
                     max=5.0,
                     step=0.1,
-                    tooltip="With preset auto: how many times fewer steps are computed, about. Start from 2; 1.5 is "
-                    "closer to the original, 3 is bolder, 1 skips nothing.",
+                    tooltip="With preset auto: how many times fewer steps are computed, on average. Hard videos get "
+                    "more steps, easy ones fewer. Start from 2; 1.5 is closer to the original, 3 is bolder, 1 skips "
+                    "nothing.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -67,14 +69,15 @@ class AdaCacheApply(io.ComfyNode):
                 AdaCacheMoRegType.Input(
                     "moreg",
                     optional=True,
-                    tooltip="Spend more steps where there is more motion (MoReg). Made for the tables of the paper; "
-                    "with auto start without it.",
+                    tooltip="Spend more steps where there is more motion (MoReg). It belongs to the tables of the "
+                    "paper (fast, slow or a codebook) and does nothing with auto.",
                 ),
                 AdaCacheScheduleType.Input(
                     "schedule",
                     optional=True,
-                    tooltip="Compute exactly these steps and measure nothing: the schedule of another run, from an "
-                    "inspector or an AdaCache Schedule node. Goes before codebook, moreg and speedup.",
+                    tooltip="Compute exactly these steps, whatever the video does: the schedule of another run, from "
+                    "an inspector or an AdaCache Schedule node. Preset auto forecasts the others; fast and slow reuse "
+                    "what the blocks added before. Goes before codebook, moreg and speedup.",
                 ),
                 io.Float.Input(
                     "probe_position",
@@ -82,16 +85,17 @@ class AdaCacheApply(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Which block is watched for change: 0 the first, 1 the last. Start from 0.5.",
+                    tooltip="Which block is watched for change: 0 the first, 1 the last. Start from 0.5. Matters with "
+                    "fast, slow, watch or a codebook; auto watches none.",
                     **ADVANCED,
                 ),
                 io.Combo.Input(
                     "cache_device",
                     options=["main", "offload"],
                     default="main",
-                    tooltip="main keeps what is reused on the GPU (per prompt about the size of one latent in tokens, "
-                    "of two with preset auto); offload keeps it in main memory. Start from main; take offload if "
-                    "memory runs out.",
+                    tooltip="main keeps what is reused on the GPU (per prompt about the size of one latent in tokens); "
+                    "offload keeps it in main memory. Start from main; take offload if memory runs out. Matters with "
+                    "fast, slow, watch or a codebook; auto holds no more than a few latents.",
                     **ADVANCED,
                 ),
             ],

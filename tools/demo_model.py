@@ -205,7 +205,7 @@ def cached(
 
         def evaluate(x: Tensor, step: int, sigma: float) -> Tensor:
             with run.evaluation(step, sigma):
-                return run.corrected(x, plain(x, step, sigma))
+                return run.velocity(x, lambda: plain(x, step, sigma))
 
         yield evaluate, run
 

@@ -16,8 +16,12 @@ INTRODUCTION = """\
 Made from the table in `nodes/host/families.py` by `python -m tools.models_page`. What each was tried with is in
 [compatibility.md](compatibility.md).
 
-A model is known by its exact class. One that is not here makes the AdaCache node say so, with the class's name; an
-issue that tells this name is how it gets here."""
+Preset auto works on any model. A row here is needed where what the blocks of a model add is looked at or reused: by
+the tables of the paper (fast, slow or a codebook) and by watch. A model is known by its exact class. With one that is
+not here these make the AdaCache node say so, with the class's name; an issue that tells this name is how it gets
+here."""
+
+NEVER = "Of these preset auto computes every step; the tables and watch refuse them."
 
 
 def families() -> ModuleType:
@@ -36,7 +40,7 @@ def page() -> str:
         blocks = ", ".join(f"`{path}`" for path in family.layout.blocks)
         heads = ", ".join(f"`{head.path}`" for head in family.layout.heads) or "what follows the last block"
         lines.append(f"| {family.name} | {classes} | {blocks} | {heads} |")
-    lines += ["", "## Left out on purpose", "", "| class of ComfyUI | because |", "| --- | --- |"]
+    lines += ["", "## Left out on purpose", "", NEVER, "", "| class of ComfyUI | because |", "| --- | --- |"]
     lines += [f"| `{name.removeprefix('comfy.ldm.')}` | {why} |" for name, why in sorted(table.LEFT_OUT.items())]
     return "\n".join(lines) + "\n"
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...adacache_core.config import CacheConfig
 from ...adacache_core.report import RunReport
-from .families import Family, family_of
+from .families import Family, family_of, known_family
 from .run import KEY, Run
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class FinishedRun:
 class Attachment:
     """The OUTER_SAMPLE wrapper of one AdaCache node: settings, its id, and what its last runs reported."""
 
-    def __init__(self, family: Family, config: CacheConfig, preset: str, node: str | None = None) -> None:
+    def __init__(self, family: Family | None, config: CacheConfig, preset: str, node: str | None = None) -> None:
         self.family = family
         self.config = config
         self.preset = preset
@@ -52,9 +52,12 @@ class Attachment:
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider, sampler, sigmas = executor.class_obj, args[2], args[3]
+        mask = args[4] if len(args) > 4 else kwargs.get("denoise_mask")
+        if len(sigmas) < 2:  # SplitSigmas may leave a single level: nothing is sampled
+            return executor(*args, **kwargs)
         original = guider.model_options
         guider.model_options = create_model_options_clone(original)
-        run = Run(self.family, guider, sampler, sigmas, self.config, self.preset, self.node)
+        run = Run(self.family, guider, sampler, sigmas, self.config, self.preset, self.node, mask)
         run.register(guider.model_options)
         made = None
         try:
@@ -128,9 +131,10 @@ def attach(model: Any, config: CacheConfig, preset: str, node: str | None = None
         node: the host's id of the node that shows the runs as they go, if any.
 
     Raises:
-        AdaCacheError: the model has no row in the table.
+        AdaCacheError: the model has no row in the table, and residuals of blocks are to be reused.
     """
-    family = family_of(_class_of(model), _called(model))
+    kind = _class_of(model)
+    family = known_family(kind) if config.at_output else family_of(kind, _called(model))
     older = attachment_of(model)
     if older is not None:
         older.replaced = True

@@ -309,6 +309,11 @@ def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def known_family(kind: type) -> Family | None:
+    """The row of a diffusion model's class, None if there is none."""
+    return _BY_CLASS.get(_name(kind))
+
+
 def family_of(kind: type, called: str = "") -> Family:
     """The row of a diffusion model.
 
@@ -322,10 +327,13 @@ def family_of(kind: type, called: str = "") -> Family:
     name = _name(kind)
     if name in _BY_CLASS:
         return _BY_CLASS[name]
-    bypass = "Bypass this node (select it, Ctrl+B); all else works."
     if name in LEFT_OUT:
+        bypass = "Bypass this node (select it, Ctrl+B); all else works."
         raise AdaCacheError(f"AdaCache leaves {kind.__name__} out: {LEFT_OUT[name]}. {bypass}")
     origin = f"{kind.__name__} from {module_of(kind)}"
     known = ", ".join(family.name for family in FAMILIES)
     which = f"{called} ({origin})" if called else origin
-    raise AdaCacheError(f"AdaCache does not know {which}. {bypass} It knows: {known}.")
+    raise AdaCacheError(
+        f"AdaCache does not know the blocks of {which}. Take preset auto, which works on any model. "
+        f"All others know: {known}."
+    )

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 EVENT = "adacache.timeline"
 
-_SHOWN = ("index", "step", "sigma", "state", "reason", "metric", "rate", "seconds")  # of a StepRecord
+_SHOWN = ("index", "step", "sigma", "state", "reason", "metric", "rate", "error", "seconds")  # of a StepRecord
 
 
 class Live:

@@ -20,7 +20,8 @@ from ...adacache_core.config import CacheConfig
 from ...adacache_core.engine import Engine
 from ...adacache_core.report import RunReport
 from ...adacache_core.sampler import Model, Sampler, ask, step_of
-from .families import Family, class_name
+from .changing import changing_steps
+from .families import LEFT_OUT, Family, class_name
 from .live import Live
 from .others import module_of, replaces_all, stands_in
 
@@ -34,47 +35,58 @@ class Run:
     """Lives from the start to the end of one OUTER_SAMPLE call.
 
     Args:
-        family: of its model.
+        family: of its model; None: it has no row in the table.
         guider: the host's CFGGuider; its `model_options` must already be this run's own copy.
         sampler: the host's SAMPLER.
         sigmas: the run's noise levels, (steps + 1,).
         config: settings of the node.
         preset: its name, for the report.
         node: the node's id, for who watches the run.
+        mask: where the latent is made, the host's `denoise_mask`; None: everywhere.
     """
 
     def __init__(
         self,
-        family: Family,
+        family: Family | None,
         guider: Any,
         sampler: Any,
         sigmas: Tensor,
         config: CacheConfig,
         preset: str,
         node: str | None = None,
+        mask: Tensor | None = None,
     ) -> None:
         module = guider.model_patcher.model.diffusion_model
+        sampling = guider.model_patcher.get_model_object("model_sampling")
         self.family = family
         self.sigmas = sigmas.tolist()  # at once: they may lie on a GPU, where each number alone would be waited for
         self.rising = any(after > before for before, after in pairwise(self.sigmas))
         report = RunReport(
             model=class_name(module).rsplit(".", 1)[-1],
-            family=self.family.name,
+            family="" if family is None else family.name,
             preset=preset,
-            moreg=None if config.moreg is None else vars(config.moreg).copy(),
+            moreg=None if config.moreg is None or config.at_output else vars(config.moreg).copy(),
         )
         self.engine = Engine(
             config,
             len(self.sigmas) - 1,
-            self.family.layout,
+            None if family is None else family.layout,
             ends_at_zero=self.sigmas[-1] == 0,
             sampler=None if config.never_skips or self.rising else _known_of(guider, sampler, sigmas),
-            span=_span(guider.model_patcher.get_model_object("model_sampling"), self.sigmas),
+            span=_span(sampling, self.sigmas),
+            flow=_is_flow(sampling),
+            changing=changing_steps(guider, sampling, self.sigmas),
+            mask=mask,
             report=report,
         )
-        if self.rising and not config.never_skips:
-            self.engine.stand_down("the noise levels rise, from video to noise (unsampling), so every step is computed")
+        why = LEFT_OUT.get(class_name(module), "") if config.at_output else ""
+        if self.rising:
+            why = "the noise levels rise, from video to noise (unsampling)"
+        if why and not config.never_skips:
+            report.notes.clear()  # they are of a run that might be skipped
+            self.engine.stand_down(f"{why}, so every step is computed")
         self.live = Live(node, report)
+        self._scale: Any = None  # of guidance, at the last evaluation
         self.other_cache = _other_cache(guider.model_options)
         self.engine.note(self.other_cache)
 
@@ -92,8 +104,12 @@ class Run:
         """One model evaluation of the sampler."""
         sigma = float(timestep.max())
         self.engine.others = _between(args[0] if args else kwargs.get("model_options", {}), KEY)
-        with self.engine.evaluation(self._step_of(sigma), sigma, x.device):
-            denoised = self.engine.corrected(x, executor(x, timestep, *args, **kwargs))
+        step, scale = self._step_of(sigma), getattr(executor.class_obj, "cfg", None)
+        if scale != self._scale and self.engine.report.evaluations:
+            self.engine.changes(step, "guidance changes")
+        self._scale = scale
+        with self.engine.evaluation(step, sigma, x.device):
+            denoised = self.engine.answer(x, lambda: executor(x, timestep, *args, **kwargs))
         self.live.evaluated()
         return denoised
 
@@ -117,16 +133,20 @@ class Run:
         # Here, and not at the start of the run: the host has now taken back patches of other graphs and put those of
         # this one in, and some packs put their functions there for the length of a call.
         self._look_at(module, replaced)
+        if self.family is None or self.engine.output is not None:  # the blocks are only counted
+            with self.engine.call(module, keys_of(options, len(x))):
+                return executor(x, *args, **kwargs)
+        slot = self.family.slot
         with self.engine.call(
             module,
             keys_of(options, len(x)),
             variant=frozenset(replaced),
             signature=(_sizes(x, kwargs), _hooks(executor.class_obj), control is None),
             grid=None if self.engine.idle_reason else self.family.grid(module, x, kwargs),
-            avoid={slot[1] for slot in replaced if slot[:1] == (self.family.slot,)},
+            avoid={each[1] for each in replaced if each[:1] == (slot,)},
         ) as tape:
-            if tape is not None and (self.family.slot, 0) in replaced:
-                options = _noting_stack_input(options, (self.family.slot, 0), tape.note_stack_input)
+            if tape is not None and (slot, 0) in replaced:
+                options = _noting_stack_input(options, (slot, 0), tape.note_stack_input)
                 if positional:
                     arguments[_OPTIONS_ARGUMENT] = options
                 else:
@@ -140,13 +160,15 @@ class Run:
         """Stands down if the model, or all of its blocks, are somebody else's now."""
         if self.engine.idle_reason:
             return
-        if class_name(module) not in self.family.classes:
+        if self.family is not None and class_name(module) not in self.family.classes:
             kind = type(module)
             self.engine.stand_down(f"{module_of(kind)} replaces this model by its own {kind.__name__}")
             return
         whose = stands_in(module)
         if whose:
             self.engine.stand_down(f"{whose}. If its node is no longer in the workflow, load the model anew")
+            return
+        if self.family is None:
             return
         depth = len(module.get_submodule(self.family.layout.blocks[0])) if replaced else 0
         whose = replaces_all(self.family.slot, replaced, depth)
@@ -172,16 +194,16 @@ def _known_of(guider: Any, sampler: Any, sigmas: Tensor) -> Sampler:
     function = getattr(sampler, "sampler_function", None)
     if not getattr(function, "__module__", "").startswith("comfy."):
         return Sampler(levels)
-    known_at_once = True
+    looks_inside = False
     patcher = guider.model_patcher
     sampling = patcher.get_model_object("model_sampling")  # they look up how its noise is counted
 
     def sample(model: Model, x: Tensor) -> Tensor:
         def known(x: Tensor, sigma: Tensor, model_options: Mapping[str, Any] | None = None, **_: Any) -> Tensor:
-            nonlocal known_at_once
+            nonlocal looks_inside
             denoised = model(x, float(sigma.max()))
             for after in (model_options or {}).get("sampler_post_cfg_function", []):  # CFG++ wants both videos
-                known_at_once = False
+                looks_inside = True
                 names = ("denoised", "uncond_denoised", "cond_denoised")
                 denoised = after({"sigma": sigma, "input": x, **dict.fromkeys(names, denoised)})
             return denoised
@@ -192,12 +214,18 @@ def _known_of(guider: Any, sampler: Any, sigmas: Tensor) -> Sampler:
             return function(known, x, sigmas.cpu().clone(), extra_args={}, disable=True, **sampler.extra_options)
 
     found = ask(sample, levels, function.__name__.removeprefix("sample_"))
-    return found if known_at_once else replace(found, moves=None)
+    return replace(found, looks_inside=looks_inside)
 
 
 def _span(sampling: Any, sigmas: list[float]) -> float:
     """Which part of the way from noise to video these levels cover, in (0, 1], as the model's shift has not bent it."""
     return min(max(_percent_of(sampling, sigmas[-1]) - _percent_of(sampling, sigmas[0]), 1e-3), 1.0)
+
+
+def _is_flow(sampling: Any) -> bool:
+    """Whether a latent at level s is (1 - s) video + s noise, as of flow models."""
+    level, one = torch.tensor([0.5]), torch.ones(1)
+    return float(sampling.noise_scaling(level, 0 * one, one)) == 0.5
 
 
 def _percent_of(sampling: Any, sigma: float) -> float:

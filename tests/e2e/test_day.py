@@ -187,12 +187,12 @@ def test_every_report_is_of_its_own_run(day):
 
 
 def test_auto_computes_about_as_many_steps_as_were_asked_for(day):
-    seen = 0
+    seen, missed = 0, ("cannot be reached", "would change this video visibly", "draws fresh noise, which")
     for run, report in reports(day):
-        reachable = not any("too few" in note or "cannot be reached" in note for note in report.notes)
+        reachable = not any(each in note for each in missed for note in report.notes)
         if report.target is not None and not run.wish.schedule and run.wish.preset == "auto" and reachable:
-            asked = run.wish.steps / run.wish.speedup
-            assert abs(sum(report.schedule().computed) - asked) <= max(1, 0.15 * asked), run
+            asked, computed = run.wish.steps / run.wish.speedup, sum(report.schedule().computed)
+            assert abs(computed - asked) <= max(2, 0.25 * asked), run
             seen += 1
     assert seen >= 10
 
@@ -226,11 +226,12 @@ def test_the_log_has_one_line_for_each_run_in_order_and_no_traceback_but_of_what
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no glibc, whose malloc can be told to give back what is freed")
 def test_a_run_leaves_nothing_in_memory(day):
-    """The bound is half of what it would be, had each run kept one residual of one of its conditionings."""
+    """The bound is half of what it would be, had each run kept one residual, or with auto the latents that it held."""
     kept = 0
     for run, report in reports(day):
         if run.number >= day.mornings_runs and run.done.steps and report.cache_bytes_max:
-            assert run.wish.residual_bytes < report.cache_bytes_each, run
-            kept += run.wish.residual_bytes
+            if report.reuse == "blocks":
+                assert run.wish.residual_bytes < report.cache_bytes_each, run
+            kept += run.wish.residual_bytes if report.reuse == "blocks" else report.cache_bytes_max
     grown = day.evenings_memory - day.mornings_memory
-    assert grown < kept / 2, f"{grown / 2**20:.1f} MiB more; one residual of each run is {kept / 2**20:.1f} MiB"
+    assert grown < kept / 2, f"{grown / 2**20:.1f} MiB more; what one of each run held is {kept / 2**20:.1f} MiB"

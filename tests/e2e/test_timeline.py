@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -130,7 +131,10 @@ def test_the_numbers_of_every_evaluation_are_read_with_the_arrow_keys(page, samp
         assert f"step {record.step} · {record.state} · sigma {float(f'{record.sigma:.4g}'):g}" in said
         assert record.reason in said
         assert record.metric is None or f"change {float(f'{record.metric:.4g}'):g}" in said
-        assert f"rate {record.rate}" in said
+        assert record.rate is None or f"rate {record.rate}" in said
+        off = re.search(r"forecast off by ([\d.]+) %", said)
+        assert (off is None) == (record.error is None)
+        assert off is None or float(off[1]) == pytest.approx(100 * record.error, abs=0.6)
         for kind in ("keyDown", "keyUp"):
             page.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight")
     page.evaluate("document.activeElement.blur()")

@@ -96,8 +96,8 @@ def node(host: Path, folder: Path, name: str, inputs: dict) -> dict:
     theirs = pack.NODE_CLASS_MAPPINGS[name]
     attach, core = ours.nodes.host.attach, ours.adacache_core
     settings = {
-        "auto": {"target": 2.0, "forecast": True, "correct": True},
-        "watch": {"watch": True, "target": 2.0, "correct": True},
+        "auto": {"target": 2.0},
+        "watch": {"watch": True, "target": 2.0},
         "off": {"enabled": False},
     }
 

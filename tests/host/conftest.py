@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from host.running import STEPS
+from host.running import PLAN, STEPS
 from host.tiny import KINDS, Tiny
 
+from tools import demo_model
 from tools.host import PLACES, ROOT, find_host, version_of
 
 # Elsewhere than on a CPU: what the host is started with instead, and the dtype of models where a test names none.
@@ -98,6 +99,31 @@ def adacache(pack):
         return patched, attach.attachment_of(patched)
 
     return apply
+
+
+@pytest.fixture(scope="session")
+def planned(pack, adacache):
+    """`planned(model)` -> as `adacache`, with preset auto that is told which steps to compute."""
+
+    def apply(model, computed: tuple[int, ...] = PLAN, steps: int = STEPS, **config):
+        schedule = pack.adacache_core.Schedule(tuple(step in computed for step in range(steps)))
+        return adacache(model, target=2.0, schedule=schedule, **config)
+
+    return apply
+
+
+@pytest.fixture(scope="session")
+def by_output_or_blocks(adacache, planned):
+    """`by_output_or_blocks(way, model)` -> as `adacache`, skipping two of three steps in one of these WAYS."""
+    return lambda way, model: planned(model) if way == "output" else adacache(model, rate=3)
+
+
+@pytest.fixture(scope="session")
+def demo(host):
+    """The host's MODEL of the shipped checkpoint, in float32: one whose videos are videos."""
+    from comfy.sd import load_diffusion_model
+
+    return load_diffusion_model(str(demo_model.SHIPPED), model_options={"dtype": torch.float32})
 
 
 @pytest.fixture(autouse=True)

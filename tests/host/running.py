@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from .tiny import Tiny
 
 STEPS = 9
+PLAN = (0, 1, 4, 7, 8)  # of these steps, those that a rate of 3 computes
 
 
 def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **changes: Any) -> Tensor:

@@ -29,6 +29,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 NEVER_BATCHED = ("HunyuanVideo with a reference", "MiniMax-H3")  # by the host
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
+both_ways = pytest.mark.parametrize("way", ["blocks", "output"])  # what is reused: as a table does it, and as auto
 
 
 def states(report):
@@ -106,10 +107,11 @@ def anatomy(model):
     return modules, structure([model.model_options, model.wrappers, model.callbacks, model.object_patches])
 
 
+@both_ways
 @every_kind
-def test_law_2_the_model_is_untouched_and_a_second_run_equals_the_first(kind, tiny, adacache, plain):
+def test_law_2_the_model_is_untouched_and_a_second_run_equals_the_first(kind, way, tiny, by_output_or_blocks, plain):
     unpatched, before = plain(kind), anatomy(tiny(kind).model)
-    model, attachment = adacache(tiny(kind).model, rate=3)
+    model, attachment = by_output_or_blocks(way, tiny(kind).model)
     first = sample(tiny(kind), model)
     assert not torch.equal(first, unpatched)
     assert anatomy(tiny(kind).model) == before
@@ -119,13 +121,14 @@ def test_law_2_the_model_is_untouched_and_a_second_run_equals_the_first(kind, ti
     assert torch.equal(sample(tiny(kind)), unpatched)
 
 
-def test_law_2_a_guider_that_is_used_again_is_as_it_was(tiny, adacache):
+@both_ways
+def test_law_2_a_guider_that_is_used_again_is_as_it_was(way, tiny, by_output_or_blocks):
     """The host keeps GUIDERs between prompts, as it keeps all outputs of nodes."""
     import comfy.sample
     import comfy.samplers
 
     wan = tiny("Wan t2v")
-    model, attachment = adacache(wan.model, rate=3)
+    model, attachment = by_output_or_blocks(way, wan.model)
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(wan.positive, wan.negative)
     guider.set_cfg(4.0)
@@ -143,9 +146,10 @@ def test_law_2_a_guider_that_is_used_again_is_as_it_was(tiny, adacache):
     assert [run.report.total for run in attachment.finished] == [STEPS, STEPS]
 
 
+@both_ways
 @pytest.mark.parametrize("kind", ["Wan t2v", "HunyuanVideo", "LTXV"])
-def test_law_2_a_run_at_another_size_in_between_changes_nothing(kind, tiny, adacache):
-    model, attachment = adacache(tiny(kind).model, rate=3)
+def test_law_2_a_run_at_another_size_in_between_changes_nothing(kind, way, tiny, by_output_or_blocks):
+    model, attachment = by_output_or_blocks(way, tiny(kind).model)
     first = sample(tiny(kind), model)
     larger = torch.zeros(2, tiny(kind).latent.shape[1], 6, 8, 4)
     assert sample(tiny(kind), model, latent=larger).shape == larger.shape
@@ -283,14 +287,17 @@ STRIKES = [("callback", INTERRUPT), ("block", INTERRUPT), ("head", "RuntimeError
 
 
 @pytest.mark.parametrize(
-    ("kind", "place", "name"),
+    ("kind", "way", "place", "name"),
     [
-        *((kind, "block", "RuntimeError") for kind in KINDS),
-        *((kind, *strike) for kind in ("Wan VACE", "LTXV") for strike in STRIKES),
+        *((kind, way, "block", "RuntimeError") for kind in KINDS for way in ("blocks", "output")),
+        *((kind, "blocks", *strike) for kind in ("Wan VACE", "LTXV") for strike in STRIKES),
+        *(("Wan VACE", "output", *strike) for strike in STRIKES if strike[0] != "head"),
     ],
 )
-def test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace(kind, place, name, tiny, adacache, pack):
-    model, attachment = adacache(tiny(kind).model, rate=3)
+def test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace(
+    kind, way, place, name, tiny, by_output_or_blocks, pack
+):
+    model, attachment = by_output_or_blocks(way, tiny(kind).model)
     first = sample(tiny(kind), model)
     before = anatomy(tiny(kind).model)
     calls = 2 if kind in NEVER_BATCHED else 1
@@ -298,9 +305,11 @@ def test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace(kind, pl
     with holding_no_new_tensor() as new_objects:
         with Witness(tiny(kind)) as witness, pytest.raises(type(strike_of(name))) as raised:
             failing_run(tiny(kind), witness.watched(model), place, strike_of(name), calls)
-        assert len(witness.calls) == (4 * calls + 1 if place == "block" else 4)
+        asked = 4 if way == "blocks" else 2  # evaluations before, of which the model has seen something
+        assert len(witness.calls) == asked * calls + (place == "block")
         engines = [thing for thing in new_objects() if isinstance(thing, pack.adacache_core.Engine)]
         assert [engine.cache.bytes_held for engine in engines] == [0]  # which only the traceback keeps alive
+        assert [(engine.output, engine.corrector) for engine in engines] == [(None, None)]
         del witness, raised, engines
 
     assert anatomy(tiny(kind).model) == before
@@ -313,9 +322,10 @@ def test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace(kind, pl
     assert torch.equal(sample(tiny(kind), model), first)
 
 
+@both_ways
 @every_kind
-def test_law_5_a_finished_run_holds_nothing(kind, tiny, adacache):
-    model, _ = adacache(tiny(kind).model, rate=3)
+def test_law_5_a_finished_run_holds_nothing(kind, way, tiny, by_output_or_blocks):
+    model, _ = by_output_or_blocks(way, tiny(kind).model)
     sample(tiny(kind), model)  # what the host keeps of a first run is its own
     with holding_no_new_tensor():
         sample(tiny(kind), model)

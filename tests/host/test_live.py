@@ -62,16 +62,20 @@ def watched(tiny, adacache):
 
 def same(told: dict, record) -> bool:
     """Whether what was told of an evaluation is what its record says, to four digits; seconds may be estimates."""
-    values = {name: getattr(record, name) for name in ("index", "step", "sigma", "state", "reason", "metric", "rate")}
+    names = ("index", "step", "sigma", "state", "reason", "metric", "rate", "error")
+    values = {name: getattr(record, name) for name in names}
     known = {name: value for name, value in values.items() if value is not None}
     rounded = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in known.items()}
     return {name: value for name, value in told.items() if name != "seconds"} == rounded
 
 
-def test_every_evaluation_is_told_as_it_comes_and_at_the_end_the_whole_report(tiny, watched, browser):
-    model, attachment = watched()
+@pytest.mark.parametrize("way", ["blocks", "output"])
+def test_every_evaluation_is_told_as_it_comes_and_at_the_end_the_whole_report(way, tiny, by_output_or_blocks, browser):
+    model, attachment = by_output_or_blocks(way, tiny(WAN).model)
+    attachment.node = NODE
     sample(tiny(WAN), model)
     report = attachment.finished[-1].report
+    assert any("error" in told for told in browser.evaluations) == (way == "output")
     assert {record.state for record in report.evaluations} == {"computed", "reused"}
     assert all(map(same, browser.evaluations, report.evaluations))
     last = browser.told[-1]

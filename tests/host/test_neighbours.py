@@ -29,9 +29,10 @@ def test_a_second_adacache_takes_the_place_of_the_first(tiny, adacache):
     assert len(of_second.finished) == 1
 
 
+@pytest.mark.parametrize("way", ["blocks", "output"])
 @pytest.mark.parametrize("node", ["EasyCacheNode", "LazyCacheNode"])
 @pytest.mark.parametrize("ours_first", [True, False])
-def test_beside_another_cache_adacache_stands_down(node, ours_first, tiny, adacache):
+def test_beside_another_cache_adacache_stands_down(node, ours_first, way, tiny, by_output_or_blocks):
     import comfy_extras.nodes_easycache
 
     def other(model):
@@ -39,10 +40,10 @@ def test_beside_another_cache_adacache_stands_down(node, ours_first, tiny, adaca
 
     wan = tiny("Wan t2v")
     if ours_first:
-        ours, attachment = adacache(wan.model, rate=3)
+        ours, attachment = by_output_or_blocks(way, wan.model)
         both = other(ours)
     else:
-        both, attachment = adacache(other(wan.model), rate=3)
+        both, attachment = by_output_or_blocks(way, other(wan.model))
     alone = sample(wan, other(wan.model))
     assert not torch.equal(alone, sample(wan))  # it does skip something
     assert torch.equal(sample(wan, both), alone)
@@ -96,6 +97,25 @@ def test_a_compiled_model_really_skips_its_blocks_with_two_graphs_and_no_more(
 
     eager, _ = adacache(tiny(kind).model, rate=3)
     torch.testing.assert_close(video, sample(tiny(kind), eager), rtol=0, atol=1e-4 * video.abs().max().item())
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_with_auto_a_compiled_model_is_one_graph_that_runs_at_computed_steps(ours_first, tiny, planned):
+    import torch._dynamo
+    from comfy_extras.nodes_torch_compile import TorchCompileModel
+
+    torch._dynamo.reset()
+    wan, backend = tiny("Wan VACE"), CountingBackend()
+    if ours_first:
+        ours, attachment = planned(wan.model)
+        model = TorchCompileModel.execute(ours, backend).args[0]
+    else:
+        model, attachment = planned(TorchCompileModel.execute(wan.model, backend).args[0])
+    video = sample(wan, model)
+    assert attachment.finished[-1].report.computed == 5
+    assert backend.runs == [5]
+    eager, _ = planned(wan.model)
+    torch.testing.assert_close(video, sample(wan, eager), rtol=0, atol=1e-4 * video.abs().max().item())
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -250,12 +270,13 @@ def test_control_is_in_what_is_reused_and_none_of_it_is_missed(kind, tiny, adaca
     assert torch.equal(sample(tiny(kind), model, **few), sample(tiny(kind), **few))
 
 
-def test_where_every_block_is_replaced_adacache_stands_down(tiny, adacache):
+@pytest.mark.parametrize("way", ["blocks", "output"])
+def test_where_every_block_is_replaced_adacache_stands_down(way, tiny, by_output_or_blocks):
     wan = tiny("Wan t2v")
     patched = wan.model.clone()
     for index in range(len(blocks_of(wan.module))):
         patched.set_model_patch_replace(skips, "dit", "double_block", index)
-    model, attachment = adacache(patched, rate=3)
+    model, attachment = by_output_or_blocks(way, patched)
     assert torch.equal(sample(wan, model), sample(wan, patched))
     report = attachment.finished[-1].report
     assert {record.state for record in report.evaluations} == {"answered"}  # no block ran
@@ -300,7 +321,10 @@ def test_a_conditioning_whose_layers_begin_to_be_skipped_does_not_reuse_what_it_
     assert attachment.finished[-1].report.evaluations[2].state == "partly"
 
 
-def test_where_a_wrapper_answers_in_place_of_the_model_adacache_stands_down_and_says_whose_it_was(tiny, adacache):
+@pytest.mark.parametrize("way", ["blocks", "output"])
+def test_where_a_wrapper_answers_in_place_of_the_model_adacache_stands_down_and_says_whose_it_was(
+    way, tiny, by_output_or_blocks
+):
     from comfy.patcher_extension import WrappersMP
 
     wan, calls = tiny("Wan t2v"), []
@@ -311,7 +335,7 @@ def test_where_a_wrapper_answers_in_place_of_the_model_adacache_stands_down_and_
 
     strange = wan.model.clone()
     strange.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", answers_some)
-    model, attachment = adacache(strange, rate=3)
+    model, attachment = by_output_or_blocks(way, strange)
     with Witness(wan) as witness:
         sample(wan, witness.watched(model))
     report = attachment.finished[-1].report
@@ -322,6 +346,20 @@ def test_where_a_wrapper_answers_in_place_of_the_model_adacache_stands_down_and_
         f"stood down: another pack answered in place of the model ({__name__}) at step 2; "
         "from there on every step is computed"
     ]
+
+
+def test_with_auto_a_wrapper_round_the_model_is_called_at_computed_steps_only(tiny, planned):
+    wan, asked = tiny("Wan t2v"), []
+
+    def noting(function, call):
+        asked.append(float(call["timestep"].max()))
+        return function(call["input"], call["timestep"], **call["c"])
+
+    wrapped = wan.model.clone()
+    wrapped.set_model_unet_function_wrapper(noting)
+    model, attachment = planned(wrapped)
+    assert torch.equal(sample(wan, model), sample(wan, planned(wan.model)[0]))
+    assert len(asked) == attachment.finished[-1].report.computed == 5
 
 
 def test_a_wrapper_that_cuts_the_batch_into_calls_of_its_own_gets_the_same_video(tiny, adacache):
@@ -348,7 +386,8 @@ def test_a_wrapper_that_cuts_the_batch_into_calls_of_its_own_gets_the_same_video
     torch.testing.assert_close(video, sample(wan, whole), rtol=0, atol=1e-4 * video.abs().max().item())
 
 
-def test_a_model_call_outside_of_the_evaluations_is_left_alone_and_noted(tiny, adacache):
+@pytest.mark.parametrize("way", ["blocks", "output"])
+def test_a_model_call_outside_of_the_evaluations_is_left_alone_and_noted(way, tiny, adacache, planned):
     import comfy.sample
     import comfy.samplers
 
@@ -370,7 +409,7 @@ def test_a_model_call_outside_of_the_evaluations_is_left_alone_and_noted(tiny, a
                 model, noise, 4.0, sampler, sigmas, wan.positive, wan.negative, wan.latent, disable_pbar=True, seed=1
             )
 
-    model, attachment = adacache(wan.model, table=WATCH)
+    model, attachment = planned(wan.model) if way == "output" else adacache(wan.model, table=WATCH)
     assert torch.equal(run(model), run(wan.model))
     assert torch.equal(*guesses)
     assert attachment.finished[-1].report.total == 9

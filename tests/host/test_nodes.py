@@ -61,7 +61,14 @@ def test_a_model_that_is_not_known_is_refused_with_what_is_known_and_a_way_out(f
     said = str(raised.value)
     assert kind in said
     assert all(family.name in said for family in pack.nodes.host.families.FAMILIES)
-    assert said.index("Bypass this node") < said.index("It knows")
+    assert said.index("Take preset auto, which works on any model") < said.index("All others know")
+
+
+@pytest.mark.parametrize("preset", ["fast", "slow", "watch"])
+def test_what_looks_at_blocks_refuses_a_model_that_is_not_known(preset, apply, tiny, pack):
+    stranger = type("Stranger", (nn.Module,), {})
+    with pytest.raises(pack.adacache_core.AdaCacheError, match="does not know the blocks of Stranger"):
+        apply(bare(stranger), preset)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +86,9 @@ def test_a_model_that_is_left_out_on_purpose_is_refused_with_the_reason(file, ki
 
 def test_a_subclass_of_a_known_model_is_not_known(apply, tiny, pack):
     stranger = type("SCAILWanModel", (type(tiny(WAN).module),), {})
-    with pytest.raises(pack.adacache_core.AdaCacheError, match=rf"not know SCAILWanModel from {__name__}. Bypass"):
+    with pytest.raises(
+        pack.adacache_core.AdaCacheError, match=rf"blocks of SCAILWanModel from {__name__}. Take preset auto"
+    ):
         apply(bare(stranger))
 
 
@@ -91,8 +100,7 @@ def test_a_class_that_another_node_puts_in_the_models_place_is_named_with_its_mo
     with pytest.raises(pack.adacache_core.AdaCacheError) as refused:
         apply(model)
     said = str(refused.value)
-    assert said.startswith("AdaCache does not know WAN21_T2V (ReWanModel from RES4LYF.wan.model). Bypass this node")
-    assert said.index("Bypass this node") < said.index("It knows")
+    assert said.startswith("AdaCache does not know the blocks of WAN21_T2V (ReWanModel from RES4LYF.wan.model). Take")
 
 
 def test_a_class_that_is_put_there_after_adacache_makes_it_stand_down(apply, tiny, attachment_of):
@@ -194,6 +202,16 @@ def test_a_codebook_carries_its_steps_and_its_scaled_rates(nodes, pack):
 
 def moreg(nodes, strides="1", window="as published", start=0.1, end=0.9):
     return nodes.moreg.AdaCacheMoReg.execute(1.5, window, start, end, strides, 0.4, 4.0, 2.0, 5.0, "paper").args[0]
+
+
+def test_moreg_does_nothing_with_auto_and_the_report_says_so(apply, attachment_of, tiny, pack):
+    note = "MoReg does nothing with preset auto; it belongs to the tables of the paper"
+    for moreg, notes in ((None, []), (pack.adacache_core.MotionConfig(), [note])):
+        model = apply(tiny(WAN).model, "auto", moreg=moreg)
+        sample(tiny(WAN), model)
+        report = attachment_of(model).finished[-1].report
+        assert [each for each in report.notes if "MoReg" in each] == notes
+        assert report.moreg is None
 
 
 def test_the_moreg_node_makes_its_settings(nodes, pack):
@@ -363,7 +381,14 @@ def test_auto_aims_at_the_speedup_and_says_so(apply, attachment_of, tiny, pack):
     assert attachment_of(model).config == pack.adacache_core.auto(2.5)
     sample(tiny(WAN), model)
     report = attachment_of(model).finished[-1].report
-    assert (report.preset, report.target, report.codebook) == ("auto 2.5x", 2.5, "")
+    assert (report.preset, report.target, report.codebook, report.reuse) == ("auto 2.5x", 2.5, "", "output")
+
+
+@pytest.mark.parametrize("preset", ["auto", "off"])
+def test_a_model_that_is_not_known_is_fine_with_presets_that_look_at_no_block(preset, apply, attachment_of, tiny):
+    stranger = tiny(WAN).model.clone()
+    stranger.add_object_patch("diffusion_model.__class__", type("Stranger", (type(tiny(WAN).module),), {}))
+    assert attachment_of(apply(stranger, preset)).family is None
 
 
 def test_a_codebook_takes_the_place_of_auto(apply, attachment_of, tiny, pack):
@@ -376,26 +401,29 @@ def schedule_node(nodes, text="", *reports):
     return nodes.schedule.AdaCacheSchedule.execute(text, *reports).args
 
 
-def test_a_schedule_is_replayed_and_shared_as_text(nodes, apply, attachment_of, tiny):
+@pytest.mark.parametrize("preset", ["auto", "fast"])
+def test_a_schedule_is_replayed_and_shared_as_text(preset, nodes, apply, attachment_of, tiny, pack):
     wan = tiny(WAN)
-    model = apply(wan.model, "auto", speedup=2.0)
+    model = apply(wan.model, codebook=pack.adacache_core.Codebook(((1.0, 3),), STEPS))
     found = inspect(nodes, model, sample(wan, model))
     schedule, text = schedule_node(nodes, "", found["adacache_report"])
     assert schedule == found["schedule"]
     assert nodes.schedule.AdaCacheSchedule.validate_inputs(text=text) is True
     shared, _ = schedule_node(nodes, text)
-    again = apply(wan.model, "auto", schedule=shared)
+    again = apply(wan.model, preset, schedule=shared)
     sample(wan, again)
     report = attachment_of(again).finished[-1].report
     assert report.schedule().computed == schedule.computed
+    assert report.reuse == ("output" if preset == "auto" else "blocks")
     assert 0 < report.computed < STEPS
     assert all(record.metric is None for record in report.evaluations)
     assert report.preset.startswith(f"schedule: {report.computed} of {STEPS} steps")
 
 
-def test_a_schedule_of_another_length_is_resampled_and_says_so(nodes, apply, attachment_of, tiny, pack):
+@pytest.mark.parametrize("preset", ["auto", "fast"])
+def test_a_schedule_of_another_length_is_resampled_and_says_so(preset, nodes, apply, attachment_of, tiny, pack):
     schedule = pack.adacache_core.Schedule(tuple(step % 3 == 0 for step in range(3 * STEPS)))
-    model = apply(tiny(WAN).model, "fast", schedule=schedule)
+    model = apply(tiny(WAN).model, preset, schedule=schedule)
     sample(tiny(WAN), model)
     report = attachment_of(model).finished[-1].report
     assert report.notes == [f"the schedule was made for {3 * STEPS} steps and is resampled to {STEPS}"]

@@ -130,8 +130,8 @@ def rows(wan, model, **changes):
     return video, witness.row()
 
 
-SETTINGS = {"auto": {"target": 2.0, "forecast": True, "correct": True}, "a rate": {"rate": 3}}
-PASSIVE = {"watch": {"watch": True, "target": 2.0, "correct": True}, "off": {"enabled": False}}
+SETTINGS = {"auto": {"target": 2.0}, "a rate": {"rate": 3}}
+PASSIVE = {"watch": {"watch": True, "target": 2.0}, "off": {"enabled": False}}
 
 
 @pytest.mark.parametrize("settings", [*SETTINGS, *PASSIVE])

@@ -29,15 +29,19 @@ def seconds_of(wan, model):
         return time.process_time() - begin
 
 
-@pytest.mark.parametrize("target", [1.5, 3.0])
-def test_the_measured_speedup_is_that_of_the_processor(target, tiny, adacache, pack, monkeypatch):
+@pytest.mark.parametrize("every", [2, 4])
+@pytest.mark.parametrize("reuse", ["output", "blocks"])
+def test_the_measured_speedup_is_that_of_the_processor(reuse, every, tiny, adacache, planned, pack, monkeypatch):
     """The run is timed by the processor's clock, too: what else the machine does is none of its business."""
     monkeypatch.setattr(pack.adacache_core.engine.time, "perf_counter", time.process_time)
     wan = tiny("Wan t2v")
     seconds_of(wan, wan.model)  # what the host does for a first run
     claimed, seen = [], []
     for _ in range(3):
-        model, attachment = adacache(wan.model, target=target, forecast=True, correct=True)
+        if reuse == "output":
+            model, attachment = planned(wan.model, tuple(range(0, STEPS, every)), STEPS)
+        else:
+            model, attachment = adacache(wan.model, rate=every, steps=STEPS)
         seen.append(1 / seconds_of(wan, model))
         seen[-1] *= seconds_of(wan, wan.model)
         claimed.append(attachment.finished[-1].report.measured_speedup)

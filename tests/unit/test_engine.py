@@ -4,7 +4,6 @@ import gc
 import math
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -24,12 +23,10 @@ from adacache_core import (
     RunReport,
     ScheduleState,
     StackLayout,
-    auto,
     simulate,
 )
 
 STEPS, FRAMES, POSITIONS, WIDTH = 30, 3, 8, 8
-SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
 LAYOUT = StackLayout(("blocks",), "head")
 FAST = CacheConfig(FAST_30)
 EVERY_THIRD = CacheConfig(Codebook(((1.0, 3),), STEPS))
@@ -477,13 +474,6 @@ def test_prompts_on_two_devices_run_at_the_same_time_under_one_schedule():
     assert [model.blocks[0].ran for model in models] == [engine.report.computed] * 4
 
 
-@pytest.mark.parametrize(("steps", "farthest"), [(30, 5), (60, 10), (100, 17)])
-def test_residuals_are_forecast_over_a_sixth_of_the_run_at_most(steps, farthest):
-    config = CacheConfig(FAST_30, forecast=True)
-    assert Doubling(config, steps=steps).engine.cache.forecast == farthest
-    assert Doubling(CacheConfig(FAST_30), steps=steps).engine.cache.forecast == 0
-
-
 def test_times_are_known_when_the_run_has_ended():
     run = Doubling()
     run.steps(range(STEPS), A)
@@ -630,80 +620,3 @@ def test_a_simulation_goes_on_with_a_controller_that_is_handed_over():
     state = ScheduleState(FAST, STEPS)
     simulate(walk(), FAST, frames=FRAMES, state=state)
     assert state.rate == simulate(walk(), FAST, frames=FRAMES).evaluations[-1].rate
-
-
-class Steady(nn.Module):
-    """Adds to its input what grows by as much every step."""
-
-    def __init__(self):
-        super().__init__()
-        self.blocks = nn.ModuleList([Double()])
-        self.blocks[0].forward = lambda hidden_states: hidden_states + self.step
-        self.head = nn.Identity()
-        self.step = 0
-
-    def forward(self, x, step):
-        self.step = step
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x)
-
-
-def test_a_forecast_goes_on_with_what_changes_evenly_once_one_came_true():
-    model, x = Steady(), torch.zeros(1, 4, 2)
-    config = CacheConfig(Codebook(((1.0, 3),), STEPS), forecast=True)
-    wrong = []
-    with attach(model, config) as run:
-        for step in range(STEPS):
-            with run.evaluation(step), run.call("cond"):
-                out = model(x, step)
-            if not out.eq(step).all():
-                wrong.append(step)
-    assert run.report.forecast
-    assert wrong == [2, 3]  # computed are 0, 1, 4, 7, ...: at 4 the first change, from 0 to 1, is seen to have gone on
-
-
-@pytest.mark.parametrize("config", [CacheConfig(FAST_30), auto(2.5)], ids=["fast", "auto"])
-def test_a_correction_brings_the_sample_nearer_to_the_plain_one(config):
-    x, prompts = begin()
-
-    def end(config, correct):
-        model, latent = Drifting(), x
-        config = replace(config, correct=correct)
-        with AdaCache(model, blocks="blocks", head="head", steps=STEPS, config=config, sigmas=SIGMAS) as run:
-            for step, (sigma, following) in enumerate(pairwise(SIGMAS)):
-                with run.evaluation(step, sigma):
-                    with run.call("cond", FRAMES, POSITIONS):
-                        velocity = model(latent, sigma, prompts["cond"])
-                    velocity = run.corrected(latent, velocity)
-                latent = latent + (following - sigma) * velocity
-        return latent, run.report
-
-    with torch.no_grad():
-        plain, _ = end(replace(config, enabled=False), True)
-        (without, seen), (corrected, report) = (end(config, correct) for correct in (False, True))
-    assert states(seen) == states(report) or config.target is None
-    assert not any(record.corrected for record in seen.evaluations)
-    after_reuse = [
-        late.index
-        for early, late in pairwise(report.evaluations)
-        if (early.state, late.state) == ("reused", "computed")
-    ]
-    assert [record.index for record in report.evaluations if record.corrected] == after_reuse
-    assert (corrected - plain).norm() < (without - plain).norm() / 2
-
-
-UNCORRECTED = {"no noise levels": {}, "no way to ask": {"sigmas": SIGMAS, "sampler": lambda model, x: x}}
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("known", UNCORRECTED.values(), ids=UNCORRECTED)
-def test_a_sampler_that_is_not_known_is_not_corrected(known):
-    model = Drifting()
-    x, prompts = begin()
-    with AdaCache(model, blocks="blocks", head="head", steps=STEPS, config=auto(2.0), **known) as run:
-        for step in range(STEPS):
-            with run.evaluation(step, SIGMAS[step]), run.call("cond", FRAMES, POSITIONS):
-                velocity = model(x, SIGMAS[step], prompts["cond"])
-                assert run.corrected(x, velocity) is velocity
-    assert run.report.computed < STEPS

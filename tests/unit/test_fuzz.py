@@ -44,7 +44,7 @@ def report() -> RunReport:
     records = [
         StepRecord(0, 0, 1.0, "computed", "first step", seconds=0.5, calls=2, calls_computed=2),
         StepRecord(1, 1, 0.75, "computed", "no metric yet", 0.05, 0.3, 1.1, 6, 0.5, 2, 2),
-        StepRecord(2, 2, 0.5, "reused", "rate 6", seconds=0.125, calls=2),
+        StepRecord(2, 2, 0.5, "reused", "rate 6", seconds=0.125, calls=2, error=0.25),
         StepRecord(3, 3, 0.25, "partly", "due", float("nan"), None, float("inf"), 2, 0.25, 2, 1, True),
     ]
     settings = {"strength": 1.0, "strides": [1, 2], "window": None, "form": "reference"}
@@ -53,6 +53,7 @@ def report() -> RunReport:
         "WanModel",
         "Wan",
         preset="fast",
+        reuse="output",
         codebook=str(FAST_30),
         moreg=settings,
         evaluations=records,

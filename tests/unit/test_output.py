@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from adacache_core.control import Course, ErrorControl, flow_level
+from adacache_core.control import Course, ErrorControl, flow_level, place_of
 from adacache_core.forecast import UNTRIED, Forecast, distance
 from adacache_core.output import Output
 from adacache_core.plan import Schedule
@@ -97,11 +97,11 @@ def test_the_video_that_is_forecast_is_the_one_that_the_model_would_have_found(f
     sigma = LEVELS[8] if flow else LEVELS[8] / (1 - LEVELS[8])
     x = tensor(200)
     expected = (x if flow else x / (1 + sigma)) - flow_level(sigma, flow) * straight(place(sigma, flow))
-    torch.testing.assert_close(made.forecast(8, sigma, x), expected)
+    torch.testing.assert_close(made.forecast(sigma, x), expected)
 
 
 def place(sigma, flow):
-    return ErrorControl.place_of(flow_level(sigma, flow))
+    return place_of(flow_level(sigma, flow))
 
 
 def test_what_is_given_and_not_made_is_no_error():
@@ -125,7 +125,16 @@ def test_where_noise_is_drawn_the_video_goes_on_whatever_the_latent_is():
     video = tensor(7)
     for step in (0, 1, 3):
         made.found(step, LEVELS[step], tensor(100 + step), video)
-    torch.testing.assert_close(made.forecast(4, LEVELS[4], tensor(999)), video)
+    torch.testing.assert_close(made.forecast(LEVELS[4], tensor(999)), video)
+
+
+def test_noise_above_all_levels_is_taken_for_pure_noise():
+    """As samplers have it that churn."""
+    made = output()
+    feed(made, (0,))
+    x = tensor(9)
+    made.found(1, 1.3, x, x - 1.3 * tensor(1))
+    torch.testing.assert_close(made.forecast(1.3, x), x - 1.3 * tensor(1))
 
 
 def test_a_second_evaluation_of_a_step_teaches_nothing():
@@ -139,19 +148,68 @@ def test_a_second_evaluation_of_a_step_teaches_nothing():
 def test_a_step_is_decided_once():
     made = output()
     feed(made, (0, 1, 2, 3))
-    decisions = [made.decide(4), made.decide(4)]
-    assert decisions[0] is decisions[1]
-    spent = made.state.spent
-    made.decide(4)
-    assert made.state.spent == spent
+    assert made.decide(4) is made.decide(4)
+
+
+THIRDS = Schedule(tuple(step % 3 == 0 for step in range(STEPS)))
 
 
 def test_a_schedule_is_followed_but_where_something_changes():
-    control = ErrorControl(Course(LEVELS, frozenset({7})), 2.0)
-    made = Output(control, schedule=Schedule(tuple(step % 3 == 0 for step in range(STEPS))))
+    control = ErrorControl(Course(LEVELS, {7: "a hook has a keyframe"}), 2.0)
+    made = Output(control, schedule=THIRDS)
     feed(made, (0,))
-    computed = [step for step in range(1, 12) if made.decide(step).compute]
-    assert computed == [3, 6, 7, 9]
+    reasons = {step: made.decide(step).reason for step in range(1, 12) if made.decide(step).compute}
+    assert reasons == {3: "as planned", 6: "as planned", 7: "a hook has a keyframe", 9: "as planned"}
+
+
+def test_a_schedule_of_another_number_of_steps_is_resampled():
+    made = output(schedule=Schedule((True, True, False)))
+    feed(made, (0,))
+    assert [made.decide(step).compute for step in range(1, STEPS)] == [step < 20 for step in range(1, STEPS)]
+
+
+def test_whether_anything_is_skipped_is_known_before_the_run():
+    assert output(schedule=Schedule((True,) * STEPS)).never_skips
+    assert not output(schedule=THIRDS).never_skips
+    assert not output().never_skips
+    assert Output(ErrorControl(Course(LEVELS, dict.fromkeys(range(STEPS), "so")), 2.0)).never_skips
+
+
+def test_before_anything_was_found_nothing_is_forecast():
+    made = output(schedule=THIRDS)
+    assert not made.fits(tensor(0))
+    assert made.decide(1).compute
+    assert made.decide(1).reason == "first step"
+
+
+def test_a_forecast_fits_latents_of_its_shape():
+    made = output()
+    feed(made, (0,))
+    assert made.fits(tensor(9))
+    assert not made.fits(tensor(9, (1, 4, 3, 5, 6)))
+    assert not made.fits(tensor(9, (2, 4, 3, 5, 5)))
+
+
+@pytest.mark.parametrize("fresh_noise", [False, True])
+def test_where_the_output_jumps_no_error_is_counted_and_the_forecast_begins_anew(fresh_noise):
+    made = output(changing={6: "guidance changes"}, fresh_noise=fresh_noise)
+
+    def jumping(place):
+        return straight(place) + 100 * (place >= made.control.places[6])
+
+    errors = feed(made, (0, 1, 3, 6, 8), jumping)
+    assert [error is None for error in errors] == [True, False, False, True, False]
+    assert made.state.errors == 3
+    made = output(changing={6: "guidance changes"}, fresh_noise=fresh_noise)
+    feed(made, (0, 1, 3, 6), jumping)
+    x, level = tensor(106), LEVELS[6]
+    torch.testing.assert_close(made.forecast(level, x), x - level * jumping(made.control.places[6]))
+
+
+def test_a_jump_that_nobody_foresaw_is_an_error():
+    made = output()
+    errors = feed(made, (0, 1, 3, 6), lambda place: straight(place) + 100 * (place >= made.control.places[6]))
+    assert errors[3] > 0.9
 
 
 def test_it_holds_two_latents():

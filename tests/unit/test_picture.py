@@ -91,6 +91,47 @@ def test_a_single_motion_score_has_no_gradient():
     assert draw([moving(0.1)]).height == draw([moving(0.1, None)]).height < draw([moving(0.1, 0.1)]).height
 
 
+def forecasting(*errors: float | None) -> RunReport:
+    """A report of preset auto: an evaluation per error, of which those without one are reused."""
+    states = ["reused" if error is None else "computed" for error in errors]
+    records = [
+        StepRecord(index, index, None, state, error=error)
+        for index, (state, error) in enumerate(zip(states, errors, strict=True))
+    ]
+    return RunReport(preset="auto 2x", evaluations=records)
+
+
+def marks_of(report: RunReport) -> list[int]:
+    """How far down in the picture the middles of the marks of the report's curve are, left to right."""
+    picture, blue = draw([report]), (86, 180, 233)
+    found = []
+    for record in report.evaluations:
+        if record.error is not None:
+            x = int(STRIP_LEFT + (record.index + 0.5) * (STRIP_RIGHT - STRIP_LEFT) / report.total)
+            rows = [y for y in range(STRIP_BOTTOM + 20, picture.height) if picture.getpixel((x, y)) == blue]
+            found.append(sum(rows) // len(rows))
+    return found
+
+
+def test_the_errors_of_forecasts_have_a_row_from_nothing_up_to_the_largest():
+    without = draw([forecasting(*[None] * 7)]).height
+    assert draw([forecasting(0.1, None, 0.3, 0.2, None, None, 0.0)]).height > without + 100
+    first, highest, between, least = marks_of(forecasting(0.1, None, 0.3, 0.2, None, None, 0.0))
+    assert highest < between < first < least
+    assert between - highest == pytest.approx(first - between, abs=2)
+    assert least - first == pytest.approx(first - between, abs=2)
+
+
+def test_errors_are_drawn_beside_the_change_of_another_run():
+    auto, fast = forecasting(0.1, None, 0.3), report_of("ccr")
+    assert draw([auto, fast]).height > draw([fast, fast]).height
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-30, 1e300, math.nan])
+def test_any_error_can_be_drawn(error):
+    assert len(colours(draw([forecasting(error, None, error, error)]))) > 10
+
+
 def test_a_run_is_called_by_its_title():
     named, other = report_of("ccrrcc", title="circle"), report_of("ccrrcc", title="square")
     assert draw([named]).tobytes() != draw([other]).tobytes() != draw([report_of("ccrrcc")]).tobytes()

@@ -31,6 +31,14 @@ def test_the_counted_speedup_is_that_of_the_model_calls():
     assert report_of("ccprrr").counted_speedup == 6 / 2.5
 
 
+def test_an_evaluation_that_was_skipped_whole_is_no_work():
+    report = report_of("ccrr", reuse="output")
+    for record in report.evaluations[2:]:
+        record.calls = 0
+    assert (report.computed, report.skipped, report.computed_fraction) == (2, 2, 0.5)
+    assert report.schedule().computed == (True, True, False, False)
+
+
 def test_an_evaluation_without_calls_counts_by_its_state():
     report = report_of("cr")
     for record in report.evaluations:
@@ -115,6 +123,8 @@ def full():
         family="Wan",
         preset="fast",
         codebook="0.08:6, 1.0:1",
+        target=2.5,
+        reuse="output",
         moreg={"strength": 1.0, "strides": [1, 2], "window": None},
         cache_bytes_max=12345,
         cache_bytes_each=6789,
@@ -123,7 +133,7 @@ def full():
     numbers = [(0.1 + 0.2, 0.3, 17.0), (math.nan, math.nan, math.nan), (None, None, None), (math.inf, 0.0, -math.inf)]
     for record, (metric, motion, moreg) in zip(report.evaluations, numbers, strict=True):
         record.metric, record.motion, record.moreg = metric, motion, moreg
-        record.reason, record.rate = "due", 4
+        record.reason, record.rate, record.error = "due", 4, motion
     report.evaluations[0].sigma = math.inf
     return report
 
@@ -144,13 +154,13 @@ def test_the_json_is_valid_for_every_reader(full):
     assert data["measured_speedup"] == full.measured_speedup
     assert data["evaluations"][1]["metric"] == "nan"
     assert set(data) == {
-        "format", "version", "model", "family", "sampler_steps", "preset", "codebook", "target", "forecast", "moreg",
+        "format", "version", "model", "family", "sampler_steps", "preset", "codebook", "target", "reuse", "moreg",
         "evaluations", "computed", "total", "counted_speedup", "measured_speedup", "cache_bytes_max",
         "cache_bytes_each", "notes", "title", "stopped",
     }  # fmt: skip
     assert set(data["evaluations"][0]) == {
         "index", "step", "sigma", "state", "reason", "metric", "motion", "moreg", "rate", "seconds", "calls",
-        "calls_computed", "corrected", "own_seconds",
+        "calls_computed", "corrected", "own_seconds", "error",
     }  # fmt: skip
 
 
@@ -192,6 +202,8 @@ def test_what_is_not_a_report_is_refused_with_a_sentence(text, complaint):
         ({"cache_bytes_max": 10**400}, "'cache_bytes_max' must be a whole number"),
         ({"target": "2"}, "'target' must be a number or null, got '2'"),
         ({"moreg": {"strides": [[1]]}}, "'moreg' must be an object of settings or null"),
+        ({"reuse": 1}, "'reuse' must be a text, got 1"),
+        ({"evaluations": [{"index": 0, "step": 0, "sigma": None, "error": "much"}]}, "'error' must be a number"),
         ({"sampler_steps": 10**12}, "1000000000000 steps, no run has so many"),
         ({"codebook": "0.1:x"}, "codebook entry 1"),
         ({"evaluations": [{"index": 0, "step": 0}]}, "number 0: .*'sigma'"),

@@ -114,7 +114,7 @@ def with_adacache(model: Any, **settings: Any) -> tuple[Any, Any]:
     """
     core, attach = pack().adacache_core, pack().nodes.host.attach
     table = core.Codebook(((1.0, STEPS),), steps=STEPS)  # nothing is computed but what always is
-    config = core.CacheConfig(table, core.MotionConfig(), forecast=True, correct=True, **settings)
+    config = core.CacheConfig(table, core.MotionConfig(), **settings)
     patched = attach.attach(model, config, "what always is")
     return patched, attach.attachment_of(patched)
 

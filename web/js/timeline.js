@@ -144,14 +144,19 @@ function summaryOf({ computed, total, saved, left, speedup, preset, done, note, 
   return [first.join(" · "), note || second.join(" · ")];
 }
 
-function detailsOf({ step, sigma, state, reason, metric, rate, seconds }) {
+function detailsOf({ step, sigma, state, reason, metric, rate, error, seconds }) {
   const first = [`step ${step}`, state];
   if (sigma !== undefined) first.push(`sigma ${sigma}`);
   if (seconds !== undefined) first.push(duration(seconds));
   const second = [reason];
   if (metric !== undefined) second.push(`change ${metric}`);
   if (rate !== undefined && reason !== `rate ${rate}`) second.push(`rate ${rate}`);
+  if (error !== undefined) second.push(`forecast off by ${percent(error)}`);
   return [first.join(" · "), second.filter(Boolean).join(" · ")];
+}
+
+function percent(share) {
+  return `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 }
 
 function duration(seconds) {

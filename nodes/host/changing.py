@@ -1,0 +1,71 @@
+"""Steps at which a run's output jumps, known beforehand: conditionings that begin or end, and their like.
+
+A forecast goes on as the model's answers last changed. What is switched on or off between two steps it cannot foresee,
+so such steps are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Percents = Iterator[tuple[float, bool]]  # of the way, and whether it is an end: an end's own noise level is still in
+
+
+def changing_steps(guider: Any, sampling: Any, sigmas: Sequence[float]) -> dict[int, str]:
+    """The steps of a run at which something is switched on or off, and what.
+
+    Args:
+        guider: the host's CFGGuider, with its conditionings.
+        sampling: the host's model sampling, which knows what percent of the way a noise level is.
+        sigmas: noise levels of the run, falling, (steps + 1,).
+    """
+    found: dict[int, str] = {}
+    steps = range(1, len(sigmas) - 1)
+    for conditionings in guider.original_conds.values():
+        for conditioning in conditionings:
+            for what, percents in _switches(conditioning):
+                for percent, is_end in percents:
+                    level = float(sampling.percent_to_sigma(percent))
+                    step = next((step for step in steps if _is_beyond(sigmas[step], level, is_end)), None)
+                    if step is not None and not _is_beyond(sigmas[0], level, is_end):
+                        found[step] = what
+    return {**found, **_of_guider(guider, len(sigmas) - 1)}
+
+
+def _is_beyond(sigma: float, level: float, is_end: bool) -> bool:
+    """Whether the host has switched at this noise level what it switches at that one."""
+    return sigma < level if is_end else sigma <= level
+
+
+def _switches(conditioning: Mapping[str, Any]) -> Iterator[tuple[str, Percents]]:
+    yield "a conditioning begins or ends", _range(conditioning, "start_percent", "end_percent")
+    yield "a conditioning begins or ends", _range(conditioning, "clip_start_percent", "clip_end_percent")
+    control = conditioning.get("control")
+    while control is not None:
+        yield "a ControlNet begins or ends", _pair(getattr(control, "timestep_percent_range", None))
+        control = getattr(control, "previous_controlnet", None)
+    for hook in getattr(conditioning.get("hooks"), "hooks", ()):
+        keyframes = getattr(getattr(hook, "hook_keyframe", None), "keyframes", ())
+        yield "a hook has a keyframe", ((float(keyframe.start_percent), False) for keyframe in keyframes)
+
+
+def _range(conditioning: Mapping[str, Any], start: str, end: str) -> Percents:
+    yield from ((float(conditioning[name]), name == end) for name in (start, end) if name in conditioning)
+
+
+def _pair(percents: Sequence[float] | None) -> Percents:
+    if percents is not None:
+        yield float(percents[0]), False
+        yield float(percents[1]), True
+
+
+def _of_guider(guider: Any, steps: int) -> dict[int, str]:
+    """Where guidance changes by a plan of the guider's own: a scale for each step, or a part of the steps."""
+    scales = guider.cfg if isinstance(getattr(guider, "cfg", None), (list, tuple)) else []
+    found = {step for step in range(1, min(len(scales), steps)) if scales[step] != scales[step - 1]}
+    start, end = getattr(guider, "start_percent", None), getattr(guider, "end_percent", None)
+    if isinstance(start, (int, float)) and isinstance(end, (int, float)):
+        inside = [start <= step / steps <= end for step in range(steps)]
+        found |= {step for step in range(1, steps) if inside[step] != inside[step - 1]}
+    return dict.fromkeys(sorted(found), "guidance changes")
