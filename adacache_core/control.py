@@ -27,8 +27,8 @@ SOFT = 0.03
 # A forecast's error, relative to the velocity, grows in proportion to its reach. At reach 1 the usual one at level s is
 # NEAR_NOISE / (1 - s + 0.04) + NEAR_VIDEO / (s + 0.03), at most MOST. On the demo model this holds within a quarter, at
 # all shifts and numbers of steps alike.
-NEAR_NOISE, NEAR_NOISE_SOFT = 0.087, 0.04
-NEAR_VIDEO, NEAR_VIDEO_SOFT = 0.018, 0.03
+NEAR_NOISE, NEAR_NOISE_SOFT = 0.1, 0.04
+NEAR_VIDEO, NEAR_VIDEO_SOFT = 0.021, 0.03
 MOST = 1.0
 
 # What an error in the latent at level s does to the finished video: (1 - s + 0.08) ** -0.85 times as much. Measured on
@@ -50,8 +50,8 @@ STRESS = 1.5
 # Of what a video would take beyond its share of evaluations, or leave of it, it is given so much (in logs), and never
 # less or more of its share than that: so runs come near the speed-up that was asked for, and hard videos still take
 # more than easy ones.
-GIVEN = 0.7
-GIVEN_LEAST, GIVEN_MOST = 0.9, 1.2
+GIVEN = 0.85
+GIVEN_LEAST, GIVEN_MOST = 0.87, 1.2
 
 GUARD = 0.02  # the largest tolerance, whatever speed-up is asked for
 
@@ -278,7 +278,7 @@ class ErrorControl:
         low, high = LOWEST, HIGHEST
         for _ in range(ROUNDS):
             middle = (low + high) / 2
-            if self.evaluations_from(step, last, hardness, math.exp(middle)) > evaluations:
+            if self.evaluations_from(step, last, hardness, math.exp(middle)) > evaluations + 0.5:
                 low = middle
             else:
                 high = middle

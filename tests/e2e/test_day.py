@@ -194,7 +194,7 @@ def test_auto_computes_about_as_many_steps_as_were_asked_for(day):
             asked, computed = run.wish.steps / run.wish.speedup, sum(report.schedule().computed)
             assert abs(computed - asked) <= max(2, 0.25 * asked), run
             seen += 1
-    assert seen >= 10
+    assert seen >= 6
 
 
 def test_a_replayed_schedule_computes_what_it_says(day):

@@ -11,7 +11,7 @@ from e2e.shipped import read_workflow, with_steps
 
 from adacache_core import RunReport
 
-STEPS = 13  # of its own: what another test has just sampled, the host would take from its cache
+STEPS = 24  # of its own: what another test has just sampled, the host would take from its cache; too many for a note
 APPLY, INSPECTOR = "AdaCacheApply", "AdaCacheInspector"
 BOTH = "app.graph.nodes.filter(node => /AdaCacheApply|AdaCacheInspector/.test(node.type))"
 
