@@ -104,7 +104,7 @@ def pack() -> ModuleType:
 
 
 def with_adacache(model: Any, **settings: Any) -> tuple[Any, Any]:
-    """(MODEL with AdaCache on it, its attachment): as preset auto but for the schedule, which is known beforehand.
+    """(MODEL with AdaCache on it, its attachment): residuals of blocks, on a schedule that is known.
 
     Metrics of random weights say nothing, so they decide nothing, and are taken all the same; motion too.
 

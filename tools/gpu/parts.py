@@ -65,7 +65,8 @@ PARTS = (
         "cost",
         "Cost at size",
         f"Random weights, one conditioning, Euler, {STEPS} steps of which {COMPUTED} are computed, metric and motion "
-        "taken, settings else of preset auto; medians of the card's own clock, the plain run's first step left out. "
+        "taken, residuals of blocks as the paper's tables reuse them; medians of the card's own clock, the plain run's "
+        "first step left out. "
         "Realised over counted is how much of the steps saved is time saved: "
         f"{WANTED} and more is wanted. Peaks are GiB of tensors, weights included.",
         seconds=240,
