@@ -115,12 +115,16 @@ def test_where_nobody_is_ahead_the_page_says_so(records):
     assert "Nowhere among what has been measured." in text
 
 
-def test_what_is_planned_and_not_measured_is_named_in_few_words(records):
+def test_what_is_planned_and_not_measured_is_counted_and_named_in_few_words(records):
     plan = [("demo", each.name, method) for each in (EULER, UNI_PC) for method in (OURS, "peer")]
-    assert "All that was planned is measured." in people(records, plan)
+    all_of_it, data = page.pages(records, plan, "")
+    assert "that are planned" not in all_of_it
+    assert "All that was planned is measured." in data
     plan += [("demo", EULER.name, "late"), ("demo", "lcm 12", "peer"), ("demo", "lcm 12", "late")]
     plan += [("clips", "one", "peer"), ("clips", "two", "peer")]
-    missing = people(records, plan).split("## Not measured yet\n")[1]
+    some_of_it, data = page.pages(records, plan, "")
+    assert "Of the 9 pairs of a method and a condition that are planned, 4 are measured so far" in some_of_it
+    missing = data.split("## Not measured yet\n")[1]
     assert missing.strip().splitlines() == [
         f"- `demo`, {EULER.name}: late.",
         "- `demo`, lcm 12: nothing is measured.",

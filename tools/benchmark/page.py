@@ -114,10 +114,10 @@ def pages(records: Sequence[Record], plan: Iterable[tuple[str, str, str]], made:
         DRAWN,
         "## Where somebody is ahead of us\n",
         _ahead(fought),
-        "## Not measured yet\n",
-        _missing(records, plan),
+        _share_measured(records, plan),
     ]
     data = [DATA_INTRO, made + "\n", *_at_speeds(of_place), *_everything(of_place, fought)]
+    data += ["## Not measured yet\n", _missing(records, plan)]
     return "\n".join(people), "\n".join(data)
 
 
@@ -254,6 +254,18 @@ def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
+
+
+def _share_measured(records: Iterable[Record], plan: Sequence[tuple[str, str, str]]) -> str:
+    """How much of the plan has a record, in a line; "" if all has."""
+    there = {(record.model, record.condition, record.method) for record in records}
+    done = sum(planned in there for planned in plan)
+    if done == len(plan):
+        return ""
+    return (
+        f"Of the {len(plan)} pairs of a method and a condition that are planned, {done} are measured so far; "
+        "[the others](benchmarks_data.md#not-measured-yet).\n"
+    )
 
 
 def _missing(records: Iterable[Record], plan: Iterable[tuple[str, str, str]]) -> str:
