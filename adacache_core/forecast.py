@@ -41,17 +41,24 @@ class Forecast:
     def bytes_held(self) -> int:
         return sum(each.untyped_storage().nbytes() for each in (self.velocity, self.slope) if each is not None)
 
-    def after(self, place: float, velocity: Tensor) -> Forecast:
-        """From the velocity that was computed there; one of another shape, or at no distance, starts anew."""
+    def after(self, place: float, velocity: Tensor, mask: Tensor | None = None) -> Forecast:
+        """From the velocity that was computed there; one of another shape, or at no distance, starts anew.
+
+        Args:
+            mask: as of `distance`.
+        """
         if velocity.shape != self.velocity.shape or place == self.place:
             return Forecast(place, velocity)
         slope = (velocity - self.velocity) / (place - self.place)
-        return Forecast(place, velocity, slope, UNTRIED if self.slope is None else _share(self.slope, slope))
+        return Forecast(place, velocity, slope, UNTRIED if self.slope is None else _share(self.slope, slope, mask))
 
 
-def _share(expected: Tensor, found: Tensor) -> float:
+def _share(expected: Tensor, found: Tensor, mask: Tensor | None) -> float:
     """How much of what was expected was found, in [0, 1]: the factor that brings them nearest to each other."""
-    expected, found = expected.flatten().float(), found.flatten().float()
+    expected, found = expected.float(), found.float()
+    if mask is not None:
+        expected, found = expected * mask, found * mask
+    expected, found = expected.flatten(), found.flatten()
     share = (expected @ found) / (expected @ expected)
     return float(share.nan_to_num(0.0).clamp(0, 1))
 

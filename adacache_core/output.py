@@ -135,7 +135,7 @@ class Output:
     def _remember(self, sigma: float, quantity: Tensor) -> None:
         place = self._place(sigma)
         before = self._forecast
-        self._forecast = Forecast(place, quantity) if before is None else before.after(place, quantity)
+        self._forecast = Forecast(place, quantity) if before is None else before.after(place, quantity, self._mask)
 
     def _place(self, sigma: float) -> float:
         return place_of(min(flow_level(sigma, self._flow), 1.0))  # churned noise lies above all levels

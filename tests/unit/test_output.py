@@ -60,6 +60,17 @@ def test_what_turned_round_is_held():
     torch.testing.assert_close(forecast.at(3.0), straight(0.5))
 
 
+def test_what_came_true_outside_of_the_mask_does_not_count():
+    mask = torch.ones(1, 1, 1, 1, 5)
+    mask[..., 0] = 0
+    third = straight(2.0)
+    third[..., 0] = straight(-8.0)[..., 0]  # turned round
+    forecast = Forecast(0.0, straight(0.0)).after(1.0, straight(1.0), mask)
+    assert forecast.after(2.0, third, mask).trust == pytest.approx(1.0)
+    assert forecast.after(2.0, third).trust == 0.0
+    assert forecast.after(2.0, third, 0 * mask).trust == 0.0  # nothing is made
+
+
 def test_a_velocity_of_another_shape_starts_anew():
     forecast = Forecast(0.0, straight(0.0)).after(1.0, tensor(5, (1, 4, 2, 5, 5)))
     assert forecast.slope is None
