@@ -186,15 +186,16 @@ def test_every_report_is_of_its_own_run(day):
         assert run.wish.preset != "off" or report.computed == report.total, run
 
 
-def test_auto_computes_about_as_many_steps_as_were_asked_for(day):
-    seen, missed = 0, ("cannot be reached", "would change this video visibly", "draws fresh noise, which")
+def test_auto_computes_about_as_many_steps_as_were_asked_for_or_more_and_says_why(day):
+    seen, why = 0, ("cannot be reached", "would change this video visibly", "draws fresh noise, which")
     for run, report in reports(day):
-        reachable = not any(each in note for each in missed for note in report.notes)
-        if report.target is not None and not run.wish.schedule and run.wish.preset == "auto" and reachable:
+        if report.target is not None and not run.wish.schedule and run.wish.preset == "auto":
             asked, computed = run.wish.steps / run.wish.speedup, sum(report.schedule().computed)
-            assert abs(computed - asked) <= max(2, 0.25 * asked), run
+            more_is_explained = any(each in note for each in why for note in report.notes)
+            assert computed >= asked - max(2, 0.25 * asked), run
+            assert more_is_explained or computed <= asked + max(2, 0.25 * asked), run
             seen += 1
-    assert seen >= 6
+    assert seen >= 10
 
 
 def test_a_replayed_schedule_computes_what_it_says(day):
