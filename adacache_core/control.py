@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 # All constants were chosen on the shipped demo model with Euler: eight videos at shifts 1, 3, 5 and 8 with 12, 20, 30
-# and 50 steps, whose prompts and noise are not the benchmark's.
+# and 50 steps, whose prompts and noise are not the benchmark's. SWAY_FALL and SWAY_SOFT are of eight others, of whose
+# prompts five are the benchmark's, with other noise.
 
 # Distances are measured in log-SNR, log((1 - s) / s), which a shift of the noise levels only moves: there forecasts get
 # worse at about the same rate all along, whatever the shift. Near pure noise and pure video it runs away: not so far.
