@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 # All constants were chosen on the shipped demo model with Euler: eight videos at shifts 1, 3, 5 and 8 with 12, 20, 30
 # and 50 steps, whose prompts and noise are not the benchmark's. SWAY_FALL and SWAY_SOFT are of eight others, of whose
@@ -199,9 +200,9 @@ class ErrorControl:
     @property
     def speedup(self) -> float:
         """Of a video of usual hardness, in evaluations."""
-        return self.course.cost_of_all / self.evaluations_from(0, None, 1.0, self.begin().allowed)
+        return self.course.cost_of_all / self.evaluations_from(0, None, 1.0, self._usual_tolerance)
 
-    @property
+    @cached_property
     def what_differs(self) -> str:
         """From the target, in a sentence; "" if nothing does."""
         if self.target is None or self.speedup > SHORT * self.target:
@@ -213,9 +214,14 @@ class ErrorControl:
 
     def begin(self) -> State:
         """Of a run that begins."""
+        return State(self._usual_tolerance)
+
+    @cached_property
+    def _usual_tolerance(self) -> float:
+        """The one that is asked for, or with which a video of usual hardness comes to the target."""
         if self.tolerance is not None or self.target is None:
-            return State(min(self.tolerance or 0.0, GUARD))
-        return State(self._tolerance_for(0, None, 1.0, self.course.cost_of_all / self.target))
+            return min(self.tolerance or 0.0, GUARD)
+        return self._tolerance_for(0, None, 1.0, self.course.cost_of_all / self.target)
 
     def why_computed(self, state: State, step: int) -> str:
         """Why this step is computed; "" if it may be reused."""
@@ -265,7 +271,7 @@ class ErrorControl:
     def _given(self, state: State, step: int, share: float) -> State:
         """With the tolerance that brings the run near its share of evaluations; see GIVEN."""
         hardness, spent = state.hardness, state.evaluations
-        would = spent + self.evaluations_from(step + 1, step, hardness, self.begin().allowed)
+        would = spent + self.evaluations_from(step + 1, step, hardness, self._usual_tolerance)
         given = math.exp(GIVEN * math.log(would / share))
         goal = share * min(max(given, GIVEN_LEAST), GIVEN_MOST)
         allowed = self._tolerance_for(step + 1, step, hardness, goal - spent)

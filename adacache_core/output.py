@@ -29,8 +29,6 @@ class Output:
         mask: where the latent is made, 0 to 1; elsewhere it is given, and no error counts. Broadcasts to the latent.
     """
 
-    table = ""  # no codebook is asked
-
     def __init__(
         self,
         control: ErrorControl,

@@ -1,6 +1,7 @@
-"""Models so small that what they do can be worked out in the head. They know nothing of caching."""
+"""Models, and a sampler, so small that what they do can be worked out in the head. They know nothing of caching."""
 
 from contextlib import nullcontext
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -124,3 +125,17 @@ class Bell(nn.Module):
         clean = 1 - sigma
         pull = clean * self.variance / (clean**2 * self.variance + sigma**2)
         return (x - self.mean - pull * (x - clean * self.mean)) / sigma
+
+
+def heun(sigmas):
+    """A sampler that looks twice at every step but the last."""
+
+    def sample(model, x):
+        for sigma, following in pairwise(sigmas):
+            first = (x - model(x, sigma)) / sigma
+            there = x + (following - sigma) * first
+            second = (there - model(there, following)) / following if following else first
+            x = x + (following - sigma) * (first + second) / 2
+        return x
+
+    return sample

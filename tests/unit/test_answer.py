@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from toys import Bell, Drifting
+from toys import Bell, Drifting, heun
 
 from adacache_core import FAST_30, SLOW_30, AdaCache, AdaCacheError, CacheConfig, Engine, StackLayout, auto
 from adacache_core import control as control_module
@@ -33,15 +33,6 @@ def multistep(model, x):
         weights = (1.5, -0.6, 0.1)[: len(videos)]
         ahead = sum(weight * video for weight, video in zip(weights, videos, strict=True)) / sum(weights)
         x = following / sigma * x + (1 - following / sigma) * ahead
-    return x
-
-
-def heun(model, x):
-    for sigma, following in pairwise(SIGMAS):
-        first = (x - model(x, sigma)) / sigma
-        there = x + (following - sigma) * first
-        second = (there - model(there, following)) / following if following else first
-        x = x + (following - sigma) * (first + second) / 2
     return x
 
 
@@ -280,7 +271,7 @@ def test_a_correction_brings_the_sample_nearer_to_the_plain_one(sampler):
 
 
 def test_all_evaluations_of_a_step_are_asked_or_none():
-    run = Asked(auto(2.0), sampler=heun)
+    run = Asked(auto(2.0), sampler=heun(SIGMAS))
     run.sample()
     assert run.report.total == 2 * STEPS - 1
     computed = [{record.state for record in run.report.evaluations if record.step == step} for step in range(STEPS)]
@@ -470,7 +461,7 @@ def rest_is_computed(run, first):
 
 
 @pytest.mark.parametrize(
-    "sampler", [euler(SIGMAS), multistep, heun, ancestral], ids=["euler", "multistep", "heun", "a"]
+    "sampler", [euler(SIGMAS), multistep, heun(SIGMAS), ancestral], ids=["euler", "multistep", "heun", "a"]
 )
 def test_what_is_held_is_a_few_latents(sampler):
     run = Asked(PLANNED, sampler=sampler)

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from toys import heun
 
 from adacache_core import correct
 from adacache_core.correct import Corrector
@@ -24,18 +25,6 @@ def multistep(sigmas, remembered=0.5):
             video = model(x, sigma)
             ahead = video if before is None or following == 0 else video + remembered * (video - before)
             x, before = following / sigma * x + (1 - following / sigma) * ahead, video
-        return x
-
-    return sample
-
-
-def heun(sigmas):
-    def sample(model, x):
-        for sigma, following in pairwise(sigmas):
-            first = (x - model(x, sigma)) / sigma
-            there = x + (following - sigma) * first
-            second = (there - model(there, following)) / following if following else first
-            x = x + (following - sigma) * (first + second) / 2
         return x
 
     return sample

@@ -6,21 +6,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from toys import heun
 
 from adacache_core.sampler import Sampler, ask, euler, step_of
 
 STEPS = 12
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
-
-
-def heun(model, x):
-    for sigma, following in pairwise(SIGMAS):
-        d = (x - model(x, sigma)) / sigma
-        ahead = x + (following - sigma) * d
-        if following:
-            d = (d + (ahead - model(ahead, following)) / following) / 2
-        x = x + (following - sigma) * d
-    return x
 
 
 def looks_ahead(model, x):
@@ -89,7 +80,7 @@ def seeded(sampler):
     ("sampler", "draws_noise", "over", "evaluations", "corrected"),
     [
         (euler(SIGMAS), False, False, (1,) * 12, True),
-        (heun, False, False, (1, *(2,) * 11), False),
+        (heun(SIGMAS), False, False, (1, *(2,) * 11), False),
         (looks_ahead, False, False, (1, 2, *(3,) * 10), False),
         (between, False, False, (2,) * 12, False),
         (ancestral, True, False, (1,) * 12, False),
