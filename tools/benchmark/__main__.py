@@ -1,8 +1,9 @@
 """AdaCache beside every other training-free cache, on small models of ours: one command, one machine.
 
-`python -m tools.benchmark` measures what is not measured yet of the whole plan (a night), most wanted first, and writes
-docs/benchmarks/, docs/benchmarks.md and README's headline. It may be stopped at any time, or by `--minutes`; the same
-command goes on. `--quick` (two minutes) makes one video of each model with one setting of each method, and prints.
+`python -m tools.benchmark` measures what is not measured yet of the whole plan (a night on two cores), most wanted
+first, and writes docs/benchmarks/, docs/benchmarks.md and README's headline. It may be stopped at any time, or by
+`--minutes`; the same command goes on. `--quick` (two minutes) makes one video of each model with one setting of each
+method, and prints.
 """
 
 from __future__ import annotations

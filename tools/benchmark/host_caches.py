@@ -121,6 +121,7 @@ OURS: tuple[Method, ...] = (
         "fixed interval (FORA)",
         {f"every {interval}": ("fast", every(interval)) for interval in (2, 3)},
         ("fast", every(1)),
+        everywhere=False,
         attach=fixed,
     ),
 )

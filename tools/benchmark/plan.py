@@ -109,7 +109,8 @@ CONDITIONS = {
 }
 
 VIDEOS_OF_A_CLASS = 4
-MOST_WANTED = 6  # conditions of a model, under which everybody is measured
+MOST_WANTED = 3  # conditions of a model, under which everybody is measured, with all videos
+VIDEOS_ELSEWHERE = 2  # of a class, under the other conditions: as many as a night has time for
 
 
 @dataclass(frozen=True)
@@ -191,12 +192,12 @@ def wanted(models: Sequence[str], number: int = VIDEOS_OF_A_CLASS, conditions: i
     """The videos of these models, most wanted first: one of each class under every condition, then the others.
 
     Args:
-        number: of each class.
+        number: of each class, and no more than VIDEOS_ELSEWHERE where a condition is not among the MOST_WANTED.
         conditions: the first so many of each model; None: all.
     """
     longest = max(map(len, CONDITIONS.values()))
     for video in range(number):
-        for place in range(longest):
+        for place in range(longest if video < VIDEOS_ELSEWHERE else MOST_WANTED):
             for model in models:
                 if place < len(CONDITIONS[model][:conditions]):
                     yield from cases(model, CONDITIONS[model][place], video)
