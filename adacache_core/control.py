@@ -131,6 +131,7 @@ class State:
         errors: how many forecasts have been held against the model.
         total, weight: of the logs of errors over usual ones: sum and sum of weights.
         guarded: whether the guard makes this video take more evaluations than it would be given.
+        spare: evaluations that the sampler before this one left of its share; below 0 it took more.
     """
 
     allowed: float
@@ -140,6 +141,7 @@ class State:
     total: float = 0.0
     weight: float = 0.0
     guarded: bool = False
+    spare: float = 0.0
 
     @property
     def hardness(self) -> float:
@@ -212,9 +214,26 @@ class ErrorControl:
             return f"{self.target:g}x cannot be reached in {self.course.steps} steps: too many are always computed"
         return f"{self.target:g}x would change this video visibly: about {self.speedup:.1f}x is computed instead"
 
-    def begin(self) -> State:
-        """Of a run that begins."""
-        return State(self._usual_tolerance)
+    def begin(self, before: State | None = None) -> State:
+        """Of a run that begins.
+
+        Args:
+            before: what `end` gave of the run that made half of this video; None: it is made from the start.
+        """
+        if before is None:
+            return State(self._usual_tolerance)
+        return replace(before, allowed=self._usual_tolerance, last=None, evaluations=0, guarded=False)
+
+    def end(self, state: State) -> State | None:
+        """What a run that goes on with this one's latent should know; None if it is finished."""
+        if self.course.ends:
+            return None
+        return state if self.target is None else replace(state, spare=self._share(state) - state.evaluations)
+
+    def _share(self, state: State) -> float:
+        """Evaluations that this run has by the target, with what the run before has left of its own."""
+        assert self.target is not None
+        return max(self.course.cost_of_all / self.target + state.spare, 1.0)
 
     @cached_property
     def _usual_tolerance(self) -> float:
@@ -254,7 +273,7 @@ class ErrorControl:
         state = replace(state, last=step)
         if self.target is None or self.tolerance is not None:
             return state
-        return self._given(state, step, self.course.cost_of_all / self.target)
+        return self._given(state, step, self._share(state))
 
     def _learned(self, state: State, step: int, error: float) -> State:
         """What the error says that was found at this step."""

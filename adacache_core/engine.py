@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from .cache import ResidualCache
 from .change import change_sums
 from .config import CacheConfig
-from .control import Course, ErrorControl, flow_level
+from .control import Course, ErrorControl, State, flow_level
 from .correct import Corrector
 from .errors import AdaCacheError
 from .fixed import FixedState
+from .forecast import distance
 from .motion import motion_sums
 from .output import Output
 from .presets import FAST_30
@@ -78,6 +79,7 @@ class Engine:
         flow: whether latents are (1 - sigma) video + sigma noise; else they are video + sigma noise.
         changing: steps at which the model's output jumps, and why.
         mask: where the latent is made; see `Output`.
+        before: `left` of the run that made the latent with which this one begins, if the same settings made it.
         report: to be filled, with what the caller knows already.
 
     Attributes:
@@ -85,6 +87,7 @@ class Engine:
             whether blocks ran is counted.
         others: who else has a function on this model, for the sentence that says that somebody answered in its place.
         output: what is reused at the output, None where residuals of blocks are.
+        left: after `finish`, what the next run should know that goes on with this one's latent; None: nothing.
     """
 
     measure_change = staticmethod(change_sums)  # the paper's choice; its ablation puts others here
@@ -101,9 +104,11 @@ class Engine:
         flow: bool = True,
         changing: Mapping[int, str] | None = None,
         mask: Tensor | None = None,
+        before: State | None = None,
         report: RunReport | None = None,
     ) -> None:
         self.config = config
+        self.left: State | None = None
         self.others = ""
         self.report = report or RunReport()
         self.report.sampler_steps = steps
@@ -111,7 +116,7 @@ class Engine:
         self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero)
         self.output: Output | None = None
         if config.at_output and sampler is not None:
-            self.output = _output_of(config, sampler, flow, changing or {}, mask)
+            self.output = _output_of(config, sampler, flow, changing or {}, mask, before)
         self.report.codebook = "" if config.at_output else self.schedule.table
         self.layout = layout
         self.idle_reason = self._why_idle(steps, span, sampler)
@@ -128,6 +133,7 @@ class Engine:
             self.corrector = Corrector(sampler.sigmas, sampler.moves)
         self._bytes_max = 0
         self._stacks: dict[nn.Module, BlockStack] = {}
+        self._proved: set[Hashable] = set()  # kinds of calls
         self._evaluation: _Evaluation | None = None
         self._clock = _Clock()
         self._lock = threading.Lock()
@@ -368,6 +374,37 @@ class Engine:
             with self._lock, self._clock.own():
                 self._store(current, tape, keys, places, signature)
 
+    def prove(
+        self, module: nn.Module, kind: Hashable, tape: Tape, x: Tensor, answer: Tensor, again: Callable[[], Tensor]
+    ) -> None:
+        """Stands down unless the call that was just recorded gives the same once more, with its blocks skipped.
+
+        Done for the first call of each kind. So a row that is wrong about a model, or a patch that works between the
+        blocks and past the head, costs the speed-up and not the video.
+
+        Args:
+            module: whose call it was, within an evaluation.
+            kind: what calls of the same way through the model have in common.
+            tape: of the call.
+            x: what the model was given.
+            answer: what it said, of the shape of x.
+            again: makes the same call.
+        """
+        if self.idle_reason or self.config.watch or kind in self._proved or not tape.residual:
+            return
+        self._proved.add(kind)
+        with self._clock.own():
+            try:
+                with self._stack(module).skipping(tape.residual):
+                    wrong = distance(x - answer, x - again())
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # of a model that nobody has seen: whatever it is, the video must go on
+                self.stand_down(f"this model fails without its blocks ({type(error).__name__}: {error})")
+                return
+        if not wrong <= torch.finfo(tape.residual[0].dtype).eps ** 0.5:
+            self.stand_down(f"skipping the blocks of this model would not give its answer ({wrong:.1%} off)")
+
     @contextmanager
     def _counted(self, current: _Evaluation, tape: Tape) -> Iterator[None]:
         """A call that is not skipped: either its blocks run, or somebody else answers it. One that fails was at it."""
@@ -448,6 +485,8 @@ class Engine:
         """Ends the run, and with it the last evaluation: nothing is held afterwards, and the report has its times."""
         self.cache.clear()
         self._stacks.clear()
+        if self.output is not None:
+            self.left = self.output.control.end(self.output.state)
         self.output = self.corrector = None
         self.report.cache_bytes_max = max(self.cache.bytes_max, self._bytes_max)
         self.report.cache_bytes_each = self.cache.bytes_each
@@ -457,7 +496,12 @@ class Engine:
 
 
 def _output_of(
-    config: CacheConfig, sampler: Sampler, flow: bool, changing: Mapping[int, str], mask: Tensor | None
+    config: CacheConfig,
+    sampler: Sampler,
+    flow: bool,
+    changing: Mapping[int, str],
+    mask: Tensor | None,
+    before: State | None,
 ) -> Output:
     steps = len(sampler.sigmas) - 1
     outside = {step: OUTSIDE for step in range(steps) if not config.start <= step / steps < config.end}
@@ -469,6 +513,7 @@ def _output_of(
         schedule=config.schedule,
         changing=changing,
         mask=mask,
+        before=before,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .control import ErrorControl, flow_level, place_of
+from .control import ErrorControl, State, flow_level, place_of
 from .forecast import Forecast, distance
 from .plan import Schedule
 from .schedule import Decision
@@ -27,6 +27,7 @@ class Output:
         schedule: what to compute, instead of what the errors say.
         changing: steps at which the output jumps, and why: nothing that was found before one goes on after it.
         mask: where the latent is made, 0 to 1; elsewhere it is given, and no error counts. Broadcasts to the latent.
+        before: see `ErrorControl.begin`.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Output:
         schedule: Schedule | None = None,
         changing: Mapping[int, str] | None = None,
         mask: Tensor | None = None,
+        before: State | None = None,
     ) -> None:
         self.control = control
-        self.state = control.begin()
+        self.state = control.begin(before)
         self._flow = flow
         self._fresh_noise = fresh_noise
         self._planned = None if schedule is None else schedule.for_steps(control.course.steps).computed

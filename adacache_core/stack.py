@@ -73,6 +73,17 @@ class StackLayout:
     def heads(self) -> tuple[Head, ...]:
         return (Head(self.head, takes=self.head_takes),) if isinstance(self.head, str) else self.head
 
+    def fits(self, module: nn.Module) -> bool:
+        """Whether a module has all of these paths, and blocks in each container."""
+        try:
+            containers = [_resolve(module, path).child for path in self.blocks]
+            for head in self.heads:
+                _resolve(module, head.path)
+        except AdaCacheError:
+            return False
+        kinds = (nn.ModuleList, nn.ModuleDict)
+        return all(isinstance(container, kinds) and len(container) > 0 for container in containers)
+
     def batch_first(self, x: Tensor) -> Tensor:
         """A view of hidden states, (batch, ..., width)."""
         return x[None] if self.batch is None else x.movedim(self.batch, 0)

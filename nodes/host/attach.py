@@ -17,6 +17,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...adacache_core.config import CacheConfig
+from ...adacache_core.control import State
 from ...adacache_core.report import RunReport
 from .families import Family, family_of, known_family
 from .run import KEY, Run
@@ -29,10 +30,11 @@ _FINGERPRINT_POINTS = 64
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A report, and a few numbers of the latent that the run made (None if it made none)."""
+    """A report, a few numbers of the latent that the run made (None if it made none), and `Engine.left`."""
 
     report: RunReport
     fingerprint: tuple[float, ...] | None
+    left: State | None = None
 
 
 class Attachment:
@@ -57,7 +59,9 @@ class Attachment:
             return executor(*args, **kwargs)
         original = guider.model_options
         guider.model_options = create_model_options_clone(original)
-        run = Run(self.family, guider, sampler, sigmas, self.config, self.preset, self.node, mask)
+        before = None if args[1] is None else self._run_that_made(args[1])
+        left = None if before is None else before.left
+        run = Run(self.family, guider, sampler, sigmas, self.config, self.preset, self.node, mask, left)
         run.register(guider.model_options)
         made = None
         try:
@@ -71,7 +75,7 @@ class Attachment:
         finally:
             guider.model_options = original
             report = run.engine.finish()
-            self.finished.append(FinishedRun(report, made))
+            self.finished.append(FinishedRun(report, made, run.engine.left))
             self._log(report)
             run.live.finished()
 
@@ -93,11 +97,18 @@ class Attachment:
             if self.replaced:
                 return None, "a later AdaCache node took the place of this one; connect the MODEL of that one"
             return None, "this AdaCache node has not sampled anything yet"
-        wanted = None if samples is None else fingerprint(samples)
+        run = None if samples is None else self._run_that_made(samples)
+        if run is not None:
+            return run.report, ""
+        return self.finished[-1].report, "no run made this latent; this is the newest run of the AdaCache node"
+
+    def _run_that_made(self, samples: Tensor) -> FinishedRun | None:
+        """The newest run of this node that ended with this latent."""
+        wanted = fingerprint(samples)
         for run in reversed(self.finished):
             if wanted is not None and run.fingerprint is not None and _alike(wanted, run.fingerprint):
-                return run.report, ""
-        return self.finished[-1].report, "no run made this latent; this is the newest run of the AdaCache node"
+                return run
+        return None
 
 
 @contextmanager
@@ -131,10 +142,11 @@ def attach(model: Any, config: CacheConfig, preset: str, node: str | None = None
         node: the host's id of the node that shows the runs as they go, if any.
 
     Raises:
-        AdaCacheError: the model has no row in the table, and residuals of blocks are to be reused.
+        AdaCacheError: residuals of blocks are to be reused, and no row of the table fits the model.
     """
     kind = _class_of(model)
-    family = known_family(kind) if config.at_output else family_of(kind, _called(model))
+    module = model.model.diffusion_model
+    family = known_family(kind) if config.at_output else family_of(kind, module, _called(model))
     older = attachment_of(model)
     if older is not None:
         older.replaced = True

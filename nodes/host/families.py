@@ -1,14 +1,15 @@
 """THE TABLE: what AdaCache has to know about a model of the host. A family is a row.
 
 A row says where the blocks and the head are, how a block is handed the hidden states, and where the
-video is in the tokens. Rows are found by the exact class of the diffusion model: a subclass may do
-something else between its blocks, and gets a row of its own once somebody has looked.
+video is in the tokens. Rows are found by the class of the diffusion model. A class that no row names is
+taken for one of the row of its base class, or of a row whose blocks and head it has too: a run proves
+at its first step that this is so (`Engine.prove`), or skips nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class Family:
             the video is in the tokens, or None.
         slot: how `patches_replace["dit"]` names the blocks of the first container, if the model
             lets them be replaced.
+        guessed: whether nobody has looked at these classes yet.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Family:
     layout: StackLayout
     grid: Callable[[nn.Module, Tensor, Mapping[str, Any]], Grid | None]
     slot: str = "double_block"
+    guessed: bool = False
 
 
 def _patched(shape: Sequence[int], patch: Sequence[int]) -> tuple[int, int]:
@@ -314,11 +317,12 @@ def known_family(kind: type) -> Family | None:
     return _BY_CLASS.get(_name(kind))
 
 
-def family_of(kind: type, called: str = "") -> Family:
+def family_of(kind: type, module: nn.Module, called: str = "") -> Family:
     """The row of a diffusion model.
 
     Args:
-        kind: its class.
+        kind: its class, as it will be when it samples.
+        module: the model.
         called: what the host calls models of this kind.
 
     Raises:
@@ -330,10 +334,18 @@ def family_of(kind: type, called: str = "") -> Family:
     if name in LEFT_OUT:
         bypass = "Bypass this node (select it, Ctrl+B); all else works."
         raise AdaCacheError(f"AdaCache leaves {kind.__name__} out: {LEFT_OUT[name]}. {bypass}")
+    of_bases = [_BY_CLASS[_name(base)] for base in kind.__mro__ if _name(base) in _BY_CLASS]
+    for family in (*of_bases, *(family for family in FAMILIES if family.layout.heads)):
+        if family.layout.fits(module):
+            return replace(family, classes=(name,), grid=_unknown_grid, guessed=True)
     origin = f"{kind.__name__} from {module_of(kind)}"
     known = ", ".join(family.name for family in FAMILIES)
     which = f"{called} ({origin})" if called else origin
     raise AdaCacheError(
-        f"AdaCache does not know the blocks of {which}. Take preset auto, which works on any model. "
+        f"AdaCache does not find the blocks of {which}. Take preset auto, which works on any model. "
         f"All others know: {known}."
     )
+
+
+def _unknown_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> None:
+    """Of a model that nobody has looked at: how it lays out its tokens is not to be guessed."""

@@ -17,6 +17,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ...adacache_core.config import CacheConfig
+from ...adacache_core.control import State
 from ...adacache_core.engine import Engine
 from ...adacache_core.report import RunReport
 from ...adacache_core.sampler import Model, Sampler, ask, step_of
@@ -43,6 +44,7 @@ class Run:
         preset: its name, for the report.
         node: the node's id, for who watches the run.
         mask: where the latent is made, the host's `denoise_mask`; None: everywhere.
+        before: see `Engine`.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Run:
         preset: str,
         node: str | None = None,
         mask: Tensor | None = None,
+        before: State | None = None,
     ) -> None:
         module = guider.model_patcher.model.diffusion_model
         sampling = guider.model_patcher.get_model_object("model_sampling")
@@ -77,6 +80,7 @@ class Run:
             flow=_is_flow(sampling),
             changing=changing_steps(guider, sampling, self.sigmas),
             mask=mask,
+            before=before,
             report=report,
         )
         why = LEFT_OUT.get(class_name(module), "") if config.at_output else ""
@@ -85,6 +89,8 @@ class Run:
         if why and not config.never_skips:
             report.notes.clear()  # they are of a run that might be skipped
             self.engine.stand_down(f"{why}, so every step is computed")
+        if family is not None and family.guessed:
+            self.engine.note(f"AdaCache takes this new model for one like {family.name}, and checks that at step 1")
         self.live = Live(node, report)
         self._scale: Any = None  # of guidance, at the last evaluation
         self.other_cache = _other_cache(guider.model_options)
@@ -136,12 +142,13 @@ class Run:
         if self.family is None or self.engine.output is not None:  # the blocks are only counted
             with self.engine.call(module, keys_of(options, len(x))):
                 return executor(x, *args, **kwargs)
-        slot = self.family.slot
+        slot, variant = self.family.slot, frozenset(replaced)
+        signature = _sizes(x, kwargs), _hooks(executor.class_obj), control is None
         with self.engine.call(
             module,
             keys_of(options, len(x)),
-            variant=frozenset(replaced),
-            signature=(_sizes(x, kwargs), _hooks(executor.class_obj), control is None),
+            variant=variant,
+            signature=signature,
             grid=None if self.engine.idle_reason else self.family.grid(module, x, kwargs),
             avoid={each[1] for each in replaced if each[:1] == (slot,)},
         ) as tape:
@@ -151,10 +158,14 @@ class Run:
                     arguments[_OPTIONS_ARGUMENT] = options
                 else:
                     kwargs["transformer_options"] = options
-            if tape is None and not self.engine.idle_reason and positional:
-                # Control acts between the blocks, of which none runs; HunyuanDiT fails if any of it is left over.
-                arguments[_CONTROL_ARGUMENT] = None
-            return executor(*arguments, **kwargs)
+            if tape is None and not self.engine.idle_reason:
+                arguments = _without_control(arguments)
+            answer = executor(*arguments, **kwargs)
+        # Not past functions of others, who may count how often they are called.
+        if tape is not None and not self.engine.others:
+            kind = module, variant, signature
+            self.engine.prove(module, kind, tape, x, answer, lambda: executor(*_without_control(arguments), **kwargs))
+        return answer
 
     def _look_at(self, module: Any, replaced: Mapping[Any, Any]) -> None:
         """Stands down if the model, or all of its blocks, are somebody else's now."""
@@ -174,6 +185,13 @@ class Run:
         whose = replaces_all(self.family.slot, replaced, depth)
         if whose:
             self.engine.stand_down(f"{whose} replaces every block of this model")
+
+
+def _without_control(arguments: list[Any]) -> list[Any]:
+    """Control acts between the blocks, of which none runs; HunyuanDiT fails if any of it is left over."""
+    known = arguments[:_OPTIONS_ARGUMENT]
+    known[_CONTROL_ARGUMENT:] = [None] * (len(arguments) > _CONTROL_ARGUMENT)
+    return known + arguments[_OPTIONS_ARGUMENT:]
 
 
 def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:

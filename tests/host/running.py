@@ -169,19 +169,35 @@ class Call:
         return bool(self.ran)
 
     @property
+    def options(self) -> dict:
+        """The host's transformer options."""
+        args, kwargs = self.arguments
+        return next(each for each in (*args, *kwargs.values()) if isinstance(each, dict) and "uuids" in each)
+
+    @property
     def window(self) -> tuple[int, ...]:
         """Frames of the context window, () without windows."""
-        args, kwargs = self.arguments
-        options = next(each for each in (*args, *kwargs.values()) if isinstance(each, dict) and "uuids" in each)
+        options = self.options
         return tuple(options["context_window"].index_list) if "context_window" in options else ()
+
+    @property
+    def whose(self) -> list:
+        """The conditionings in the batch."""
+        return [*self.options["uuids"], self.window]
 
 
 class Witness:
-    """Hooks on the model's own modules: counts what runs, keeps what passes. Use as a context."""
+    """Hooks on the model's own modules: counts what runs, keeps what passes. Use as a context.
+
+    Attributes:
+        calls: in order, but for `proofs`.
+        proofs: those that made the call before them once more, without any block (`Engine.prove`).
+    """
 
     def __init__(self, tiny: Tiny) -> None:
         self.tiny = tiny
         self.calls: list[Call] = []
+        self.proofs: list[Call] = []
         self.evaluations = 0
         self.error = 0.0  # the worst that `assert_reuse_is_per_block` found
         self._handles: list[Any] = []
@@ -225,6 +241,14 @@ class Witness:
 
     def _end(self, module: nn.Module, args: tuple, output: Streams) -> None:
         self.calls[-1].output = _cloned(output)
+        if self._is_proof():
+            self.proofs.append(self.calls.pop())
+
+    def _is_proof(self) -> bool:
+        before, call = [None, *self.calls][-2:]
+        if before is None or before.evaluation != call.evaluation or call.computed or not before.computed:
+            return False
+        return before.whose == call.whose and torch.equal(before.arguments[0][0], call.arguments[0][0])
 
     def _enter(self, name: str) -> Any:
         def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from inspect import getfullargspec
 from types import SimpleNamespace
 
 import pytest
 import torch
-from host.running import STEPS, sample
+from host.running import STEPS, Witness, row_of, sample
 from torch import nn
 
 WAN = "Wan t2v"
@@ -67,7 +68,7 @@ def test_a_model_that_is_not_known_is_refused_with_what_is_known_and_a_way_out(f
 @pytest.mark.parametrize("preset", ["fast", "slow", "watch"])
 def test_what_looks_at_blocks_refuses_a_model_that_is_not_known(preset, apply, tiny, pack):
     stranger = type("Stranger", (nn.Module,), {})
-    with pytest.raises(pack.adacache_core.AdaCacheError, match="does not know the blocks of Stranger"):
+    with pytest.raises(pack.adacache_core.AdaCacheError, match="does not find the blocks of Stranger"):
         apply(bare(stranger), preset)
 
 
@@ -84,23 +85,74 @@ def test_a_model_that_is_left_out_on_purpose_is_refused_with_the_reason(file, ki
         apply(bare(getattr(module, kind)))
 
 
-def test_a_subclass_of_a_known_model_is_not_known(apply, tiny, pack):
-    stranger = type("SCAILWanModel", (type(tiny(WAN).module),), {})
-    with pytest.raises(
-        pack.adacache_core.AdaCacheError, match=rf"blocks of SCAILWanModel from {__name__}. Take preset auto"
-    ):
-        apply(bare(stranger))
+@pytest.mark.parametrize("where", ["base class", "structure"])
+def test_a_new_model_is_taken_for_one_that_is_built_alike_and_proved(where, tiny, adacache):
+    made = tiny(WAN).kind.build()
+    renewed(made.module, where)
+    model, attachment = adacache(made.model, rate=3)
+    with Witness(made) as witness:
+        video = sample(made, witness.watched(model))
+    report = attachment.finished[-1].report
+    assert (report.model, report.family, report.skipped > 0) == ("New", "Wan", True)
+    assert report.notes == ["AdaCache takes this new model for one like Wan, and checks that at step 1"]
+    assert len(witness.proofs) == 1
+    assert row_of(report) == witness.row()
+    known, _ = adacache(tiny(WAN).model, rate=3)
+    assert torch.equal(video, sample(tiny(WAN), known))
+
+
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [
+        (0.0, r"skipping the blocks of this model would not give its answer \(.*% off\)"),
+        (None, r"this model fails without its blocks \(IndexError: .*\)"),
+    ],
+)
+def test_a_new_model_that_takes_something_past_its_blocks_is_computed_and_it_is_said(without, said, tiny, adacache):
+    """It adds to its answer what its first block said; what it does without one is given."""
+    made = tiny(WAN).kind.build()
+    renewed(made.module, "structure", [] if without is None else [torch.tensor(without)])
+    model, attachment = adacache(made.model, rate=3)
+    assert torch.equal(sample(made, model), sample(made))
+    report = attachment.finished[-1].report
+    assert report.computed == report.total
+    assert re.fullmatch(f"stood down: {said}", report.notes[-1])
+
+
+def renewed(module, where, past=None):
+    """Makes the Wan of a class that no row names.
+
+    Args:
+        where: how it is to be known again.
+        past: what the first block says is put in here, and the last of it is added to the answer.
+    """
+    wan, home = type(module), "comfy.ldm.new.model"
+    own = {name: value for name, value in vars(wan).items() if not name.startswith("__")}  # a Wan's, of no Wan
+
+    def forward(self, *args, **kwargs):
+        before = len(past)
+        answer = wan.forward(self, *args, **kwargs) + past[-1]
+        del past[before:]
+        return answer
+
+    if past is not None:
+        module.blocks[0].register_forward_hook(lambda block, args, output: past.append(output.abs().mean()))
+        forward.__module__, own["forward"] = home, forward
+    base, own = (wan, {}) if where == "base class" else (nn.Module, own)
+    module.__class__ = type("New", (base,), {**own, "__module__": home})
 
 
 def test_a_class_that_another_node_puts_in_the_models_place_is_named_with_its_module(apply, tiny, pack):
     """RES4LYF's ReWanPatcher does this, with an object patch that the host applies when it loads the model."""
     theirs = type("ReWanModel", (torch.nn.Module,), {"__module__": "/x/custom_nodes/RES4LYF.wan.model"})
-    model = tiny(WAN).model.clone()
+    made = tiny(WAN).kind.build()
+    made.module.head_of_theirs = made.module._modules.pop("head")
+    model = made.model.clone()
     model.add_object_patch("diffusion_model.__class__", theirs)
     with pytest.raises(pack.adacache_core.AdaCacheError) as refused:
         apply(model)
     said = str(refused.value)
-    assert said.startswith("AdaCache does not know the blocks of WAN21_T2V (ReWanModel from RES4LYF.wan.model). Take")
+    assert said.startswith("AdaCache does not find the blocks of WAN21_T2V (ReWanModel from RES4LYF.wan.model). Take")
 
 
 def test_a_class_that_is_put_there_after_adacache_makes_it_stand_down(apply, tiny, attachment_of):

@@ -363,6 +363,23 @@ def test_the_first_of_two_stages_has_no_end_to_protect_and_the_second_starts_ane
     assert first.evaluations[-1].sigma > second.evaluations[0].sigma
 
 
+def test_the_second_of_two_stages_goes_on_with_the_budget_of_the_first(tiny, adacache, pack, monkeypatch):
+    begun = []
+    made = pack.nodes.host.attach.Run
+    monkeypatch.setattr(pack.nodes.host.attach, "Run", lambda *args: begun.append(args[-1]) or made(*args))
+    model, attachment = adacache(tiny(WAN).model, target=2.0)
+    whole = {"steps": 24, "latent": torch.zeros_like(tiny(WAN).latent)}
+    half = sample(tiny(WAN), model, last_step=12, **whole)
+    rest = {"steps": 24, "start_step": 12, "disable_noise": True, "noise": torch.zeros_like(half)}
+    for latent in (half, half.flip(-1), half):
+        sample(tiny(WAN), model, latent=latent, **rest)
+    first, second, other, again = attachment.finished
+    assert first.left is not None
+    assert begun == [None, first.left, None, first.left]
+    assert second.left is other.left is None  # their videos are finished
+    assert second.fingerprint == again.fingerprint
+
+
 @pytest.mark.parametrize(
     ("share", "computed"),
     [

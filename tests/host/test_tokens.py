@@ -71,7 +71,7 @@ def video_in(x, kwargs):
 def test_a_change_at_one_place_of_the_latent_moves_exactly_the_token_that_the_grid_says(kind, tiny, pack):
     x, args, kwargs = first_call(tiny(kind))
     before = stack_input(tiny(kind), x, args, kwargs).flatten(1, -2)
-    family = pack.nodes.host.families.family_of(type(tiny(kind).module))
+    family = pack.nodes.host.families.family_of(type(tiny(kind).module), tiny(kind).module)
     grid = family.grid(tiny(kind).module, x, kwargs)
     assert grid.fits(before.shape[1])
 
@@ -102,7 +102,9 @@ def test_motion_is_measured_where_the_frames_are_known_and_the_report_says_so_wh
     report = attachment.finished[-1].report
 
     x, _, kwargs = first_call(tiny(kind))
-    grid = pack.nodes.host.families.family_of(type(tiny(kind).module)).grid(tiny(kind).module, x, kwargs)
+    grid = pack.nodes.host.families.family_of(type(tiny(kind).module), tiny(kind).module).grid(
+        tiny(kind).module, x, kwargs
+    )
     probes = {}
     for call in witness.calls:
         if call.computed:

@@ -210,3 +210,33 @@ def test_levels_of_other_models_are_those_of_equal_noise(level):
     sigma = level / (1 - level)
     assert math.isclose(flow_level(sigma, flow=False), level)
     assert flow_level(level, flow=True) == level
+
+
+@pytest.mark.parametrize("hardness", [0.4, 1.0, 2.5])
+def test_a_second_sampler_has_what_the_first_left_of_the_share_of_both(hardness, monkeypatch):
+    monkeypatch.setattr(control, "GUARD", math.inf)
+    every = levels(40, 5.0)
+    spent, alone, before = [], [], None
+    for part in (every[:21], every[20:]):
+        controller = ErrorControl(Course(part), 2.0)
+        for counts, state in ((spent, controller.begin(before)), (alone, controller.begin())):
+            for step in range(20):
+                if controller.why_computed(state, step):
+                    state = controller.computed(state, step, error_of(controller, state, step, hardness))
+            counts.append(state.evaluations)
+            if counts is spent:
+                after = controller.end(state)
+        before = after
+    assert before is None  # the video is finished
+    assert abs(sum(spent) - 20) <= abs(sum(alone) - 20)
+    assert abs(sum(spent) - 20) <= 4
+
+
+def test_a_second_sampler_knows_how_hard_the_video_is():
+    first = ErrorControl(Course(levels(20, 3.0)[:11]), 2.0)
+    state = first.begin()
+    for step in range(0, 10, 2):
+        state = first.computed(state, step, error_of(first, state, step, 3.0))
+    second = ErrorControl(Course(levels(20, 3.0)[10:]), 2.0)
+    assert second.begin(first.end(state)).hardness == state.hardness > 2
+    assert second.begin().hardness == 1
