@@ -17,9 +17,10 @@ Made from the table in `nodes/host/families.py` by `python -m tools.models_page`
 [compatibility.md](compatibility.md).
 
 Preset auto works on any model. A row here is needed where what the blocks of a model add is looked at or reused: by
-the tables of the paper (fast, slow or a codebook) and by watch. A model is known by its exact class. With one that is
-not here these make the AdaCache node say so, with the class's name; an issue that tells this name is how it gets
-here."""
+the tables of the paper (fast, slow or a codebook) and by watch. A model that is not here is tried with the row of its
+base class, or of a model that has the same parts; the first step shows whether that works, and if not, every step is
+computed. Where no row fits at all, the AdaCache node says so, with the class's name; an issue that tells this name is
+how it gets here."""
 
 NEVER = "Of these preset auto computes every step; the tables and watch refuse them."
 
