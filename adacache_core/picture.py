@@ -1,4 +1,4 @@
-"""A run as a picture, made to be read at the size of a node. Shows what the reports hold; measures nothing."""
+"""A run as a picture, made to be read at the size of a node, and two videos in one. Measures nothing."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ STRIP, ERROR, METRIC, MOTION, GRADIENT, MOREG, RATE = (
 HEIGHT_OF = {COMPUTED: 1.0, ANSWERED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip
 SPACING = 1.2  # of a line of text, times its size
 LABELS = 7  # about so many steps bear their number
+
+SIDE = 256  # pixels: smaller videos are enlarged to about this width, so that there is room for words
+NAME, DETAIL = 34, 28  # sizes of the two lines above a video
 
 
 def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
@@ -80,6 +83,38 @@ def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
         paint(page, top)
         top += height + GAP
     return page.finished()
+
+
+def beside(videos: Sequence[Sequence[Image.Image]], report: RunReport | None, likeness: str) -> list[Image.Image]:
+    """Two videos in one, so that both are seen at the same moment, under what they are.
+
+    Args:
+        videos: the frames of both, RGB, as many and as large; small ones are enlarged smoothly.
+        report: of the run that made the second. The first is then taken for what the same steps make without AdaCache.
+        likeness: of the second to the first, in words.
+    """
+    texts = [("reference", ""), ("changed", likeness)]
+    if report is not None and report.total:
+        of_all = f"of {report.total} steps"
+        name = f"with AdaCache ({report.preset})" if report.preset else "with AdaCache"
+        texts = [("without AdaCache", f"{report.total} {of_all}"), (name, f"{report.computed} {of_all}, {likeness}")]
+    width, height = (side * max(1, round(SIDE / videos[0][0].width)) for side in videos[0][0].size)
+    unit = 2 * width / (1000 - 3 * GAP)  # in pixels
+    left = [GAP, (1000 + GAP) / 2]
+    top = GAP + 1.2 * NAME + 1.5 * DETAIL
+    page = Page(round(1000 * unit), top + height / unit + GAP, 1, {})
+    for x, (name, detail) in zip(left, texts, strict=True):
+        room = (1000 - 3 * GAP) / 2
+        page.text(x, GAP, name, NAME, INK, room=room)
+        page.text(x, GAP + 1.2 * NAME, detail, DETAIL, PALE, room=room)
+    ground, frames = page.finished(), []
+    for pair in zip(*videos, strict=True):
+        frame = ground.copy()
+        for x, picture in zip(left, pair, strict=True):
+            larger = picture.resize((width, height), Image.Resampling.BICUBIC)
+            frame.paste(larger, (round(x * unit), round(top * unit)))
+        frames.append(frame)
+    return frames
 
 
 def _step_labels(records: Sequence[StepRecord]) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Two videos side by side in numbers: how far one with AdaCache is from one without."""
+"""Two videos side by side, and in numbers: how far one with AdaCache is from one without."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from comfy_api.latest import io, ui
+from PIL import Image
 from torch import Tensor
 
 from ..adacache_core.documents import finite
 from ..adacache_core.errors import AdaCacheError
+from ..adacache_core.picture import beside
+from ..adacache_core.report import RunReport
+from .host.attach import attachment_of
+from .preview import pictures_of
 from .schema import CATEGORY
 
 # Of a frame that is equal in both, whose PSNR is infinite and would swallow the mean over frames.
 PSNR_MAX = 100.0  # dB
 SSIM_WINDOW = 11  # Wang et al. 2004; where frames are smaller, the largest odd one that fits
 ALEXNET = "alexnet-owt-7be5be79.pth"  # of torchvision, which LPIPS would fetch otherwise
+LPIPS_SMALLEST = 64  # pixels: of smaller frames its network leaves nothing
 LATENT_PIXEL = 8  # how large a number of a latent is shown
+WIDEST = 1024  # pixels of the video that the node shows: a glance, that comes quickly; the output is as large as can be
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,8 @@ class Comparison:
         frames: how many were compared.
         psnr: dB, mean over frames, at most PSNR_MAX.
         ssim: mean over frames, channels and places; 1 is equal.
-        lpips: perceptual distance (Zhang et al. 2018), mean over frames; None of latents and where not installed.
+        lpips: perceptual distance (Zhang et al. 2018), mean over frames; None of latents, of frames smaller than
+            LPIPS_SMALLEST, and where not installed.
         motion_kept: mean absolute difference of neighbouring frames over that of the reference; 1 is equal, inf if only
             the changed one moves.
         temporal_difference: mean absolute difference between these differences, where 1 is the range of values.
@@ -75,6 +85,22 @@ class AdaCacheCompare(io.ComfyNode):
                     step=1.0,
                     tooltip="How many times brighter the differences are drawn. Start from 4.",
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The MODEL from the AdaCache node. Latents are then compared as pictures, in its colours, "
+                    "and the steps that were computed stand above the videos.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=16.0,
+                    min=1.0,
+                    max=120.0,
+                    step=1.0,
+                    optional=True,
+                    tooltip="Frames per second of the video that this node shows. Start from your video's own: 16 for "
+                    "Wan, 24 for most others.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="difference"),
@@ -83,11 +109,24 @@ class AdaCacheCompare(io.ComfyNode):
                 io.Float.Output(display_name="ssim"),
                 io.Float.Output(display_name="motion_kept"),
                 io.Int.Output(display_name="worst_frame"),
+                io.Image.Output(display_name="side_by_side"),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
-    def execute(cls, reference: Tensor | dict, changed: Tensor | dict, amplify: float) -> io.NodeOutput:
+    def execute(
+        cls,
+        reference: Tensor | dict,
+        changed: Tensor | dict,
+        amplify: float,
+        model: Any = None,
+        fps: float = 16.0,
+    ) -> io.NodeOutput:
+        report = None if model is None else _report_of(model, changed)
+        is_latent = not isinstance(reference, Tensor)
+        if model is not None:
+            reference, changed = (_as_pictures(each, model) for each in (reference, changed))
         pair = frames_of(reference), frames_of(changed)
         if pair[0].shape != pair[1].shape:
             sizes = " and ".join(f"{len(each)} frames of {each.shape[3]} x {each.shape[2]}" for each in pair)
@@ -95,16 +134,62 @@ class AdaCacheCompare(io.ComfyNode):
                 f"videos of {sizes} ({pair[0].shape[1]} and {pair[1].shape[1]} channels) do not compare"
             )
         found = compare(*pair)
-        picture = difference(*pair, amplify, 1 if isinstance(reference, Tensor) else LATENT_PIXEL)
+        video = side_by_side(*pair, found, report)
         return io.NodeOutput(
-            picture,
+            difference(*pair, amplify, LATENT_PIXEL if is_latent else 1),
             json.dumps(finite(asdict(found)), indent=1),
             found.psnr,
             found.ssim,
             found.motion_kept,
             found.worst_frame,
-            ui=ui.PreviewImage(picture, cls=cls),
+            _as_images(video),
+            ui=_shown(video, fps, cls),
         )
+
+
+def _report_of(model: Any, changed: Tensor | dict) -> RunReport | None:
+    """Of the run that made this latent, or of the newest one where only its pictures are there."""
+    attachment = attachment_of(model)
+    if attachment is None:
+        return None
+    report, which = attachment.report_for(None if isinstance(changed, Tensor) else changed["samples"])
+    return report if isinstance(changed, Tensor) or not which else None
+
+
+def _as_pictures(video: Tensor | dict, model: Any) -> Tensor:
+    return video if isinstance(video, Tensor) else pictures_of(model, video["samples"])
+
+
+def side_by_side(reference: Tensor, changed: Tensor, found: Comparison, report: RunReport | None) -> list[Image.Image]:
+    """Both at the same time, under what is known of them.
+
+    Args:
+        reference, changed: (frames, channels, height, width); what is no picture is shown in grey.
+        report: of the run that made `changed`.
+    """
+    lowest, highest = reference.min(), reference.max()
+    is_picture = reference.shape[1] == 3 and lowest >= 0 and highest <= 1
+    span = (highest - lowest).clamp(min=torch.finfo(torch.float32).tiny)
+    videos = []
+    for video in (reference, changed):
+        shown = video if is_picture else ((video - lowest) / span).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+        pixels = (shown.float().clamp(0, 1) * 255).round().byte().movedim(1, -1).cpu().numpy()
+        videos.append([Image.fromarray(frame) for frame in pixels])
+    return beside(videos, report, "equal" if found.psnr == PSNR_MAX else f"{found.psnr:.1f} dB PSNR")
+
+
+def _as_images(frames: list[Image.Image]) -> Tensor:
+    return torch.from_numpy(np.stack([np.asarray(frame) for frame in frames])).float() / 255
+
+
+def _shown(frames: list[Image.Image], fps: float, node: type[io.ComfyNode]) -> ui.SavedImages:
+    """The video in the node, which plays it."""
+    for frame in frames:
+        frame.thumbnail((WIDEST, WIDEST))
+    saved = ui.ImageSaveHelper.save_animated_webp(
+        _as_images(frames), "adacache_compare", io.FolderType.temp, node, fps, lossless=False, quality=90, method=4
+    )
+    return ui.SavedImages([saved], is_animated=True)
 
 
 def frames_of(video: Tensor | dict) -> Tensor:
@@ -139,7 +224,7 @@ def compare(reference: Tensor, changed: Tensor) -> Comparison:
         frames=len(reference),
         psnr=sum(of_frames) / len(of_frames),
         ssim=ssim(changed, reference, window, eps=0.0, padding="valid").nan_to_num(1.0).mean().item(),
-        lpips=_lpips(reference, changed) if is_picture else None,
+        lpips=_lpips(reference, changed) if is_picture and min(reference.shape[2:]) >= LPIPS_SMALLEST else None,
         motion_kept=after / before if before else 1.0 if not after else inf,
         temporal_difference=(moves - moved).abs().mean().item() if len(moved) else 0.0,
         worst_frame=min(range(len(of_frames)), key=of_frames.__getitem__),

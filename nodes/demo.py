@@ -8,17 +8,21 @@ from pathlib import Path
 import torch
 from comfy.sd import load_diffusion_model
 from comfy_api.latest import io
+from einops import rearrange
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ..adacache_core.errors import AdaCacheError
 from .schema import CATEGORY
 
 ASSETS = Path(__file__).parent / "demo_assets"
-MODEL, TOKENS = "demo_wan.safetensors", "prompt_tokens.safetensors"
+MODEL, TOKENS, CODE = "demo_wan.safetensors", "prompt_tokens.safetensors", "clip_code.safetensors"
 SHA256 = {
     MODEL: "baf90eff79a00652cdf6be68f1d8f7530ebeaa4d2183a346f2172d43ba2336dd",
     TOKENS: "9a625f15898b7a812bc07e701cffeca83a97b4f50f43c6fa38c2491dd3561d1d",
+    CODE: "e1e7045a3ed7cf88215d32c44c5774dbfec686a5efa5de2caab8cf1a3d2bd748",
 }
+HOLDS_CLIPS = "adacache_demo"  # attached to the MODEL of the demo: `clip_of` makes pictures of its latents
 
 # Slot -> (words, tooltip). The words, read slot by slot, are the rows of the token table.
 SLOTS = {
@@ -62,7 +66,9 @@ class AdaCacheDemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(load_diffusion_model(str(_as_shipped(MODEL))))
+        model = load_diffusion_model(str(_as_shipped(MODEL)))
+        model.set_attachments(HOLDS_CLIPS, True)
+        return io.NodeOutput(model)
 
 
 class AdaCacheDemoPrompt(io.ComfyNode):
@@ -93,6 +99,21 @@ class AdaCacheDemoPrompt(io.ComfyNode):
         tokens = load_file(_as_shipped(TOKENS))["tokens"].float()
         context = tokens[[ROW_OF[words[slot]] for slot in SLOTS]][None]  # (1, 6, 4096)
         return io.NodeOutput([[torch.zeros_like(context) if empty else context, {}]])
+
+
+def clip_of(latent: Tensor) -> Tensor:
+    """The clip that a latent of the demo model holds, in full: it is a fixed linear code of 2 frames x 2 x 2 pixels.
+
+    Args:
+        latent: as the model works in it, (batch, 16, frames, height, width).
+
+    Returns:
+        (batch * 2 frames, 2 height, 2 width, 3) in [0, 1].
+    """
+    code = load_file(_as_shipped(CODE), device=str(latent.device))
+    cells = (latent.movedim(1, -1) - code["offset"]) @ code["decode"]
+    clip = rearrange(cells, "b t h w (dt dh dw c) -> (b t dt) (h dh) (w dw) c", dt=2, dh=2, dw=2)
+    return ((clip + 1) / 2).clamp(0, 1)
 
 
 def _as_shipped(name: str) -> Path:

@@ -11,6 +11,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from ..adacache_core.errors import AdaCacheError
+from .demo import HOLDS_CLIPS, clip_of
 from .schema import CATEGORY
 
 
@@ -33,14 +34,46 @@ class AdaCacheLatentPreview(io.ComfyNode):
                     tooltip="Picture pixels per latent pixel, in each direction. Start from 8, the size of the "
                     "decoded video for most models; 1 gives the plain numbers.",
                 ),
+                io.Boolean.Input(
+                    "smooth",
+                    default=False,
+                    optional=True,
+                    tooltip="On enlarges without hard edges; of the demo model it then shows all 16 frames of 32 x 32 "
+                    "pixels that a latent holds. Start from on; off shows every number as a square.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image")],
         )
 
     @classmethod
-    def execute(cls, model: Any, latent: dict, scale: int) -> io.NodeOutput:
+    def execute(cls, model: Any, latent: dict, scale: int, smooth: bool = False) -> io.NodeOutput:
+        if smooth:
+            size = [side * scale for side in _video_in(latent["samples"]).shape[-2:]]
+            return io.NodeOutput(_enlarged(pictures_of(model, latent["samples"]), size))
         pictures = latent_to_rgb(model.model, latent["samples"])
         return io.NodeOutput(repeat(pictures, "n h w c -> n (h dy) (w dx) c", dy=scale, dx=scale))
+
+
+def pictures_of(model: Any, samples: Tensor) -> Tensor:
+    """Frames in the finest way that needs no VAE: of the demo model the clip itself, of others their previews.
+
+    Args:
+        model: the host's MODEL.
+        samples: see `latent_to_rgb`, as are what is returned and raised.
+    """
+    if model.get_attachment(HOLDS_CLIPS) and samples.ndim == 5:
+        return clip_of(model.model.process_latent_in(samples.float()))
+    return latent_to_rgb(model.model, samples)
+
+
+def _video_in(samples: Tensor) -> Tensor:
+    """Of several streams the first."""
+    return samples.unbind()[0] if samples.is_nested else samples
+
+
+def _enlarged(pictures: Tensor, size: list[int]) -> Tensor:
+    larger = F.interpolate(pictures.movedim(-1, 1), size, mode="bicubic")
+    return larger.movedim(1, -1).clamp(0, 1)
 
 
 def latent_to_rgb(model: Any, samples: Tensor) -> Tensor:
@@ -64,8 +97,7 @@ def latent_to_rgb(model: Any, samples: Tensor) -> Tensor:
             f"{type(model).__name__} (latent format {type(latent_format).__name__}) has no preview colours; "
             "use VAE Decode to see its latents"
         )
-    if samples.is_nested:
-        samples = samples.unbind()[0]
+    samples = _video_in(samples)
     if samples.shape[1] not in (latent_format.latent_channels, len(factors)):
         raise AdaCacheError(
             f"a latent of {samples.shape[1]} channels does not come from {type(model).__name__}, which has "

@@ -203,6 +203,18 @@ def decode(latent: Tensor) -> Tensor:
     return rearrange(cells, "b t h w (dt dh dw c) -> b c (t dt) (h dh) (w dw)", dt=2, dh=2, dw=2)
 
 
+def pictures(latent: Tensor) -> Tensor:
+    """The clip of one latent as frames.
+
+    Args:
+        latent: (1, 16, frames, height, width).
+
+    Returns:
+        (2 frames, 2 height, 2 width, 3) in [0, 1].
+    """
+    return ((rearrange(decode(latent), "1 c t h w -> t h w c") + 1) / 2).clamp(0, 1)
+
+
 def _code() -> tuple[Tensor, Tensor, Tensor]:
     """ENCODE (24, 16), DECODE (16, 24) and OFFSET (16,): latent = cell @ ENCODE + OFFSET."""
     # Haar: patterns of +-1 over (dt, dh, dw), five for each colour and one for brightness.

@@ -1,4 +1,4 @@
-"""The main job: the demo workflow, plain and with AdaCache, and how far the two videos are apart.
+"""The main job: the demo workflow's video without and with AdaCache, side by side, and how far the two are apart.
 
 Runs inside a real ComfyUI where there is one, else through diffusers; says which, and why.
 `python -m tools.demo --help` lists the options.
@@ -10,106 +10,222 @@ import argparse
 import json
 import signal
 import sys
+import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from adacache_core import PRESETS, TABLES, CacheConfig, Codebook, RunReport, auto, scale_rates
+from adacache_core import PRESETS, TABLES, AdaCacheError, CacheConfig, Codebook, RunReport, auto, scale_rates
+from tools.demo_model import WORDS, prompt_context
 from tools.host import PLACES, ROOT, HostError, find_host, install, version_of
-from tools.quality import Quality, compare
-from tools.video import read_webp, write_webp
 
 WORKFLOW = ROOT / "workflows" / "demo_wan_tiny.json"
-LATENT_WIDTH = 16  # of the demo model's videos
 PLAIN, CACHED = "without AdaCache", "with AdaCache"
+WARM_UP_STEPS = 2  # sampled before anything is timed: neither video should pay for loading the model
+SPEEDUPS = (1.0, 5.0)  # that the node takes
+
+HELP = """\
+counted: all steps over the steps that were computed. measured: the seconds of the first video over those of the second,
+which also hold all that is no step and whatever else the machine did meanwhile: it may come out above or below.
+PSNR, SSIM, motion: how near the second video is to the first, as AdaCache Compare says it."""
 
 
 @dataclass(frozen=True)
 class Files:
     """What a run leaves behind."""
 
-    plain: Path
-    cached: Path
+    video: Path
     schedule: Path
     report: Path
 
     @classmethod
     def under(cls, folder: Path) -> Files:
-        """In this folder, which is made; what an earlier run left there is removed."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = cls(*(folder / name for name in ("plain.webp", "cached.webp", "schedule.png", "report.json")))
-        for path in vars(files).values():
-            path.unlink(missing_ok=True)
-        return files
+        return cls(*(folder / name for name in ("side_by_side.webp", "schedule.png", "report.json")))
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is known of a run besides its files.
+
+    Attributes:
+        plain_seconds, cached_seconds: that the two videos took.
+        psnr: of the second against the first, dB; ssim, motion_kept: likewise.
+    """
+
+    report: RunReport
+    plain_seconds: float
+    cached_seconds: float
+    psnr: float
+    ssim: float
+    motion_kept: float
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="demo",
+        description=__doc__.splitlines()[0],
+        epilog=f"The table it prints:\n{HELP}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--prompt", help=f"six words, one of each of: {'; '.join(WORDS)} (default: what the workflow says)"
+    )
+    parser.add_argument("--seed", type=int, help="of both videos (default: what the workflow says)")
+    parser.add_argument(
+        "--speedup", type=float, help=f"that AdaCache aims at, {SPEEDUPS[0]:g} to {SPEEDUPS[1]:g} (default: 2)"
+    )
     parser.add_argument("--no-comfyui", action="store_true", help="take the diffusers path even if a ComfyUI is there")
     parser.add_argument(
         "--install-comfyui", action="store_true", help="install a ComfyUI for this clone with comfy-cli"
     )
-    parser.add_argument("--output", type=Path, default=ROOT / "output" / "demo", help="folder for what is written")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "output" / "demo",
+        help="folder for what is written, in place of what an earlier run left there",
+    )
     options = parser.parse_args(arguments)
-    workflow = json.loads(WORKFLOW.read_text())
-    files = Files.under(options.output.absolute())
     try:
-        host = None if options.no_comfyui else install() if options.install_comfyui else find_host()
-        if host is not None:
-            print(f"In ComfyUI {version_of(host)}, because there is one at {host}.", flush=True)
-            report = in_comfyui(host, workflow, files)
-        else:
-            why = "--no-comfyui was given" if options.no_comfyui else f"no ComfyUI was found (looked at {PLACES})"
-            print(f"Through diffusers, because {why}.", flush=True)
-            report = in_diffusers(settings_of(workflow), files)
-    except HostError as error:
+        workflow = wished(json.loads(WORKFLOW.read_text()), options.prompt, options.seed, options.speedup)
+    except ValueError as error:
+        parser.error(str(error))
+    folder = options.output.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # An earlier run's files are replaced once all of this one are there.
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            files = Files.under(Path(work))
+            host = None if options.no_comfyui else install() if options.install_comfyui else find_host()
+            if host is not None:
+                print(f"In ComfyUI {version_of(host)}, because there is one at {host}.", flush=True)
+                made = in_comfyui(host, workflow, files, folder / "comfyui")
+            else:
+                why = "--no-comfyui was given" if options.no_comfyui else f"no ComfyUI was found (looked at {PLACES})"
+                print(f"Through diffusers, because {why}.", flush=True)
+                made = in_diffusers(settings_of(workflow), files)
+            for name, path in vars(files).items():
+                path.replace(vars(Files.under(folder))[name])
+    except (HostError, AdaCacheError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    plain, cached = (read_webp(path, LATENT_WIDTH) for path in (files.plain, files.cached))
-    print(table(report, compare(plain, cached)))
-    for name, path in vars(files).items():
+    print(f"{table(made)}\n\n{HELP}\n")
+    for name, path in vars(Files.under(folder)).items():
         print(f"{name + ':':<10}{path}")
     return 0
 
 
-def in_comfyui(host: Path, workflow: dict[str, Any], files: Files) -> RunReport:
-    """Posts the workflow to a server started for it and fetches what its output nodes made."""
+def wished(workflow: dict[str, Any], prompt: str | None, seed: int | None, speedup: float | None) -> dict[str, Any]:
+    """The workflow with another prompt, seed or speed-up where one is given.
+
+    Raises:
+        ValueError: a prompt or a speed-up that its nodes do not take.
+    """
+    if speedup is not None and not SPEEDUPS[0] <= speedup <= SPEEDUPS[1]:
+        raise ValueError(f"a speed-up is from {SPEEDUPS[0]:g} to {SPEEDUPS[1]:g}, not {speedup:g}")
+    if prompt is not None:
+        prompt_context(prompt)  # raises
+    for node in workflow["nodes"]:
+        values = node.get("widgets_values", [])
+        if node["type"] == "AdaCacheDemoPrompt" and not values[-1] and prompt is not None:
+            values[:-1] = prompt.split()
+        if node["type"] == "PrimitiveInt" and seed is not None:
+            values[0] = seed
+        if node["type"] == "AdaCacheApply" and speedup is not None:
+            values[1] = speedup
+    return workflow
+
+
+def in_comfyui(host: Path, workflow: dict[str, Any], files: Files, work: Path) -> Made:
+    """Posts the workflow to a server started for it and fetches what its output nodes made.
+
+    Args:
+        work: folder for what the server writes.
+    """
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
     from tools.server import serve
 
-    print("Starting its server; the workflow follows ...", flush=True)
-    with serve(host, files.report.parent / "comfyui") as server:
+    print("Starting its server, half a minute or so ...", flush=True)
+    with serve(host, work) as server:
         prompt = convert_ui_to_api(workflow, server.object_info())
+        (cached,) = (node for node in samplers(prompt) if "AdaCacheApply" in upstream(prompt, node))
+        (plain,) = set(samplers(prompt)) - {cached}
+        (inspector, report), (compared, numbers) = (shown_as_text(prompt, kind) for kind in TEXTS.items())
+        print("Loading the model ...", flush=True)
+        server.run(warm_up(prompt, plain), lambda *progress: None)
+        seconds = Clock()
         bars: dict[str, tqdm] = {}
 
         def progress(node: str, done: int, total: int) -> None:
             if node not in bars:
-                label = CACHED if "AdaCacheApply" in upstream(prompt, node) else PLAIN
-                bars[node] = tqdm(total=total, desc=label, mininterval=1)
+                bars[node] = tqdm(total=total, desc=CACHED if node == cached else PLAIN, mininterval=1)
             bars[node].update(done - bars[node].n)
             if done == total:
                 bars[node].close()
 
-        outputs = server.run(prompt, progress)
-        for node, output in outputs.items():
-            kind, before = prompt[node]["class_type"], upstream(prompt, node)
-            if kind == "SaveAnimatedWEBP":
-                path = files.cached if "AdaCacheApply" in before else files.plain
-                path.write_bytes(server.view(output["images"][0]))
-            elif kind == "AdaCacheInspector":
-                files.schedule.write_bytes(server.view(output["images"][0]))
-            elif "AdaCacheInspector" in before and "text" in output:
-                files.report.write_text(output["text"][0])
-    return RunReport.from_json(files.report.read_text())
+        outputs = server.run(prompt, progress, {"workflow": workflow}, seconds.begin)
+        files.video.write_bytes(server.view(outputs[compared]["images"][0]))
+        files.schedule.write_bytes(server.view(outputs[inspector]["images"][0]))
+    files.report.write_text(outputs[report]["text"][0])
+    found = json.loads(outputs[numbers]["text"][0])
+    return Made(
+        RunReport.from_json(files.report.read_text()),
+        seconds.of[plain],
+        seconds.of[cached],
+        *(float(found[name]) for name in ("psnr", "ssim", "motion_kept")),
+    )
+
+
+TEXTS = {"AdaCacheInspector": 3, "AdaCacheCompare": 1}  # the output of each that is a report
+
+
+def shown_as_text(prompt: dict[str, Any], kind: tuple[str, int]) -> tuple[str, str]:
+    """Adds a node that shows this output of the one node of this class; returns the ids of both."""
+    name, output = kind
+    (node,) = (node for node, each in prompt.items() if each["class_type"] == name)
+    prompt[f"{name}, as text"] = {"class_type": "PreviewAny", "inputs": {"source": [node, output]}}
+    return node, f"{name}, as text"
+
+
+def samplers(prompt: dict[str, Any]) -> list[str]:
+    return [node for node, each in prompt.items() if each["class_type"] == "KSampler"]
+
+
+def warm_up(prompt: dict[str, Any], sampler: str) -> dict[str, Any]:
+    """A short run of this sampler, whose latent is thrown away."""
+    short = {**prompt[sampler], "inputs": {**prompt[sampler]["inputs"], "steps": WARM_UP_STEPS}}
+    needed = {sampler: short}
+    while more := {link[0] for each in needed.values() for link in links(each)} - needed.keys():
+        needed |= {node: prompt[node] for node in more}
+    return needed | {"shown": {"class_type": "PreviewAny", "inputs": {"source": [sampler, 0]}}}
+
+
+class Clock:
+    """How long each node took: from when it began to when the next one did."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, float] = {}
+        self._node, self._since = "", 0.0
+
+    def begin(self, node: str) -> None:
+        now = time.perf_counter()
+        if self._node:
+            self.of[self._node] = now - self._since
+        self._node, self._since = node, now
+
+
+def links(node: dict[str, Any]) -> list[list]:
+    """Of a node in API format: id of the source and number of its output."""
+    return [value for value in node["inputs"].values() if isinstance(value, list)]
 
 
 def upstream(prompt: dict[str, Any], node: str) -> set[str]:
     """Classes of all nodes that this one hangs on, in a prompt in API format."""
-    links = [value[0] for value in prompt[node]["inputs"].values() if isinstance(value, list)]
-    return {prompt[link]["class_type"] for link in links}.union(*(upstream(prompt, link) for link in links))
+    sources = [link[0] for link in links(prompt[node])]
+    return {prompt[source]["class_type"] for source in sources}.union(*(upstream(prompt, each) for each in sources))
 
 
 @dataclass(frozen=True)
@@ -123,7 +239,6 @@ class Settings:
     config: CacheConfig
     preset: str
     fps: float
-    scale: int
 
 
 def settings_of(workflow: dict[str, Any]) -> Settings:
@@ -152,41 +267,51 @@ def settings_of(workflow: dict[str, Any]) -> Settings:
         cfg=cfg,
         config=replace(config, start=start, end=end, probe_position=probe_position),
         preset=preset if config.target else config.codebook.name,
-        fps=widgets["SaveAnimatedWEBP"][0][1],
-        scale=widgets["AdaCacheLatentPreview"][0][0],
+        fps=widgets["AdaCacheCompare"][0][1],
     )
 
 
-def in_diffusers(settings: Settings, files: Files) -> RunReport:
+def in_diffusers(settings: Settings, files: Files) -> Made:
     """Samples the same model with the same settings in this process."""
-    from adacache_core.picture import draw
-    from tools import demo_model
+    from adacache_core.picture import beside, draw
+    from tools import clips, demo_model
+    from tools.quality import compare
+    from tools.video import frames_of, write_webp
 
+    print("Loading the model ...", flush=True)
     model = demo_model.load()
-    run = (model, settings.prompt, settings.seed, settings.steps, settings.cfg)
-    plain, _ = demo_model.sample(*run, label=PLAIN)
-    cached, report = demo_model.sample(*run, config=settings.config, label=CACHED)
+    run = (model, settings.prompt, settings.seed)
+    demo_model.sample(*run, WARM_UP_STEPS, settings.cfg)
+    videos, seconds = [], []
+    for label, config in ((PLAIN, None), (CACHED, settings.config)):
+        begin = time.perf_counter()
+        latent, report = demo_model.sample(*run, settings.steps, settings.cfg, config=config, label=label)
+        seconds.append(time.perf_counter() - begin)
+        videos.append(clips.pictures(latent))
     report.preset = settings.preset
-    write_webp(demo_model.preview(plain), files.plain, settings.fps, settings.scale)
-    write_webp(demo_model.preview(cached), files.cached, settings.fps, settings.scale)
+    quality = compare(*videos)
+    shown = beside([frames_of(video) for video in videos], report, f"{quality.psnr:.1f} dB PSNR")
+    write_webp(shown, files.video, settings.fps)
     draw([report]).save(files.schedule)
     files.report.write_text(report.to_json(indent=1))
-    return report
+    return Made(report, *seconds, quality.psnr, quality.ssim, quality.motion_kept)
 
 
-def table(report: RunReport, quality: Quality) -> str:
+def table(made: Made) -> str:
     """The uncached and the cached video, a row each."""
+    report = made.report
     rows = [
-        ("", "steps computed", "speed-up counted", "measured", "PSNR", "SSIM", "motion kept"),
-        (PLAIN, f"{report.total} of {report.total}", "1.00x", "1.00x", "", "", "100 %"),
+        ("", "steps computed", "seconds", "counted", "measured", "PSNR", "SSIM", "motion kept"),
+        (PLAIN, f"{report.total} of {report.total}", f"{made.plain_seconds:.1f}", "1.00x", "1.00x", "", "", "100 %"),
         (
             f"{CACHED} ({report.preset})",
             f"{report.computed} of {report.total}",
+            f"{made.cached_seconds:.1f}",
             f"{report.counted_speedup:.2f}x",
-            f"{report.measured_speedup:.2f}x" if report.measured_speedup else "",
-            f"{quality.psnr:.1f} dB",
-            f"{quality.ssim:.4f}",
-            f"{quality.motion_kept:.0%}".replace("%", " %"),
+            f"{made.plain_seconds / made.cached_seconds:.2f}x",
+            f"{made.psnr:.1f} dB",
+            f"{made.ssim:.4f}",
+            f"{made.motion_kept:.0%}".replace("%", " %"),
         ),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -49,13 +49,20 @@ class Server:
         """Every node's inputs and outputs."""
         return json.loads(self._get("/object_info"))
 
-    def run(self, prompt: dict[str, Any], progress: Progress, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run(
+        self,
+        prompt: dict[str, Any],
+        progress: Progress,
+        metadata: dict[str, Any] | None = None,
+        begins: Callable[[str], None] = lambda node: None,
+    ) -> dict[str, Any]:
         """Queues a prompt in API format and waits until it is done.
 
         Args:
             prompt: node id -> class and inputs.
             progress: is told the steps of samplers.
             metadata: for the files that are saved; the frontend puts the workflow there.
+            begins: is told each node as it begins.
 
         Returns:
             What its output nodes left: node id -> {"images": [...], "text": [...], ...}.
@@ -83,6 +90,8 @@ class Server:
                     continue
                 if kind == "progress":
                     progress(data["node"], data["value"], data["max"])
+                elif kind == "executing":
+                    begins(data["node"] or "")
                 elif kind in ("execution_error", "execution_interrupted"):
                     raise HostError(f"{data['node_type']}: {data.get('exception_message', 'interrupted')}")
                 elif kind == "execution_success":

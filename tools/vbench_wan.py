@@ -25,7 +25,7 @@ from tools.benchmark import paper_page
 from tools.benchmark.made import circumstances
 from tools.benchmark.real_weights import COMMAND
 from tools.quality import compare
-from tools.video import write_webp
+from tools.video import frames_of, write_webp
 from tools.wan_pipeline import generate
 
 OFF = CacheConfig(FAST_30, enabled=False)
@@ -91,7 +91,7 @@ def write(video: Tensor, path: Path) -> None:
     if find_spec("imageio") or find_spec("cv2"):
         export_to_video(list(video.numpy()), str(path.with_suffix(".mp4")), fps=FPS)
     else:
-        write_webp(video, path.with_suffix(".webp"), FPS)
+        write_webp(frames_of(video), path.with_suffix(".webp"), FPS, lossless=True)
 
 
 def scores(folder: Path, device: str) -> dict[str, float]:

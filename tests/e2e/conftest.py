@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from e2e.browser import find_chromium, open_page
-from e2e.shipped import WORKFLOWS, read_workflow
+from e2e.shipped import DEMOS, WORKFLOWS, read_workflow, with_report
 
 from tools.host import PLACES, find_host
 from tools.server import serve
@@ -62,10 +62,14 @@ def workflow(workflow_name) -> dict:
 
 @pytest.fixture(scope="session")
 def prompt_of(object_info) -> Callable[[str], dict]:
-    """`prompt_of(name)` -> a shipped workflow in API format."""
+    """`prompt_of(name)` -> a shipped workflow in API format, a demo `with_report`."""
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
-    return lambda name: convert_ui_to_api(read_workflow(name), object_info)
+    def prompt(name: str) -> dict:
+        workflow = read_workflow(name)
+        return convert_ui_to_api(with_report(workflow) if name in DEMOS else workflow, object_info)
+
+    return prompt
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,32 @@ def read_workflow(name: str) -> dict:
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 
+def with_report(workflow: dict) -> dict:
+    """The workflow as tests look into it: its last inspector open, beneath all else, its report as text beside it."""
+    inspector = [node for node in workflow["nodes"] if node["type"] == "AdaCacheInspector"][-1]
+    inspector["flags"], inspector["pos"], inspector["size"] = {}, [0, 900], [570, 570]
+    node, link = workflow["last_node_id"] + 1, workflow["last_link_id"] + 1
+    place = next(place for place, each in enumerate(inspector["outputs"]) if each["name"] == "report")
+    inspector["outputs"][place]["links"] = [link]
+    workflow["nodes"].append(
+        {
+            "id": node,
+            "type": "PreviewAny",
+            "pos": [620, 900],
+            "size": [270, 320],
+            "flags": {},
+            "order": len(workflow["nodes"]),
+            "mode": 0,
+            "inputs": [{"name": "source", "type": "*", "link": link}],
+            "outputs": [{"name": "STRING", "type": "STRING", "links": None}],
+            "properties": {"cnr_id": "comfy-core", "ver": "0.8.0", "Node name for S&R": "PreviewAny"},
+            "widgets_values": [],
+        }
+    )
+    workflow["links"].append([link, inspector["id"], place, node, 0, "STRING"])
+    return workflow | {"last_node_id": node, "last_link_id": link}
+
+
 def with_steps(workflow: dict, steps: int) -> dict:
     """The workflow, its KSamplers with so many steps."""
     for node in workflow["nodes"]:

@@ -28,9 +28,9 @@ def speak(page):
 def test_the_nodes_speak_the_language_of_the_frontend(language, speak, page, pictures):
     speak(language)
     words = json.loads((LOCALES / language / "nodeDefs.json").read_text())
-    load(page, read_workflow("demo_wan_tiny"))
+    load(page, read_workflow("demo_wan_tiny_paper"))
     shown = {node["type"]: node for node in page.evaluate(SHOWN)}
-    for kind in ("AdaCacheApply", "AdaCacheInspector", "AdaCacheDemoModel", "AdaCacheLatentPreview"):
+    for kind in ("AdaCacheApply", "AdaCacheCodebook", "AdaCacheMoReg", "AdaCacheDemoModel"):
         assert shown[kind]["title"] == words[kind]["display_name"]
     inputs = words["AdaCacheApply"]["inputs"]
     assert shown["AdaCacheApply"]["labels"]["speedup"] == inputs["speedup"]["name"]

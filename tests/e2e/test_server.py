@@ -154,21 +154,16 @@ def test_the_papers_workflow_uses_the_published_table_and_moreg(prompt_of, execu
     assert any(record.moreg not in (None, 1.0) for record in report.evaluations)
 
 
-def test_both_videos_and_the_picture_are_read_back(shipped, server):
-    clips = [node for node, each in shipped.prompt.items() if each["class_type"] == "SaveAnimatedWEBP"]
-    assert len(clips) == 2
-    frames = []
-    for node in clips:
-        (file,) = shipped.outputs[node]["images"]
-        with Image.open(BytesIO(server.view(file))) as clip:
-            assert (clip.format, clip.size, clip.n_frames) == ("WEBP", (128, 128), 8)
-            frames.append(clip.tobytes())
-    assert frames[0] != frames[1]
-    pictures = [only(shipped.prompt, kind) for kind in ("AdaCacheInspector", "SaveImage")]
-    shown, saved = (server.view(shipped.outputs[node]["images"][0]) for node in pictures)
-    with Image.open(BytesIO(shown)) as one, Image.open(BytesIO(saved)) as other:
-        assert one.width >= 500
-        assert one.convert("RGB").tobytes() == other.convert("RGB").tobytes()
+def test_both_videos_are_read_back_side_by_side_and_so_is_the_picture(shipped, server):
+    (file,) = shipped.outputs[only(shipped.prompt, "AdaCacheCompare")]["images"]
+    with Image.open(BytesIO(server.view(file))) as clip:
+        assert (clip.format, clip.n_frames) == ("WEBP", 16)
+        half = clip.width // 2
+        left, right = clip.crop((0, 0, half, clip.height)), clip.crop((half, 0, 2 * half, clip.height))
+        assert left.tobytes() != right.tobytes()
+    (file,) = shipped.outputs[only(shipped.prompt, "AdaCacheInspector")]["images"]
+    with Image.open(BytesIO(server.view(file))) as picture:
+        assert picture.width >= 500
 
 
 @pytest.fixture(scope="module")
@@ -186,20 +181,15 @@ def metadata_of(shipped, server):
     return read
 
 
-def test_the_saved_clip_and_the_picture_tell_how_they_were_made(shipped, metadata_of):
-    _, cached = samplers(shipped.prompt)
-    clips = [node for node, each in shipped.prompt.items() if each["class_type"] == "SaveAnimatedWEBP"]
-    (clip,) = [node for node in clips if cached in up_to(shipped.prompt, node)]
-    told = {only(shipped.prompt, "AdaCacheInspector"): json.loads(shipped.report.to_json())}
-    for node in (clip, only(shipped.prompt, "SaveImage")):
-        written = metadata_of(node)
-        assert written["adacache"] == told
-        assert written["prompt"].keys() == shipped.prompt.keys()
-        assert written["workflow"] == read_workflow("demo_wan_tiny")
+def test_the_clip_tells_how_it_was_made(shipped, metadata_of):
+    written = metadata_of(only(shipped.prompt, "AdaCacheCompare"))
+    assert written["adacache"] == {only(shipped.prompt, "AdaCacheInspector"): json.loads(shipped.report.to_json())}
+    assert written["prompt"].keys() == shipped.prompt.keys()
+    assert written["workflow"] == read_workflow("demo_wan_tiny")
 
 
 def test_what_a_saved_file_tells_is_computed_again(shipped, metadata_of, demo_prompt, execute):
-    text = json.dumps(metadata_of(only(shipped.prompt, "SaveImage"))["adacache"])
+    text = json.dumps(metadata_of(only(shipped.prompt, "AdaCacheCompare"))["adacache"])
     prompt = up_to(demo_prompt, only(demo_prompt, "PreviewAny"))
     prompt["from a file"] = {"class_type": "AdaCacheSchedule", "inputs": {"text": text}}
     apply = only(prompt, "AdaCacheApply")

@@ -83,10 +83,12 @@ def around(blueprint: dict) -> dict:
         output["links"], entry["link"] = [slot + 1], slot + 1
         links.append([slot + 1, node["id"], 0, 100, slot, entry["type"]])
         nodes.append(node)
-    (save,) = (each for each in demo["nodes"] if each["type"] == "SaveImage")
-    save["inputs"][0]["link"], outer["outputs"][1]["links"] = 9, [9]
+    save = {"id": 101, "type": "SaveImage", "pos": [1400, 0], "size": [270, 320], "flags": {}, "order": 9, "mode": 0}
+    save |= {"inputs": [{"name": "images", "type": "IMAGE", "link": 9}], "outputs": [], "properties": {}}
+    save |= {"widgets_values": ["schedule"]}
+    outer["outputs"][1]["links"] = [9]
     links.append([9, 100, 1, save["id"], 0, "IMAGE"])
-    return blueprint | {"nodes": [*nodes, save], "links": links, "last_node_id": 100, "last_link_id": 9}
+    return blueprint | {"nodes": [*nodes, save], "links": links, "last_node_id": 101, "last_link_id": 9}
 
 
 def test_the_blueprint_has_the_names_of_the_nodes_and_of_the_pack(object_info):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from e2e.frontend import complaints, load, photograph
-from e2e.shipped import read_workflow, with_steps
+from e2e.shipped import read_workflow, with_report, with_steps
 
 from adacache_core import RunReport
 
@@ -56,7 +56,7 @@ class Sampled:
 
 @pytest.fixture(scope="module")
 def sampled(page) -> Sampled:
-    load(page, with_steps(read_workflow("demo_wan_tiny"), STEPS))
+    load(page, with_steps(with_report(read_workflow("demo_wan_tiny")), STEPS))
     page.evaluate(HELPERS + WATCH)
     assert states(page, APPLY) == []
     page.evaluate("app.queuePrompt(0)")
@@ -211,7 +211,7 @@ def test_a_browser_that_knows_nothing_gets_it_from_the_hosts_cache(page, sampled
 
 
 def test_another_workflow_with_the_same_nodes_does_not_show_it(page, sampled):
-    other = with_steps(read_workflow("demo_wan_tiny"), STEPS)
+    other = with_steps(with_report(read_workflow("demo_wan_tiny")), STEPS)
     load(page, other | {"id": "00000000-0000-4000-8000-000000000001"})
     assert states(page, APPLY) == []
     assert text(page).startswith("No run yet")

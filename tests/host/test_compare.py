@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
+from host.running import STEPS
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +16,8 @@ def compared(pack):
     """`compared(reference, changed)` -> (picture, report, psnr, ssim, motion kept, worst frame)."""
 
     def run(reference, changed, amplify=4.0):
-        picture, report, *rest = pack.nodes.compare.AdaCacheCompare.execute(reference, changed, amplify).args
-        return picture, json.loads(report), *rest
+        picture, report, *numbers, _ = pack.nodes.compare.AdaCacheCompare.execute(reference, changed, amplify).args
+        return picture, json.loads(report), *numbers
 
     return run
 
@@ -111,17 +113,87 @@ def test_the_perceptual_distance_is_told_where_it_is_installed(compared, monkeyp
 
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=LPIPS, __spec__=object()))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    assert compared(moving(), moving() + 0.1)[1]["lpips"] is None  # it would fetch its weights
+    video = moving(size=64)
+    assert compared(video, video + 0.1)[1]["lpips"] is None  # it would fetch its weights
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / pack.nodes.compare.ALEXNET).touch()
-    assert compared(moving(), moving() + 0.1)[1]["lpips"] == pytest.approx(0.2, rel=1e-4)
-    assert compared({"samples": moving().movedim(-1, 1)}, {"samples": moving().movedim(-1, 1)})[1]["lpips"] == 0
+    assert compared(video, video + 0.1)[1]["lpips"] == pytest.approx(0.2, rel=1e-4)
+    assert compared(latent(video.movedim(-1, 1)), latent(video.movedim(-1, 1)))[1]["lpips"] == 0
+    assert compared(moving(), moving())[1]["lpips"] is None  # too small for the network
+
+
+@pytest.fixture
+def beside(pack, monkeypatch):
+    """What the node has drawn: (frames of both, report, likeness)."""
+    drawn, real = [], pack.nodes.compare.beside
+
+    def draw(videos, report, likeness):
+        drawn.append((videos, report, likeness))
+        return real(videos, report, likeness)
+
+    monkeypatch.setattr(pack.nodes.compare, "beside", draw)
+    return drawn
+
+
+def test_both_videos_are_seen_side_by_side_in_the_node_and_in_the_last_output(pack, beside):
+    reference, changed = moving(), moving(by=0.05)
+    done = pack.nodes.compare.AdaCacheCompare.execute(reference, changed, 4.0, fps=8.0)
+    (videos, report, likeness) = beside[0]
+    assert (report, likeness) == (None, f"{done.args[2]:.1f} dB PSNR")
+    for frames, video in zip(videos, (reference, changed), strict=True):
+        shown = torch.stack([torch.from_numpy(np.array(frame)) for frame in frames]) / 255
+        assert (shown - video).abs().max() <= 0.5 / 255 + 1e-6
+    side_by_side = done.args[-1]
+    assert side_by_side.shape[0] == 4
+    assert side_by_side.shape[2] > side_by_side.shape[1]
+    (file,) = done.ui.as_dict()["images"]
+    assert done.ui.as_dict()["animated"] == (True,)
+    assert file["filename"].endswith(".webp")
+
+
+def test_equal_videos_are_called_equal(pack, beside):
+    pack.nodes.compare.AdaCacheCompare.execute(moving(), moving(), 4.0)
+    assert beside[0][2] == "equal"
+
+
+def test_latents_without_a_model_are_shown_in_grey(pack, beside):
+    samples = torch.randn(1, 16, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+    pack.nodes.compare.AdaCacheCompare.execute(latent(samples), latent(samples), 4.0)
+    frame = np.array(beside[0][0][0][0])
+    assert frame.shape == (6, 6, 3)
+    assert (frame == frame[..., :1]).all()
+
+
+def test_with_the_model_latents_are_compared_as_pictures_and_its_run_is_told(pack, planned, demo, beside):
+    """The run that made the changed latent, though another came after it."""
+    patched, attachment = planned(demo)
+    first, second = (denoised(patched, seed) for seed in (1, 2))
+    pictures = [pack.nodes.preview.pictures_of(patched, each) for each in (second, first)]
+    execute = pack.nodes.compare.AdaCacheCompare.execute
+    done = execute(latent(second), latent(first), 4.0, patched)
+    assert done.args[2:5] == execute(*pictures, 4.0).args[2:5]
+    assert beside[0][1] is attachment.finished[0].report
+    execute(*pictures, 4.0, patched)  # pictures are of no run that could be found: the newest
+    assert beside[2][1] is attachment.finished[1].report
+    execute(latent(first), latent(torch.zeros_like(first)), 4.0, patched)  # no run made this one
+    assert beside[3][1] is None
+
+
+def denoised(model, seed):
+    import comfy.sample
+    import comfy.samplers
+
+    empty, noise = torch.zeros(1, 16, 2, 8, 8), torch.randn(1, 16, 2, 8, 8, generator=torch.manual_seed(seed))
+    positive = [[torch.zeros(1, 6, 4096), {}]]
+    return comfy.sample.sample(
+        model, noise, STEPS, 1.0, "euler", "simple", positive, positive, empty, seed=seed, disable_pbar=True
+    )
 
 
 def test_ids_and_input_orders_are_frozen(pack):
     schema = pack.nodes.compare.AdaCacheCompare.define_schema()
     assert schema.node_id == "AdaCacheCompare"
-    assert [each.id for each in schema.inputs] == ["reference", "changed", "amplify"]
+    assert [each.id for each in schema.inputs] == ["reference", "changed", "amplify", "model", "fps"]
     assert [each.display_name for each in schema.outputs] == [
-        *("difference", "report", "psnr", "ssim", "motion_kept", "worst_frame")
+        *("difference", "report", "psnr", "ssim", "motion_kept", "worst_frame", "side_by_side")
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tools import clips
+
 
 @pytest.fixture(scope="module")
 def demo_model(pack):
@@ -26,8 +28,8 @@ def prompt(pack):
 
 @pytest.fixture(scope="module")
 def preview(pack):
-    def pictures(model, samples, scale=1):
-        return pack.nodes.preview.AdaCacheLatentPreview.execute(model, {"samples": samples}, scale).args[0]
+    def pictures(model, samples, scale=1, **more):
+        return pack.nodes.preview.AdaCacheLatentPreview.execute(model, {"samples": samples}, scale, **more).args[0]
 
     return pictures
 
@@ -49,6 +51,9 @@ class StandIn:
         self.model = self
         self.latent_format = latent_format
         self.process_latent_in = latent_format.process_in
+
+    def get_attachment(self, key):
+        return None
 
 
 def formats_with_colours():
@@ -145,6 +150,32 @@ def test_scale_makes_every_latent_pixel_a_square(demo_model, preview):
         assert torch.equal(large[:, offset::3, offset::3], small)
 
 
+def test_a_latent_of_the_demo_model_is_shown_smoothly_as_the_clip_that_it_holds(pack, demo_model, preview):
+    dice = torch.Generator().manual_seed(1)
+    drawn = clips.draw(clips.random_prompts(1, dice), dice)  # (1, 3, 16, 32, 32)
+    latent = clips.encode(drawn)
+    assert torch.allclose(pack.nodes.demo.clip_of(latent), clips.pictures(latent), atol=1e-5)
+    shown = preview(demo_model, demo_model.model.process_latent_out(latent), 2, smooth=True)
+    assert shown.shape == (16, 32, 32, 3)
+    assert torch.allclose(shown, clips.pictures(latent), atol=1e-4)
+    assert (2 * shown.movedim(-1, 0) - 1 - drawn[0]).square().mean() < 0.05 * drawn.var()
+
+
+def test_with_adacache_it_is_still_known_for_the_demos(pack, demo_model):
+    patched = pack.nodes.host.attach.attach(demo_model, pack.adacache_core.auto(2.0), "auto")
+    assert len(pack.nodes.preview.pictures_of(patched, torch.randn(1, 16, 8, 16, 16))) == 16
+
+
+def test_smooth_has_no_hard_edges_on_any_format(host, preview):
+    from comfy.latent_formats import LTXV
+
+    samples = torch.randn(1, 128, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    smooth, squares = (preview(StandIn(LTXV()), samples, 8, smooth=smooth) for smooth in (True, False))
+    assert smooth.shape == squares.shape == (2, 32, 48, 3)
+    assert smooth.diff(dim=1).abs().max() < 0.5 * squares.diff(dim=1).abs().max()
+    assert (smooth.mean() - squares.mean()).abs() < 0.01
+
+
 def test_of_video_and_sound_the_video_is_shown(host, preview):
     from comfy.latent_formats import LTXV
 
@@ -173,7 +204,7 @@ def test_ids_and_input_orders_are_frozen_and_every_input_has_a_tooltip(pack):
             "AdaCacheDemoPrompt",
             ["shape", "count", "colour", "motion", "direction", "background", "empty"],
         ),
-        pack.nodes.preview.AdaCacheLatentPreview: ("AdaCacheLatentPreview", ["model", "latent", "scale"]),
+        pack.nodes.preview.AdaCacheLatentPreview: ("AdaCacheLatentPreview", ["model", "latent", "scale", "smooth"]),
     }
     for node, (node_id, inputs) in frozen.items():
         schema = node.define_schema()

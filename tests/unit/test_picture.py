@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from adacache_core import FAST_30, SLOW_30, Codebook, RunReport, StepRecord
 from adacache_core.canvas import PANEL
-from adacache_core.picture import draw
+from adacache_core.picture import beside, draw
 
 WIDTH = 1000
 STRIP_LEFT, STRIP_RIGHT, STRIP_TOP, STRIP_BOTTOM = 92, 920, 103, 175  # of the first report, at this width
@@ -200,3 +202,44 @@ def test_values_at_the_ends_of_what_a_float_can_hold_are_drawn_at_the_edge():
     for record, value in zip(report.evaluations, (5e-324, 1e308, 1.7e308), strict=False):
         record.metric = record.moreg = record.motion = value
     assert draw([report]).width == WIDTH
+
+
+# Two videos in one
+
+RED, BLUE, GREEN = (200, 30, 30), (30, 30, 200), (30, 200, 30)
+
+
+def still(*of: tuple[int, int, int], size=(32, 24)):
+    return [Image.new("RGB", size, colour) for colour in of]
+
+
+def test_two_videos_are_seen_at_the_same_moment_each_in_its_half():
+    frames = beside([still(RED, GREEN), still(BLUE, RED)], None, "")
+    assert len(frames) == 2
+    for frame, left, right in zip(frames, (RED, GREEN), (BLUE, RED), strict=True):
+        low = 0.7 * frame.height
+        assert frame.getpixel((int(0.25 * frame.width), int(low))) == left
+        assert frame.getpixel((int(0.75 * frame.width), int(low))) == right
+
+
+@pytest.mark.parametrize("size", [(16, 16), (32, 20), (256, 144), (832, 480)])
+def test_small_videos_are_enlarged_whole_times_and_keep_their_shape(size):
+    (frame,) = beside([still(RED, size=size), still(RED, size=size)], None, "")
+    of_the_first = (np.asarray(frame) == RED).all(axis=2)[:, : frame.width // 2]
+    left, top, right, bottom = Image.fromarray(of_the_first).getbbox()
+    assert (right - left) % size[0] == (bottom - top) % size[1] == 0
+    assert (right - left) // size[0] == (bottom - top) // size[1]
+    assert right - left >= 192
+
+
+def test_the_steps_stand_above_the_videos(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "adacache_core.canvas.Page.text", lambda page, x, y, text, *rest, **more: said.append(text) or x
+    )
+    videos = [still(RED), still(RED)]
+    beside(videos, report_of("ccrrc"), "40.0 dB PSNR")
+    assert said == ["without AdaCache", "5 of 5 steps", "with AdaCache (fast)", "3 of 5 steps, 40.0 dB PSNR"]
+    said.clear()
+    beside(videos, None, "40.0 dB PSNR")
+    assert said == ["reference", "", "changed", "40.0 dB PSNR"]
