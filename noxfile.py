@@ -27,10 +27,16 @@ BENCHMARK = [*TOOLS, "cache-dit", "matplotlib", "transformers"]
 MEDIA = ["comfyui-workflow-templates-media-assets-01==0.1.30", "comfyui-workflow-templates-media-assets-02==0.1.24"]
 
 
+def install(session: nox.Session, *packages: str) -> None:
+    """Says what it fetches, which the first time is gigabytes."""
+    session.log("Installing into .nox: the first time this fetches PyTorch and more (5 GB), later it takes seconds.")
+    session.install(*PINNED, *packages, silent=False)
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """The main job: a video with and without AdaCache, in a ComfyUI or through diffusers (-- --help)."""
-    session.install(*PINNED, *TOOLS)
+    install(session, *TOOLS)
     session.run("python", "-m", "tools.demo", *session.posargs)
 
 
@@ -38,7 +44,7 @@ def demo(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """All tests: ours here, those of the host in the host's own Python."""
     install_benchmark(session)
-    session.install(*PINNED, *MEDIA, "pytest")
+    install(session, *MEDIA, "pytest")
     session.run("python", "-m", "tools.all_tests", *session.posargs)
 
 
@@ -56,8 +62,8 @@ def install_benchmark(session: nox.Session) -> None:
     except HostError as error:
         session.error(str(error))
     if host is not None:
-        session.install(*PINNED, "--requirement", str(host / "requirements.txt"))
-    session.install(*PINNED, *BENCHMARK)
+        install(session, "--requirement", str(host / "requirements.txt"))
+    install(session, *BENCHMARK)
     # For the weights that come with it. Its code is not run, nor what that would need.
     session.install(*PINNED, "--no-deps", "stlpips-pytorch")
 
