@@ -48,6 +48,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work, serve(host, Path(work)) as server:
         info = server.object_info()
         for path in sorted(WORKFLOWS.glob("demo_*.json")):
+            print(f"running {path.stem} ...", flush=True)
             video, reports = run(server, info, json.loads(path.read_text()))
             save(of_a_run(video, reports), path.stem)
             if path.stem == SHOWN:

@@ -35,7 +35,7 @@ SAVE_EVERY = 30.0  # seconds
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", help="one video of each model, one setting a method; writes nothing"
+        "--quick", action="store_true", help="one video of each model, one setting a method; says steps and sampler, writes nothing"
     )
     parser.add_argument("--page", action="store_true", help="measure nothing, write the pages from the records")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to go on")
@@ -53,8 +53,11 @@ def main() -> None:
 
     if arguments.quick:
         made = list(measured(arguments.libraries, options, arguments.jobs))
+        conditions = {case.condition.name: case.condition for case in plan.quick(arguments.models)}
         for place, points in paired.points(paired.places(made)).items():
-            print(f"\n{place.model}: {place.condition}\n\n{page.settings(points)}")
+            videos, asked = max(point.videos for point in points), conditions[place.condition]
+            of = f"{videos} video{'s' * (videos > 1)}, {asked.steps} steps, sampler {asked.sampler}"
+            print(f"\n{place.model}: {of} ({place.condition})\n\n{page.settings(points)}")
         return
     store, figures = Store(RECORDS), json.loads(FIGURES.read_text())
     if not arguments.page:
