@@ -99,7 +99,7 @@ class AdaCacheCompare(io.ComfyNode):
                     step=1.0,
                     optional=True,
                     tooltip="Frames per second of the video that this node shows. Start from your video's own: 16 for "
-                    "Wan, 24 for most others.",
+                    "Wan, 24 for HunyuanVideo and LTXV.",
                 ),
             ],
             outputs=[
@@ -167,12 +167,11 @@ def side_by_side(reference: Tensor, changed: Tensor, found: Comparison, report: 
         reference, changed: (frames, channels, height, width); what is no picture is shown in grey.
         report: of the run that made `changed`.
     """
-    lowest, highest = reference.min(), reference.max()
-    is_picture = reference.shape[1] == 3 and lowest >= 0 and highest <= 1
-    span = (highest - lowest).clamp(min=torch.finfo(torch.float32).tiny)
+    lowest, span = reference.min(), span_of(reference)
     videos = []
     for video in (reference, changed):
-        shown = video if is_picture else ((video - lowest) / span).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+        grey = None if is_picture(reference) else ((video - lowest) / span).mean(dim=1, keepdim=True)
+        shown = video if grey is None else grey.expand(-1, 3, -1, -1)
         pixels = (shown.float().clamp(0, 1) * 255).round().byte().movedim(1, -1).cpu().numpy()
         videos.append([Image.fromarray(frame) for frame in pixels])
     return beside(videos, report, "equal" if found.psnr == PSNR_MAX else f"{found.psnr:.1f} dB PSNR")
@@ -184,10 +183,11 @@ def _as_images(frames: list[Image.Image]) -> Tensor:
 
 def _shown(frames: list[Image.Image], fps: float, node: type[io.ComfyNode]) -> ui.SavedImages:
     """The video in the node, which plays it."""
-    for frame in frames:
+    small = [frame.copy() for frame in frames]
+    for frame in small:
         frame.thumbnail((WIDEST, WIDEST))
     saved = ui.ImageSaveHelper.save_animated_webp(
-        _as_images(frames), "adacache_compare", io.FolderType.temp, node, fps, lossless=False, quality=90, method=4
+        _as_images(small), "adacache_compare", io.FolderType.temp, node, fps, lossless=False, quality=90, method=4
     )
     return ui.SavedImages([saved], is_animated=True)
 
@@ -205,6 +205,16 @@ def frames_of(video: Tensor | dict) -> Tensor:
     return samples.movedim(2, 1).flatten(0, 1) if samples.ndim == 5 else samples
 
 
+def is_picture(video: Tensor) -> bool:
+    """Whether these are colours, not numbers of a latent."""
+    return video.shape[1] == 3 and video.min().item() >= 0 and video.max().item() <= 1
+
+
+def span_of(video: Tensor) -> float:
+    """The range of its values, never 0."""
+    return max((video.max() - video.min()).item(), torch.finfo(torch.float32).tiny)
+
+
 def compare(reference: Tensor, changed: Tensor) -> Comparison:
     """All measures of `changed` against `reference`, (frames, channels, height, width) each.
 
@@ -212,10 +222,9 @@ def compare(reference: Tensor, changed: Tensor) -> Comparison:
     """
     from kornia.metrics import psnr, ssim  # comes with the host; were it broken, the other nodes should still load
 
-    lowest, highest = reference.min().item(), reference.max().item()
-    is_picture = reference.shape[1] == 3 and lowest >= 0 and highest <= 1
-    span = 1.0 if is_picture else max(highest - lowest, torch.finfo(torch.float32).tiny)
-    reference, changed = ((video.double() - (0 if is_picture else lowest)) / span for video in (reference, changed))
+    picture = is_picture(reference)
+    lowest, span = (0.0, 1.0) if picture else (reference.min().item(), span_of(reference))
+    reference, changed = ((video.double() - lowest) / span for video in (reference, changed))
     of_frames = [min(psnr(*each, 1.0).item(), PSNR_MAX) for each in zip(changed, reference, strict=True)]
     moved, moves = (video.diff(dim=0) for video in (reference, changed))
     before, after = (motion.abs().mean().item() if len(motion) else 0.0 for motion in (moved, moves))
@@ -224,7 +233,7 @@ def compare(reference: Tensor, changed: Tensor) -> Comparison:
         frames=len(reference),
         psnr=sum(of_frames) / len(of_frames),
         ssim=ssim(changed, reference, window, eps=0.0, padding="valid").nan_to_num(1.0).mean().item(),
-        lpips=_lpips(reference, changed) if is_picture and min(reference.shape[2:]) >= LPIPS_SMALLEST else None,
+        lpips=_lpips(reference, changed) if picture and min(reference.shape[2:]) >= LPIPS_SMALLEST else None,
         motion_kept=after / before if before else 1.0 if not after else inf,
         temporal_difference=(moves - moved).abs().mean().item() if len(moved) else 0.0,
         worst_frame=min(range(len(of_frames)), key=of_frames.__getitem__),
@@ -247,7 +256,6 @@ def _lpips(reference: Tensor, changed: Tensor) -> float | None:
 
 def difference(reference: Tensor, changed: Tensor, amplify: float, pixel: int) -> Tensor:
     """IMAGE: where the two differ, white where they do by the range of values over `amplify`."""
-    span = max((reference.max() - reference.min()).item(), torch.finfo(torch.float32).tiny)
-    grey = (amplify / span * (changed - reference).abs().mean(dim=1)).clamp(0, 1).cpu().float()
+    grey = (amplify / span_of(reference) * (changed - reference).abs().mean(dim=1)).clamp(0, 1).cpu().float()
     grey = grey.repeat_interleave(pixel, dim=1).repeat_interleave(pixel, dim=2)
     return grey[..., None].repeat(1, 1, 1, 3)

@@ -15,7 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from adacache_core import RunReport
 from adacache_core.canvas import PANEL, PAPER, Page
@@ -77,8 +77,12 @@ def save(picture: Image.Image, name: str) -> None:
 def without_metadata(video: bytes) -> bytes:
     """The same frames, without the workflow that they were saved with, in fewer bytes."""
     with Image.open(BytesIO(video)) as clip:
-        written = BytesIO()
-        clip.save(written, "WEBP", save_all=True, quality=80, method=6, loop=0, exif=b"")
+        frames = [(frame.copy(), frame.info["duration"]) for frame in ImageSequence.Iterator(clip)]
+    (first, *rest), durations = zip(*frames, strict=True)
+    written = BytesIO()
+    first.save(
+        written, "WEBP", save_all=True, append_images=rest, duration=durations, quality=80, method=6, loop=0, exif=b""
+    )
     return written.getvalue()
 
 
@@ -97,9 +101,10 @@ def of_a_run(video: bytes, reports: Sequence[RunReport]) -> Image.Image:
 
 
 def only_steps(report: RunReport) -> RunReport:
-    """What is drawn of it is its strip alone."""
-    bare = [replace(each, error=None, metric=None, motion=None, moreg=None, rate=None) for each in report.evaluations]
-    return replace(report, evaluations=bare, model="", notes=[])
+    """What is drawn of it is its strip alone, and no time that this machine happened to take."""
+    nothing = dict.fromkeys(("error", "metric", "motion", "moreg", "rate", "seconds", "own_seconds"))
+    bare = [replace(each, **nothing) for each in report.evaluations]
+    return replace(report, evaluations=bare, model="", notes=[], cache_bytes_max=0)
 
 
 def card(name: str, what: str) -> Image.Image:

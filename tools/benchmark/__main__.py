@@ -35,7 +35,9 @@ SAVE_EVERY = 30.0  # seconds
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", help="one video of each model, one setting a method; says steps and sampler, writes nothing"
+        "--quick",
+        action="store_true",
+        help="one video of each model, one setting a method; says steps and sampler, writes nothing",
     )
     parser.add_argument("--page", action="store_true", help="measure nothing, write the pages from the records")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to go on")
