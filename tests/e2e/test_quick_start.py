@@ -351,14 +351,17 @@ def test_the_main_job_without_a_host_writes_the_video_the_picture_and_a_table(sh
     check_outputs(folder, printed)
 
 
-def test_a_run_that_fails_leaves_the_files_of_the_last_one(short_workflow, nowhere, monkeypatch, capsys):
-    for path in vars(demo.Files.under(nowhere)).values():
+def test_a_run_that_fails_leaves_the_files_of_the_last_one_and_nothing_else(nowhere, monkeypatch, capsys):
+    folder = nowhere / "output"
+    folder.mkdir()
+    of_the_last = vars(demo.Files.under(folder)).values()
+    for path in of_the_last:
         path.write_text("of the last run")
     monkeypatch.setenv("COMFYUI_PATH", str(nowhere / "elsewhere"))
-    assert demo.main(["--output", str(nowhere)]) == 1
+    assert demo.main(["--output", str(folder)]) == 1
     assert "COMFYUI_PATH" in capsys.readouterr().err
-    assert {path.read_text() for path in nowhere.glob("*.*")} == {"of the last run"}
-    assert len(list(nowhere.glob("*.*"))) == len(vars(demo.Files.under(nowhere)))
+    assert set(folder.iterdir()) == set(of_the_last)
+    assert {path.read_text() for path in folder.iterdir()} == {"of the last run"}
 
 
 def test_prompt_seed_and_speedup_go_into_the_workflow_and_nothing_else_changes():
