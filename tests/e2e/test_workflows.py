@@ -17,7 +17,7 @@ SIDE_BY_SIDE = {"demo_wan_tiny", "demo_wan_tiny_paper"}
 NAMES = SIDE_BY_SIDE | {"demo_two_videos", "wan_t2v_adacache", "wan_i2v_adacache"}
 NAMES |= {"hunyuan_video_adacache", "ltxv_adacache"}
 NOTES = {"MarkdownNote"}  # the frontend's own; the server never sees them
-TITLE, LARGEST = 30, (1500, 760)  # units of the canvas
+TITLE, LARGEST = 30, (1500, 750)  # units of the canvas
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 
 
