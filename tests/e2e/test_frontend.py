@@ -60,11 +60,11 @@ def test_in_a_demo_no_wire_runs_behind_a_node(name, page):
 # made wide here, so that none slips through.
 HIDDEN = """(() => {
     const pen = document.createElement("canvas").getContext("2d"), over = []
-    pen.lineWidth = 10
+    pen.lineWidth = 16
     for (const node of app.graph.nodes) {
         const [left, top, width, height] = node.boundingRect
-        for (let x = left + 14; x < left + width - 14; x += 9)
-            for (let y = top + 8; y < top + height - 8; y += 9)
+        for (let x = left + 16; x < left + width - 16; x += 15)
+            for (let y = top + 10; y < top + height - 10; y += 15)
                 for (const wire of app.canvas.renderedPaths)
                     if (wire.path && pen.isPointInStroke(wire.path, x, y)) over.push(`${node.title} at ${x}, ${y}`)
     }
