@@ -51,7 +51,7 @@ def test_the_frontend_makes_the_same_prompt_as_comfy_cli(page, workflow, object_
 @pytest.mark.parametrize("name", DEMOS)
 def test_in_a_demo_no_wire_runs_behind_a_node(name, page):
     load(page, read_workflow(name))
-    page.evaluate("void app.extensionManager.command.execute('Comfy.Canvas.FitView')")  # what is not seen is not drawn
+    see_everything(page)
     page.wait_for(f"app.canvas.renderedPaths.size >= {len(read_workflow(name)['links'])}")
     assert page.evaluate(HIDDEN) == []
 
@@ -77,6 +77,7 @@ def test_after_a_run_the_videos_and_the_inspectors_picture_are_seen(name, page, 
     workflow = with_report(read_workflow(name))
     load(page, workflow)
     assert not seen(page, "AdaCacheApply", BAR, tmp_path)
+    see_everything(page)
     page.evaluate("app.queuePrompt(0)")
     shown = "app.graph.nodes.filter(node => node.imgs?.length == 1 && node.imgs[0].naturalWidth)"
     for kind in ("AdaCacheCompare", "SaveAnimatedWEBP", "PreviewImage"):
@@ -105,6 +106,11 @@ def test_a_saved_clip_with_its_report_opens_as_its_workflow(page):
         node["id"] for node in workflow["nodes"]
     }
     assert complaints(page) == []
+
+
+def see_everything(page) -> None:
+    """What is not in the window is not drawn, and its pictures are not loaded."""
+    page.evaluate("void app.extensionManager.command.execute('Comfy.Canvas.FitView')")
 
 
 def seen(page, kind: str, colour: tuple[int, int, int], folder: Path) -> bool:
