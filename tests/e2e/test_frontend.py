@@ -94,6 +94,7 @@ def test_after_a_run_the_videos_and_the_inspectors_picture_are_seen(name, page, 
 def test_a_saved_clip_with_its_report_opens_as_its_workflow(page):
     workflow = with_steps(read_workflow("demo_wan_tiny"), 8)
     load(page, workflow)
+    see_everything(page)
     page.evaluate("app.queuePrompt(0)")
     clip = "app.graph.nodes.find(node => node.type == 'AdaCacheCompare' && node.imgs?.[0]?.naturalWidth)"
     page.wait_for(f"Boolean({clip})", seconds=300)
