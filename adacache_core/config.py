@@ -186,6 +186,7 @@ class CacheConfig:
         enabled: False computes every step and touches nothing.
         target: wanted speed-up, counted in model evaluations, from 1 (nothing is skipped). With it whole evaluations
             are skipped, and their output is forecast; see `output.py`.
+        closeness: instead of a target, how close the video is to be to the one without AdaCache, in dB (`estimate.py`).
         schedule: the steps to compute, whatever is measured.
         watch: compute and measure every step, for calibrating.
 
@@ -202,6 +203,7 @@ class CacheConfig:
     offload: bool = False
     enabled: bool = True
     target: float | None = None
+    closeness: float | None = None
     schedule: Schedule | None = None
     watch: bool = False
 
@@ -214,11 +216,13 @@ class CacheConfig:
             raise AdaCacheError(f"probe_stride is a whole number >= 1, got {self.probe_stride}; start from 4")
         if self.target is not None and not 1 <= self.target < math.inf:
             raise AdaCacheError(f"the target is a speed-up of at least 1, got {self.target}; start from 2")
+        if self.closeness is not None and not (math.isfinite(self.closeness) and self.target is None):
+            raise AdaCacheError(f"closeness is a number of dB, and there is no target beside it; got {self.closeness}")
 
     @property
     def at_output(self) -> bool:
         """Whether what the sampler is given is forecast; else residuals of blocks are reused."""
-        return self.target is not None and not self.watch
+        return (self.target is not None or self.closeness is not None) and not self.watch
 
     @property
     def never_skips(self) -> bool:
@@ -228,5 +232,5 @@ class CacheConfig:
         if self.schedule is not None:
             nothing = all(self.schedule.computed)
         else:
-            nothing = self.codebook.never_skips if self.target is None else self.target == 1
+            nothing = self.target == 1 if self.at_output else self.codebook.never_skips
         return not self.enabled or self.start >= self.end or nothing

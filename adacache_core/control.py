@@ -14,7 +14,7 @@ Everything in it is arithmetic with a few numbers per step. Noise levels are tho
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -56,6 +56,12 @@ GIVEN = 0.85
 GIVEN_LEAST, GIVEN_MOST = 0.87, 1.2
 
 GUARD = 0.02  # the largest tolerance, whatever speed-up is asked for
+
+# Where a video was harder than it looked and too much is wrong already, computing all that is left would not undo it. So
+# much of what may be wrong in all may always get wrong in the rest of a run.
+ANYWAY = 0.25
+
+OF_BOTH = 0.5  # of what may get wrong: the part of a first sampler, which does not know what the second will do
 
 SHORT = 0.9  # of the target: a speed-up below is worth a sentence
 
@@ -132,6 +138,8 @@ class State:
         total, weight: of the logs of errors over usual ones: sum and sum of weights.
         guarded: whether the guard makes this video take more evaluations than it would be given.
         spare: evaluations that the sampler before this one left of its share; below 0 it took more.
+        wrong: what reused steps got wrong in the finished latent, as far as it is known: mean square over that of the
+            latent. Stretches add up as if each went its own way.
     """
 
     allowed: float
@@ -142,29 +150,38 @@ class State:
     weight: float = 0.0
     guarded: bool = False
     spare: float = 0.0
+    wrong: float = 0.0
 
     @property
     def hardness(self) -> float:
         """1 is usual; see STRESS."""
-        log = self.total / (self.weight + DOUBT)
-        return math.exp(STRESS * log if log > 0 else log)
+        return _stressed(self.total / (self.weight + DOUBT))
+
+
+def _stressed(log: float) -> float:
+    """How much more than in a usual video is wrong where the errors are so much larger (in logs); see STRESS."""
+    return math.exp(STRESS * log if log > 0 else log)
 
 
 @dataclass(frozen=True)
 class ErrorControl:
     """Computes a step when going on without it would get more wrong than the tolerance.
 
+    A tolerance is the share of the finished latent that one stretch of reused steps may get wrong. It follows from
+    what is wanted, and at every computed step anew.
+
     Attributes:
         course: of the run.
-        target: wanted speed-up, counted in evaluations; the tolerance follows from it.
-        tolerance: share of the finished latent that one stretch of reused steps may get wrong, instead of a target.
+        target: wanted speed-up, counted in evaluations.
+        wrong: instead of a target, what may be wrong in the finished latent, as of `State.wrong`.
         places: of the levels, in log-SNR, (steps + 1,).
     """
 
     course: Course
     target: float | None = None
-    tolerance: float | None = None
+    wrong: float | None = None
     places: tuple[float, ...] = field(init=False, repr=False)
+    _each: tuple[float, ...] = field(init=False, repr=False)
     _costs: tuple[tuple[float, ...], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -173,18 +190,16 @@ class ErrorControl:
             sway(level) * usual_error(level) * abs(below - level)
             for level, below in zip(self.course.levels, self.course.levels[1:], strict=False)
         ]
+        object.__setattr__(self, "_each", tuple(each))
         reach = range(math.floor(FARTHEST * self.course.steps) + 1)
-        costs = [[self._stretch(each, last, last + far) for far in reach] for last in range(self.course.steps)]
+        costs = [[self._stretch(last, last + far) for far in reach] for last in range(self.course.steps)]
         object.__setattr__(self, "_costs", tuple(map(tuple, costs)))
 
-    def _stretch(self, each: Sequence[float], last: int, step: int) -> float:
+    def _stretch(self, last: int, step: int) -> float:
         """Of the finished latent, what reusing the steps after `last` up to this one gets wrong in a usual video.
 
         The correction brings velocities between two computed steps onto the straight line between them, so what is
         left grows from either end.
-
-        Args:
-            each: what the usual error at distance 1 does to the finished latent, if a step is given it.
         """
         if step >= self.course.steps:
             return math.inf
@@ -192,7 +207,7 @@ class ErrorControl:
         if start == end:
             return 0.0
         between = range(last + 1, step + 1)
-        return sum(each[j] * (self.places[j] - start) * (end - self.places[j]) / (end - start) for j in between)
+        return sum(self._each[j] * (self.places[j] - start) * (end - self.places[j]) / (end - start) for j in between)
 
     @property
     def never_skips(self) -> bool:
@@ -202,17 +217,22 @@ class ErrorControl:
     @property
     def speedup(self) -> float:
         """Of a video of usual hardness, in evaluations."""
-        return self.course.cost_of_all / self.evaluations_from(0, None, 1.0, self._usual_tolerance)
+        return self.course.cost_of_all / self._to_come(0, None, 1.0, self._usual_tolerance)[0]
 
     @cached_property
     def what_differs(self) -> str:
         """From the target, in a sentence; "" if nothing does."""
         if self.target is None or self.speedup > SHORT * self.target:
             return ""
-        most = self.course.cost_of_all / self.evaluations_from(0, None, 1.0, math.inf)
+        most = self.course.cost_of_all / self._to_come(0, None, 1.0, math.inf)[0]
         if most < SHORT * self.target:
             return f"{self.target:g}x cannot be reached in {self.course.steps} steps: too many are always computed"
         return f"{self.target:g}x would change this video visibly: about {self.speedup:.1f}x is computed instead"
+
+    def would_take(self, state: State, wrong: float) -> int:
+        """Evaluations that this video, as hard as it has shown itself, takes if no more is to be wrong in it."""
+        tolerance = self._tolerance_within(0, None, state.hardness, wrong)
+        return self._to_come(0, None, state.hardness, tolerance)[0]
 
     def begin(self, before: State | None = None) -> State:
         """Of a run that begins.
@@ -237,10 +257,15 @@ class ErrorControl:
 
     @cached_property
     def _usual_tolerance(self) -> float:
-        """The one that is asked for, or with which a video of usual hardness comes to the target."""
-        if self.tolerance is not None or self.target is None:
-            return min(self.tolerance or 0.0, GUARD)
-        return self._tolerance_for(0, None, 1.0, self.course.cost_of_all / self.target)
+        """With which a video of usual hardness comes to what is wanted."""
+        if self.target is not None:
+            return self._tolerance_for(0, None, 1.0, self.course.cost_of_all / self.target)
+        return self._tolerance_within(0, None, 1.0, self._may_be_wrong)
+
+    @property
+    def _may_be_wrong(self) -> float:
+        """In this run, of what may be wrong in all."""
+        return (self.wrong or 0.0) * (1.0 if self.course.ends else OF_BOTH)
 
     def why_computed(self, state: State, step: int) -> str:
         """Why this step is computed; "" if it may be reused."""
@@ -268,59 +293,86 @@ class ErrorControl:
                 there was none.
         """
         state = replace(state, evaluations=state.evaluations + self.course.cost(step))
-        if error is not None and state.last is not None:
-            state = self._learned(state, step, error)
+        if state.last is not None:
+            state = replace(state, wrong=state.wrong + self._found_wrong(state, step, error))
+            if error is not None:
+                state = self._learned(state, step, error)
         state = replace(state, last=step)
-        if self.target is None or self.tolerance is not None:
-            return state
-        return self._given(state, step, self._share(state))
+        if self.target is not None:
+            return self._given(state, step, self._share(state))
+        left = max(self._may_be_wrong - state.wrong, ANYWAY * self._may_be_wrong)
+        return replace(state, allowed=self._tolerance_within(step + 1, step, state.hardness, left))
+
+    def _found_wrong(self, state: State, step: int, error: float | None) -> float:
+        """What the stretch before this computed step got wrong, as of `State.wrong`."""
+        assert state.last is not None
+        log = None if error is None else self._over_usual(state.last, step, error)
+        hardness = state.hardness if log is None else _stressed(log)
+        return (hardness * self._stretch(state.last, step - 1)) ** 2
+
+    def _over_usual(self, last: int, step: int, error: float) -> float | None:
+        """The log of this error over the usual one, None if no distance lies between."""
+        usual = usual_error(self.course.levels[step]) * (self.places[step] - self.places[last])
+        return math.log(max(error, 1e-6) / usual) if usual else None
 
     def _learned(self, state: State, step: int, error: float) -> State:
         """What the error says that was found at this step."""
         assert state.last is not None
-        level, reach = self.course.levels[step], self.places[step] - self.places[state.last]
+        log = self._over_usual(state.last, step, error)
         state = replace(state, errors=state.errors + 1)
-        if state.errors == 1 or not reach:  # the first one is of a video that was held still
+        if state.errors == 1 or log is None:  # the first one is of a video that was held still
             return state
-        log = math.log(max(error, 1e-6) / (usual_error(level) * reach))
-        if level > TELLING and log < ALARMING:
+        if self.course.levels[step] > TELLING and log < ALARMING:
             return state
         return replace(state, total=MEMORY * state.total + log, weight=MEMORY * state.weight + 1)
 
     def _given(self, state: State, step: int, share: float) -> State:
         """With the tolerance that brings the run near its share of evaluations; see GIVEN."""
         hardness, spent = state.hardness, state.evaluations
-        would = spent + self.evaluations_from(step + 1, step, hardness, self._usual_tolerance)
+        would = spent + self._to_come(step + 1, step, hardness, self._usual_tolerance)[0]
         given = math.exp(GIVEN * math.log(would / share))
         goal = share * min(max(given, GIVEN_LEAST), GIVEN_MOST)
         allowed = self._tolerance_for(step + 1, step, hardness, goal - spent)
-        expected, least = (
-            spent + self.evaluations_from(step + 1, step, hardness, each) for each in (allowed, math.inf)
-        )
+        expected, least = (spent + self._to_come(step + 1, step, hardness, each)[0] for each in (allowed, math.inf))
         return replace(state, allowed=allowed, guarded=state.guarded or SHORT * expected > max(goal, least))
 
     def _tolerance_for(self, step: int, last: int | None, hardness: float, evaluations: float) -> float:
-        """With which so many are computed from this step on; arguments as of `evaluations_from`."""
+        """With which so many are computed from this step on, but for the guard; arguments as of `_to_come`."""
+        return min(
+            self._tolerance(lambda each: self._to_come(step, last, hardness, each)[0] <= evaluations + 0.5)[1], GUARD
+        )
+
+    def _tolerance_within(self, step: int, last: int | None, hardness: float, wrong: float) -> float:
+        """With which no more gets wrong from this step on; arguments as of `_to_come`."""
+        return self._tolerance(lambda each: self._to_come(step, last, hardness, each)[1] > wrong)[0]
+
+    @staticmethod
+    def _tolerance(is_large: Callable[[float], bool]) -> tuple[float, float]:
+        """The largest that is not large, and the smallest that is."""
         low, high = LOWEST, HIGHEST
         for _ in range(ROUNDS):
             middle = (low + high) / 2
-            if self.evaluations_from(step, last, hardness, math.exp(middle)) > evaluations + 0.5:
-                low = middle
-            else:
+            if is_large(math.exp(middle)):
                 high = middle
-        return min(math.exp(high), GUARD)
+            else:
+                low = middle
+        return math.exp(low), math.exp(high)
 
-    def evaluations_from(self, step: int, last: int | None, hardness: float, tolerance: float) -> int:
-        """How many would be computed from this step on, if the video stayed as hard as it is.
+    def _to_come(self, step: int, last: int | None, hardness: float, tolerance: float) -> tuple[int, float]:
+        """From this step on, if the video stayed as hard as it is: evaluations, and what gets wrong (`State.wrong`).
 
         Args:
             last: the computed step before, None before the first.
             hardness: see `State.hardness`.
             tolerance: for one stretch of reused steps.
         """
-        total = 0
+        evaluations, wrong = 0, 0.0
         for at in range(step, self.course.steps):
             if last is None or self._forced(at, last) or hardness * self._costs[last][at - last] > tolerance:
-                total += self.course.cost(at)
+                if last is not None:
+                    wrong += (hardness * self._costs[last][at - 1 - last]) ** 2
+                evaluations += self.course.cost(at)
                 last = at
-        return total
+        if last is not None and last < self.course.steps - 1:
+            wrong += (hardness * self._costs[last][self.course.steps - 1 - last]) ** 2
+        return evaluations, wrong

@@ -93,6 +93,11 @@ class Corrector:
         return given
 
     @property
+    def works(self) -> bool:
+        """Whether the sampler has gone as it was expected to."""
+        return self._usable
+
+    @property
     def bytes_held(self) -> int:
         wrong = [self._latent, *self._videos]
         tensors = [each.known for each in wrong if each is not None]

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from math import sqrt
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from .config import CacheConfig
 from .control import Course, ErrorControl, State, flow_level
 from .correct import Corrector
 from .errors import AdaCacheError
+from .estimate import MARKS, closeness_of, wrong_of
 from .fixed import FixedState
 from .forecast import distance
 from .motion import motion_sums
@@ -112,7 +114,8 @@ class Engine:
         self.others = ""
         self.report = report or RunReport()
         self.report.sampler_steps = steps
-        self.report.target, self.report.reuse = config.target, OUTPUT if config.at_output else BLOCKS
+        self.report.target, self.report.closeness = config.target, config.closeness
+        self.report.reuse = OUTPUT if config.at_output else BLOCKS
         self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero)
         self.output: Output | None = None
         if config.at_output and sampler is not None:
@@ -301,7 +304,10 @@ class Engine:
         if self.output is None or current.answered or not record.calls:  # somebody else's answer, see `_close`
             return video
         with self._clock.own():
+            wrong = output.state.wrong
             record.error = output.found(record.step, record.sigma, x, video)
+            record.wrong = sqrt(output.state.wrong - wrong) or None
+            record.tolerance = output.state.allowed
             if output.state.guarded and not output.control.what_differs:
                 self.note(f"{self.config.target:g}x would change this video visibly: more steps are computed")
             return self._corrected(record, x, video, computed=True)
@@ -487,12 +493,26 @@ class Engine:
         self._stacks.clear()
         if self.output is not None:
             self.left = self.output.control.end(self.output.state)
+            self._estimate(self.output)
         self.output = self.corrector = None
         self.report.cache_bytes_max = max(self.cache.bytes_max, self._bytes_max)
         self.report.cache_bytes_each = self.cache.bytes_each
         for record, (seconds, own) in zip(self.report.evaluations, self._clock.read(), strict=False):
             record.seconds, record.own_seconds = seconds, own
         return self.report
+
+    def _estimate(self, output: Output) -> None:
+        """How close the finished video is; only what is corrected to the end is known that well."""
+        ended = self.report.evaluations and self.report.evaluations[-1].step == self.report.sampler_steps - 1
+        corrected = self.corrector is not None and self.corrector.works
+        if not (output.control.course.ends and ended and corrected and self.report.skipped) or self.report.stopped:
+            return
+        found = closeness_of(output.state.wrong)
+        report = self.report
+        report.expected_db, report.expected_db_low, report.expected_db_high = found.db, found.low, found.high
+        report.would_take = {
+            name: output.control.would_take(output.state, wrong_of(closeness)) for name, closeness in MARKS.items()
+        }
 
 
 def _output_of(
@@ -507,7 +527,11 @@ def _output_of(
     outside = {step: OUTSIDE for step in range(steps) if not config.start <= step / steps < config.end}
     levels = [min(flow_level(sigma, flow), 1.0) for sigma in sampler.sigmas]  # those of another kind of model are above
     return Output(
-        ErrorControl(Course(levels, {**outside, **changing}, sampler.evaluations or ()), config.target),
+        ErrorControl(
+            Course(levels, {**outside, **changing}, sampler.evaluations or ()),
+            config.target,
+            None if config.closeness is None else wrong_of(config.closeness),
+        ),
         flow=flow,
         fresh_noise=sampler.draws_noise is True,
         schedule=config.schedule,

@@ -20,15 +20,8 @@ INK, REST, LINE, ALARM = (242, 244, 248), (126, 134, 150), (74, 80, 94), (255, 1
 SERIES = (((86, 180, 233), 0), ((230, 159, 0), 4), ((20, 190, 145), 3), ((214, 135, 177), 5), ((240, 228, 66), 6))
 
 BIG = 36
-STRIP, ERROR, METRIC, MOTION, GRADIENT, MOREG, RATE = (
-    72,
-    180,
-    216,
-    110,
-    88,
-    110,
-    88,
-)  # heights, in thousandths of the width
+# Heights, in thousandths of the width.
+STRIP, ERROR, SPENT, METRIC, MOTION, GRADIENT, MOREG, RATE = 72, 180, 180, 216, 110, 88, 110, 88
 HEIGHT_OF = {COMPUTED: 1.0, ANSWERED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip
 SPACING = 1.2  # of a line of text, times its size
 LABELS = 7  # about so many steps bear their number
@@ -41,7 +34,8 @@ def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
     """What AdaCache did: which evaluations were computed, and why.
 
     From top to bottom: for each report a title and a strip of its evaluations (high: computed, low: reused, striped:
-    partly, hollow: answered by another pack); how wrong forecasts of computed evaluations would have been; the metric
+    partly, hollow: answered by another pack); how wrong forecasts of computed evaluations would have been; what each
+    stretch of reused ones got wrong in the finished latent, and the tolerance for the next; the metric
     against the thresholds of the codebook; the motion score and its gradient; MoReg's factor; the rate chosen; the
     notes. What no report has is left out; curves of several overlay.
 
@@ -59,6 +53,8 @@ def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
     ]
     if any(record.error is not None for record in records):
         rows.append((TITLE + ERROR, partial(_error, reports=reports)))
+    if any(record.wrong for record in records):
+        rows.append((TITLE + SPENT, partial(_spent, reports=reports)))
     if any(record.metric is not None for record in records):
         rows.append((TITLE + METRIC, partial(_metric, reports=reports)))
     if any(record.motion is not None for record in records):
@@ -155,6 +151,7 @@ def _facts(report: RunReport) -> str:
     if report.skipped and not report.stopped:
         facts += [f"{report.counted_speedup:.2f}x counted"]
         facts += [f"{measured:.2f}x measured"] if measured is not None else []
+        facts += [f"expected {report.expected}"] if report.expected is not None else []
     if held:
         facts += [f"{held:.1f} MiB held" if held < 1024 else f"{held / 1024:.1f} GiB held"]
     return ", ".join(facts)
@@ -185,6 +182,22 @@ def _legend(page: Page, top: float, states: set[str]) -> float:
 def _error(page: Page, top: float, reports: Sequence[RunReport]) -> None:
     errors = [_of_each(report, "error") for report in reports]
     _linear(page, top, ERROR, "forecast error, relative to the velocity", reports, errors)
+
+
+def _spent(page: Page, top: float, reports: Sequence[RunReport]) -> None:
+    """Bars for what each stretch got wrong, over its evaluations, and the tolerance that it was made with as a line."""
+    records = [record for report in reports for record in report.evaluations]
+    values = [value for record in records for value in (record.wrong, record.tolerance) if value]
+    title = "wrong in the finished latent, by stretch (bars), and the tolerance (line)"
+    scale = page.diagram(top, SPENT, title, *range_of(values))
+    for report, (colour, _) in _paired(reports):
+        computed = [record for record in report.evaluations if record.state == COMPUTED]
+        for before, record in pairwise(computed):
+            left, right = page.x(before.index + 1), page.x(record.index)
+            if record.wrong and math.isfinite(record.wrong):
+                page.box(left, scale.y(record.wrong), right, scale.bottom, colour)
+            if before.tolerance and math.isfinite(before.tolerance) and left < right:
+                page.line([(left, scale.y(before.tolerance)), (right, scale.y(before.tolerance))], INK, 3)
 
 
 def _metric(page: Page, top: float, reports: Sequence[RunReport]) -> None:

@@ -39,3 +39,12 @@ def auto(target: float, moreg: MotionConfig | None = None) -> CacheConfig:
         moreg: motion regularisation, which only `watch` looks at.
     """
     return CacheConfig(FAST_30, moreg, target=target)
+
+
+def quality(closeness: float) -> CacheConfig:
+    """As few steps as a wanted closeness to the video without AdaCache takes, on any model.
+
+    Args:
+        closeness: in dB; see `estimate.py`.
+    """
+    return CacheConfig(FAST_30, closeness=closeness)

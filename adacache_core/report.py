@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from reprlib import repr as short
 from statistics import median
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from . import documents
 from .config import Codebook
 from .errors import AdaCacheError
+from .estimate import Estimate
 from .plan import Schedule
 
 COMPUTED, REUSED, PARTLY, ANSWERED = "computed", "reused", "partly", "answered"
@@ -41,6 +43,8 @@ class StepRecord:
         corrected: whether the sampler was given another video than was found, to make up for reused evaluations.
         error: how wrong a forecast of this computed evaluation would have been, relative to the velocity; None where
             there was none.
+        wrong: what the reused steps before this computed one got wrong in the finished latent, as the error shows it:
+            root mean square over that of the latent; None where none were. tolerance: how much the next ones may.
     """
 
     index: int
@@ -58,6 +62,8 @@ class StepRecord:
     corrected: bool = False
     own_seconds: float | None = None
     error: float | None = None
+    wrong: float | None = None
+    tolerance: float | None = None
 
 
 @dataclass
@@ -69,7 +75,7 @@ class RunReport:
         sampler_steps: of the run; it may have been stopped before the last.
         preset: what its settings are called.
         codebook: in the paper's notation, scaled to these steps, "" if none was asked.
-        target: as of `CacheConfig`; moreg: the fields of its `MotionConfig`.
+        target, closeness: as of `CacheConfig`; moreg: the fields of its `MotionConfig`.
         reuse: what was reused: the "output" of evaluations, or residuals of "blocks".
         evaluations: in the order in which the sampler made them.
         cache_bytes_max: most bytes that AdaCache held at once; cache_bytes_each: those of one conditioning, where
@@ -77,6 +83,9 @@ class RunReport:
         stopped: how a run that did not come to its end was stopped, "" if it did.
         notes: sentences for the user.
         title: what a person calls it, "" if nobody named it.
+        expected_db, expected_db_low, expected_db_high: how close the video is to the one without AdaCache, in dB, and
+            the range in which nine of ten are; see `estimate.py`. None where that cannot be known.
+        would_take: evaluations that this video would take at other qualities, by their names.
     """
 
     model: str = ""
@@ -93,6 +102,11 @@ class RunReport:
     notes: list[str] = field(default_factory=list)
     title: str = ""
     stopped: str = ""
+    closeness: float | None = None
+    expected_db: float | None = None
+    expected_db_low: float | None = None
+    expected_db_high: float | None = None
+    would_take: dict[str, Any] | None = None
 
     @property
     def total(self) -> int:
@@ -149,6 +163,13 @@ class RunReport:
         computed = tuple(step == 0 or ran.get(step, True) for step in range(max(self.sampler_steps, 1)))
         return Schedule(computed, f"{self.family} {self.preset}".strip())
 
+    @property
+    def expected(self) -> Estimate | None:
+        """How close the video is to the one without AdaCache, where that can be known."""
+        numbers = (self.expected_db, self.expected_db_low, self.expected_db_high)
+        known = [number for number in numbers if number is not None and isfinite(number)]
+        return Estimate(*known) if len(known) == len(numbers) else None
+
     def with_note(self, note: str) -> RunReport:
         """The same report with one more note, or itself if the note is empty."""
         return replace(self, notes=[*self.notes, note]) if note else self
@@ -158,6 +179,8 @@ class RunReport:
         facts = [f"{self.computed} of {self.total} evaluations computed{self._speed()}", self.preset or "custom"]
         if self.cache_bytes_max:
             facts.insert(1, f"{self.cache_bytes_max / 2**20:.1f} MiB held")
+        if self.expected is not None:
+            facts.append(f"expected {self.expected}")
         return ", ".join([self.stopped, *facts] if self.stopped else facts)
 
     def _speed(self) -> str:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..adacache_core.config import CacheConfig, Codebook, MotionConfig
+from ..adacache_core.estimate import DRAFT, FAITHFUL, GOOD
 from ..adacache_core.plan import Schedule
-from ..adacache_core.presets import PRESETS, auto
+from ..adacache_core.presets import PRESETS, auto, quality
 from .host.attach import attach
 from .schema import ADVANCED, CATEGORY, AdaCacheCodebookType, AdaCacheMoRegType, AdaCacheScheduleType
 
-AUTO, WATCH, OFF = "auto", "watch", "off"
+AUTO, QUALITY, WATCH, OFF = "auto", "quality", "watch", "off"
 
 
 class AdaCacheApply(io.ComfyNode):
@@ -28,9 +29,10 @@ class AdaCacheApply(io.ComfyNode):
                 io.Model.Input("model", tooltip="The video model, after LoRAs and model sampling."),
                 io.Combo.Input(
                     "preset",
-                    options=[AUTO, *PRESETS, WATCH, OFF],
+                    options=[AUTO, QUALITY, *PRESETS, WATCH, OFF],
                     default=AUTO,
                     tooltip="auto aims at the speedup below and finds by itself which steps to compute, on any model. "
+                    "quality aims at the closeness below and takes as many steps as this video needs for it. "
                     "fast and slow are the tables of the paper, watch computes and measures every step (for "
                     "calibrating); these three need a model that AdaCache knows. off changes nothing. Start from auto. "
                     "A connected codebook replaces the preset.",
@@ -98,6 +100,17 @@ class AdaCacheApply(io.ComfyNode):
                     "fast, slow, watch or a codebook; auto holds no more than a few latents.",
                     **ADVANCED,
                 ),
+                io.Float.Input(
+                    "closeness",
+                    default=GOOD,
+                    min=10.0,
+                    max=60.0,
+                    step=1.0,
+                    optional=True,
+                    tooltip="With preset quality: how close the video comes to the one without AdaCache, in dB (as a "
+                    f"signal-to-noise ratio of the latent). {DRAFT:g} is for drafts, {GOOD:g} good, {FAITHFUL:g} "
+                    "faithful. The closer, the more steps are computed; hard videos take more than easy ones.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model")],
             hidden=[io.Hidden.unique_id],
@@ -124,9 +137,12 @@ class AdaCacheApply(io.ComfyNode):
         codebook: Codebook | None = None,
         moreg: MotionConfig | None = None,
         schedule: Schedule | None = None,
+        closeness: float = GOOD,
     ) -> io.NodeOutput:
         if codebook is not None or preset in PRESETS:
             config = CacheConfig(codebook or PRESETS[preset], moreg)
+        elif preset == QUALITY:
+            config = quality(closeness)
         else:
             config = auto(speedup, moreg)
         config = replace(
@@ -148,4 +164,6 @@ def _name(config: CacheConfig, preset: str) -> str:
         return preset
     if config.schedule is not None:
         return f"schedule: {config.schedule}"
+    if config.closeness is not None:
+        return f"{QUALITY} {config.closeness:g} dB"
     return config.codebook.name if config.target is None else f"{AUTO} {config.target:g}x"

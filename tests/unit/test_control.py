@@ -14,10 +14,10 @@ def levels(steps, shift):
     return tuple(shift * t / (1 + (shift - 1) * t) for t in times)
 
 
-def run(steps=30, shift=3.0, target=2.0, hardness=1.0, computed=None, evaluations=(), tolerance=None):
+def run(steps=30, shift=3.0, target=2.0, hardness=1.0, computed=None, evaluations=(), wrong=None):
     """The computed steps of a video whose errors are the usual ones times `hardness`."""
     course = Course(levels(steps, shift), computed or {}, evaluations)
-    controller = ErrorControl(course, target if tolerance is None else None, tolerance)
+    controller = ErrorControl(course, target if wrong is None else None, wrong)
     state, ran, why = controller.begin(), [], {}
     for step in range(steps):
         why[step] = controller.why_computed(state, step)
@@ -139,9 +139,47 @@ def test_large_errors_stop_the_reuse_whatever_speed_is_asked_for(shift):
     assert len(ran) >= 6
 
 
-def test_a_tolerance_means_the_same_at_any_number_of_steps():
-    counts = [len(run(steps, tolerance=0.02)[0]) for steps in (30, 50, 100)]
-    assert max(counts) - min(counts) <= 4
+@pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
+@pytest.mark.parametrize("hardness", [0.5, 1.0])
+def test_no_more_is_wrong_than_may_be(shift, hardness):
+    for wrong in (1e-2, 1e-3, 1e-4):
+        ran, _, state = run(50, shift, hardness=hardness, wrong=wrong)
+        assert state.wrong <= 1.2 * wrong
+        assert len(ran) < 50
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
+def test_a_video_that_was_harder_than_it_looked_is_not_computed_in_full_to_no_avail(shift):
+    for wrong in (1e-2, 1e-3):
+        ran, _, state = run(50, shift, hardness=2.0, wrong=wrong)
+        assert wrong < state.wrong < 8 * wrong
+        assert len(ran) < 30
+
+
+def test_the_less_may_be_wrong_and_the_harder_the_video_the_more_is_computed():
+    counts = [[len(run(50, hardness=hard, wrong=wrong)[0]) for hard in (0.5, 1, 2)] for wrong in (1e-2, 1e-3, 1e-4)]
+    assert all(list(each) == sorted(each) and each[0] < each[-1] for each in (*counts, *zip(*counts, strict=True)))
+
+
+def test_a_first_sampler_leaves_some_of_what_may_be_wrong_to_the_second():
+    every, before = levels(40, 3.0), None
+    for part in (every[:21], every[20:]):
+        controller = ErrorControl(Course(part), wrong=1e-3)
+        state = controller.begin(before)
+        for step in range(20):
+            if controller.why_computed(state, step):
+                state = controller.computed(state, step, error_of(controller, state, step, 1.0))
+        before = state
+        assert 0 < state.wrong <= 1e-3
+    assert state.evaluations < 20
+
+
+@pytest.mark.parametrize("hardness", [0.5, 1.0, 2.0])
+def test_what_another_quality_would_take_is_what_it_takes(hardness):
+    controller = ErrorControl(Course(levels(50, 3.0)), 2.0)
+    _, _, state = run(50, 3.0, 2.0, hardness)
+    for wrong in (1e-2, 1e-3, 1e-4):
+        assert abs(controller.would_take(state, wrong) - len(run(50, 3.0, hardness=hardness, wrong=wrong)[0])) <= 4
 
 
 def controller_of(steps=30, shift=3.0):

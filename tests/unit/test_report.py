@@ -156,11 +156,12 @@ def test_the_json_is_valid_for_every_reader(full):
     assert set(data) == {
         "format", "version", "model", "family", "sampler_steps", "preset", "codebook", "target", "reuse", "moreg",
         "evaluations", "computed", "total", "counted_speedup", "measured_speedup", "cache_bytes_max",
-        "cache_bytes_each", "notes", "title", "stopped",
+        "cache_bytes_each", "notes", "title", "stopped", "closeness", "expected_db", "expected_db_low",
+        "expected_db_high", "would_take",
     }  # fmt: skip
     assert set(data["evaluations"][0]) == {
         "index", "step", "sigma", "state", "reason", "metric", "motion", "moreg", "rate", "seconds", "calls",
-        "calls_computed", "corrected", "own_seconds", "error",
+        "calls_computed", "corrected", "own_seconds", "error", "wrong", "tolerance",
     }  # fmt: skip
 
 
