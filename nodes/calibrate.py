@@ -14,7 +14,7 @@ from ..adacache_core.picture import draw
 from ..adacache_core.report import RunReport
 from .host import library
 from .host.attach import attachment_of
-from .schema import CATEGORY, AdaCacheCodebookType, AdaCacheReportType
+from .schema import CATEGORY, AdaCacheCodebookType, AdaCacheReportType, found_by
 
 DO_NOT, NEW, REPLACE = "do not save", "save", "save, replacing the file"
 SHOWN = 5  # runs in the picture
@@ -29,6 +29,7 @@ class AdaCacheCalibrate(io.ComfyNode):
             category=CATEGORY,
             description="Makes a codebook for your model. Set the AdaCache node to watch, queue several prompts, and "
             "take the codebook from here.",
+            **found_by("calibration", "tune a codebook"),
             is_output_node=True,
             not_idempotent=True,
             inputs=[

@@ -11,7 +11,7 @@ from ..adacache_core.errors import AdaCacheError
 from ..adacache_core.presets import TABLES
 from ..adacache_core.scaling import scale_rates
 from .host import library
-from .schema import CATEGORY, AdaCacheCodebookType
+from .schema import CATEGORY, AdaCacheCodebookType, found_by
 
 CUSTOM = "custom"
 
@@ -23,7 +23,9 @@ class AdaCacheCodebook(io.ComfyNode):
             node_id="AdaCacheCodebook",
             display_name="AdaCache Codebook",
             category=CATEGORY,
-            description="How many steps a rate of change allows to skip. It is scaled to the sampler's step count.",
+            description="Sets how many steps AdaCache skips at which rate of change, instead of preset auto. It is "
+            "scaled to the sampler's step count.",
+            **found_by("thresholds", "table of rates"),
             inputs=[
                 io.Combo.Input(
                     "table",

@@ -21,7 +21,7 @@ from ..adacache_core.picture import beside
 from ..adacache_core.report import RunReport
 from .host.attach import attachment_of
 from .preview import pictures_of
-from .schema import CATEGORY
+from .schema import CATEGORY, found_by
 
 # Of a frame that is equal in both, whose PSNR is infinite and would swallow the mean over frames.
 PSNR_MAX = 100.0  # dB
@@ -66,7 +66,8 @@ class AdaCacheCompare(io.ComfyNode):
             node_id="AdaCacheCompare",
             display_name="AdaCache Compare",
             category=CATEGORY,
-            description="How far a video is from another one of the same seed: with AdaCache from without.",
+            description="Measures how far a video is from another one of the same seed: with AdaCache from without.",
+            **found_by("PSNR", "SSIM", "LPIPS", "difference of two videos", "quality"),
             is_output_node=True,
             inputs=[
                 io.MultiType.Input(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..adacache_core.errors import AdaCacheError
-from .schema import CATEGORY
+from .schema import CATEGORY, found_by
 
 ASSETS = Path(__file__).parent / "demo_assets"
 MODEL, TOKENS, CODE = "demo_wan.safetensors", "prompt_tokens.safetensors", "clip_code.safetensors"
@@ -58,8 +58,9 @@ class AdaCacheDemoModel(io.ComfyNode):
             node_id="AdaCacheDemoModel",
             display_name="AdaCache Demo Model",
             category=CATEGORY,
-            description="A small Wan video model that comes with AdaCache, to try it within a minute. "
+            description="Lets you try AdaCache within a minute, with a small Wan video model that comes with it. "
             "Sample an empty HunyuanVideo latent of 128 x 128, length 29, with euler and simple.",
+            **found_by("example model", "test model"),
             inputs=[],
             outputs=[io.Model.Output(display_name="model")],
         )
@@ -78,7 +79,8 @@ class AdaCacheDemoPrompt(io.ComfyNode):
             node_id="AdaCacheDemoPrompt",
             display_name="AdaCache Demo Prompt",
             category=CATEGORY,
-            description="A prompt for the AdaCache Demo Model, which knows only these words.",
+            description="Makes a prompt for the AdaCache Demo Model, which knows only these words.",
+            **found_by("example prompt", "test prompt"),
             inputs=[
                 *(
                     io.Combo.Input(slot, options=list(words), default=words[0], tooltip=tooltip)

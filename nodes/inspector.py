@@ -13,7 +13,7 @@ from ..adacache_core.picture import draw
 from ..adacache_core.report import RunReport
 from .host.attach import attachment_of
 from .host.live import timeline
-from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType
+from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType, found_by
 
 METADATA = "adacache"  # its name in saved files, beside the host's `prompt` and `workflow`
 
@@ -26,6 +26,7 @@ class AdaCacheInspector(io.ComfyNode):
             display_name="AdaCache Schedule Inspector",
             category=CATEGORY,
             description="Shows which steps were computed and which reused, and why.",
+            **found_by("statistics", "report", "which steps were skipped"),
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..adacache_core.config import MotionConfig
 from ..adacache_core.errors import AdaCacheError
-from .schema import ADVANCED, CATEGORY, AdaCacheMoRegType
+from .schema import ADVANCED, CATEGORY, AdaCacheMoRegType, found_by
 
 PUBLISHED, CUSTOM = "as published", "custom"
 
@@ -18,7 +18,8 @@ class AdaCacheMoReg(io.ComfyNode):
             node_id="AdaCacheMoReg",
             display_name="AdaCache MoReg",
             category=CATEGORY,
-            description="Motion regularisation: lively videos are recomputed more often, still ones less.",
+            description="Spends more steps on lively videos and fewer on still ones (motion regularisation).",
+            **found_by("motion regularization", "motion regularisation"),
             inputs=[
                 io.Float.Input(
                     "strength",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..adacache_core.errors import AdaCacheError
 from .demo import HOLDS_CLIPS, clip_of
-from .schema import CATEGORY
+from .schema import CATEGORY, found_by
 
 
 class AdaCacheLatentPreview(io.ComfyNode):
@@ -23,6 +23,7 @@ class AdaCacheLatentPreview(io.ComfyNode):
             display_name="AdaCache Latent Preview",
             category=CATEGORY,
             description="Shows a latent as the sampler's live preview does, but all of its frames. Needs no VAE.",
+            **found_by("latent to image", "preview without VAE"),
             inputs=[
                 io.Model.Input("model", tooltip="The model that made the latent: its format has the colours."),
                 io.Latent.Input("latent", tooltip="What the sampler made. Videos of a batch follow one another."),

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..adacache_core.errors import AdaCacheError
 from ..adacache_core.plan import average
 from ..adacache_core.report import RunReport, schedules_in
-from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType
+from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType, found_by
 
 
 class AdaCacheSchedule(io.ComfyNode):
@@ -17,8 +17,9 @@ class AdaCacheSchedule(io.ComfyNode):
             node_id="AdaCacheSchedule",
             display_name="AdaCache Schedule",
             category=CATEGORY,
-            description="Which steps are computed, fixed before the run. Averages the runs of an inspector, and is "
+            description="Fixes, before the run, which steps are computed. Averages the runs of an inspector, and is "
             "shared as text. Connect it to an AdaCache node, which then measures nothing.",
+            **found_by("fixed steps", "share a schedule"),
             inputs=[
                 io.String.Input(
                     "text",

@@ -12,6 +12,8 @@ from PIL import Image
 # at every start.
 NOT_OURS = ("Failed to load resource", "ComfyApp graph accessed before initialization")
 
+EMPTY = {"nodes": [], "links": [], "version": 0.4}
+
 LEFT, TOP = 80, 110  # of the part of the window that no bar lies over
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from e2e.frontend import complaints, load, photograph
+from e2e.frontend import EMPTY, complaints, load, photograph
 from e2e.shipped import FOLDER, WORKFLOWS, read_workflow
 from PIL import Image
 
 from tools.server import PACK
 
 BLUEPRINT = "Video with AdaCache"
-EMPTY = {"nodes": [], "links": [], "version": 0.4}
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
