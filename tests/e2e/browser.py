@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import websocket
 
 START_SECONDS = 60
-KEYS = {"Enter": 13}
+KEYS = {"Enter": 13, "z": 90}
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--hide-scrollbars")
 
@@ -84,10 +84,11 @@ class Page:
         for event in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=event, x=x, y=y, button="left", clickCount=1)
 
-    def key(self, name: str) -> None:
-        """Pressed and let go, such as Enter, where the focus is."""
+    def key(self, name: str, control: bool = False) -> None:
+        """Pressed and let go, such as Enter, where the focus is; with the control key held down or not."""
+        pressed = {"key": name, "code": name, "windowsVirtualKeyCode": KEYS[name], "modifiers": 2 * control}
         for event in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=event, key=name, code=name, windowsVirtualKeyCode=KEYS[name])
+            self.call("Input.dispatchKeyEvent", type=event, **pressed)
 
     def screenshot(self, path: Path, **options: Any) -> None:
         """Writes what is seen as PNG; with `clip`, a part of it: x, y, width, height and scale."""
