@@ -30,7 +30,7 @@ class AdaCacheApply(io.ComfyNode):
                 io.Model.Input("model", tooltip="The video model, after LoRAs and model sampling."),
                 io.Combo.Input(
                     "preset",
-                    options=[AUTO, QUALITY, *PRESETS, WATCH, OFF],
+                    options=[AUTO, QUALITY, OFF, *PRESETS, WATCH],
                     default=AUTO,
                     tooltip="auto aims at the speedup below and finds by itself which steps to compute, on any model. "
                     "quality aims at the closeness below and takes as many steps as this video needs for it. "

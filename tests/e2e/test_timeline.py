@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -31,6 +32,15 @@ WATCH = """
     app.api.addEventListener("adacache.timeline", () =>
         seen.push([statesOf("AdaCacheApply"), statesOf("AdaCacheInspector"), textOf("AdaCacheApply")]))
 """
+
+# What the strip calls the reasons of preset auto.
+REASONS = {
+    "first step": "the first step",
+    "last steps": "one of the last steps",
+    "below tolerance": "the forecast is close enough",
+    "tolerance reached": "the forecast would be too far off",
+    "far from the last computed step": "too far from the last computed step",
+}
 
 FINISHED = "app.graph.nodes.find(node => node.widgets?.some(each => /adacache.report/.test(each.value)))"
 
@@ -128,10 +138,10 @@ def test_the_numbers_of_every_evaluation_are_read_with_the_arrow_keys(page, samp
         said = text(page)
         assert page.evaluate(f"barsOf('{APPLY}').getAttribute('aria-valuetext')") == said.replace("\n", "; ")
         assert page.evaluate(f"barsOf('{APPLY}').getAttribute('aria-valuenow')") == str(record.index)
-        assert f"step {record.step} · {record.state} · sigma {float(f'{record.sigma:.4g}'):g}" in said
-        assert record.reason in said
-        assert record.metric is None or f"change {float(f'{record.metric:.4g}'):g}" in said
-        assert record.rate is None or f"rate {record.rate}" in said
+        assert f"step {record.step} · {record.state} · noise level {float(f'{record.sigma:.4g}'):g}" in said
+        assert REASONS[record.reason] in said
+        assert record.metric is None or f"changed by {float(f'{record.metric:.4g}'):g} a step" in said
+        assert record.rate is None or f"one step in {record.rate} is computed" in said
         off = re.search(r"forecast off by ([\d.]+) %", said)
         assert (off is None) == (record.error is None)
         assert off is None or float(off[1]) == pytest.approx(100 * record.error, abs=0.6)
@@ -176,12 +186,58 @@ def test_a_collapsed_node_shows_none(page, sampled):
     assert is_seen(page, APPLY)
 
 
-def test_it_is_still_there_after_the_page_was_reloaded(page, sampled):
+def test_the_strip_stays_in_the_node_when_the_right_panel_shows_it(page, sampled):
+    page.evaluate(f"app.canvas.selectItems([nodeOf('{APPLY}')])")
+    panel = "document.querySelector('[aria-label=\"Toggle properties panel\"]')"
+    if not page.evaluate(f"Boolean({panel})"):
+        pytest.skip("this frontend has no panel for a node's parameters")
+    page.evaluate(f"{panel}.click()")
+    page.wait_for("document.body.innerText.includes('INPUTS')")
+    assert is_seen(page, APPLY)
+    wide, node = page.evaluate(f"[barsOf('{APPLY}').getBoundingClientRect().width, nodeOf('{APPLY}').size[0]]")
+    page.evaluate(f"{panel}.click()")
+    assert node - 40 < wide < node
+
+
+def test_after_the_page_was_reloaded_it_is_shown_as_the_last_run(page, sampled, pictures):
     said = text(page)
     reload(page)
     page.wait_for(f"statesOf('{APPLY}').length == {STEPS}")
     assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
-    assert text(page) == said
+    assert text(page) == f"Last run: {said}"
+    assert float(page.evaluate(f"getComputedStyle(barsOf('{APPLY}')).opacity")) < 0.5
+    photograph(page, pictures / "timeline_last_run.png", BOTH)
+
+
+def test_with_other_settings_it_is_not_shown(page, sampled):
+    kept = page.evaluate("app.graph.serialize()")
+    other = json.loads(json.dumps(kept))
+    next(node for node in other["nodes"] if node["type"] == APPLY)["widgets_values"][1] = 3.5
+    load(page, other)
+    assert states(page, APPLY) == states(page, INSPECTOR) == []
+    assert text(page).startswith("No run yet")
+    load(page, kept)
+    assert states(page, APPLY) == sampled.states
+
+
+def test_a_long_note_wraps_and_stays_in_the_strip(page, sampled):
+    note = "of many words, all of which are read without pointing at them, because they wrap where the node ends"
+    timeline = "Object.values(JSON.parse(localStorage['AdaCache.timelines'])).at(-1)[nodeOf('AdaCacheApply').id]"
+    page.evaluate(
+        f"""void app.api.dispatchEvent(new CustomEvent("adacache.timeline", {{ detail: {{ ...{timeline},
+            node: String(nodeOf("AdaCacheApply").id), workflow: app.graph.id, run: "another", note: "{note}" }} }}))"""
+    )
+    assert text(page).endswith(note)
+    assert is_seen(page, APPLY)
+    assert page.evaluate(
+        f"""[...stripOf('{APPLY}').querySelectorAll("p:not([hidden]) > span")]
+            .every(line => line.scrollHeight <= line.clientHeight && line.scrollWidth <= line.clientWidth)"""
+    )
+    last, strip = page.evaluate(
+        f"[stripOf('{APPLY}').querySelector('p:not([hidden])'), stripOf('{APPLY}')].map("
+        "each => each.getBoundingClientRect().bottom)"
+    )
+    assert last <= strip + 1
 
 
 def test_nodes_2_0_show_it_just_so(page, sampled, pictures):
@@ -191,6 +247,7 @@ def test_nodes_2_0_show_it_just_so(page, sampled, pictures):
         assert is_seen(page, APPLY)
         assert is_seen(page, INSPECTOR)
         assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
+        assert page.evaluate(f"barsOf('{INSPECTOR}').getBoundingClientRect().height / app.canvas.ds.scale") <= 60.5
         photograph(page, pictures / "timeline_nodes_2.png", BOTH)
     finally:
         page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")

@@ -4,7 +4,7 @@
 // of packs that are not installed too, so those are treated like all others.
 
 import { app } from "../../../scripts/app.js";
-import { say } from "./words.js";
+import { ready, say } from "./words.js";
 
 const APPLY = "AdaCacheApply";
 const INSPECTOR = "AdaCacheInspector";
@@ -255,6 +255,7 @@ const COMMANDS = [
 
 app.registerExtension({
   name: "AdaCache.SpeedUp",
+  init: () => ready,
   commands: COMMANDS,
   menuCommands: [{ path: ["Extensions"], commands: COMMANDS.map(({ id }) => id) }],
   getCanvasMenuItems: () => [null, ...COMMANDS.map(({ label, function: callback }) => ({ content: label(), callback }))],

@@ -8,12 +8,13 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { ready, say } from "./words.js";
 
 const APPLY = "AdaCacheApply";
 const INSPECTOR = "AdaCacheInspector";
 const KEPT = "AdaCache.timelines"; // in localStorage: workflow id -> node id (with those of its subgraphs) -> timeline
 const WORKFLOWS_KEPT = 20;
-const HEIGHT = 72;
+const HEIGHT = 92; // enough for a note of four lines and bars of 28 pixels
 const CROWDED = 80; // evaluations from which on there is no room between the bars
 
 const STYLE = `
@@ -25,7 +26,7 @@ const STYLE = `
 }
 .dark-theme .adacache-timeline { --adacache-computed: #56b4e9; }
 .adacache-timeline > .bars {
-  flex: 1; display: flex; min-height: 0; padding: 3px; border-radius: 4px;
+  flex: 1; display: flex; min-height: 24px; max-height: 60px; padding: 3px; border-radius: 4px; box-sizing: border-box;
   background: var(--comfy-input-bg); outline-offset: 1px;
 }
 .adacache-timeline > .bars:focus-visible { outline: 2px solid var(--adacache-computed); }
@@ -45,13 +46,13 @@ const STYLE = `
 .adacache-timeline .bars > .reused::before {
   height: 20%; background: color-mix(in srgb, var(--input-text) 45%, var(--comfy-input-bg));
 }
-.adacache-timeline > p { margin: 0; min-height: 30px; }
+.adacache-timeline > p { margin: 0; min-height: 45px; }
 .adacache-timeline > p[hidden] { display: none; }
-.adacache-timeline p > span { display: block; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-.adacache-timeline p > span + span {
-  color: var(--descrip-text);
-  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; white-space: normal; overflow-wrap: anywhere;
+.adacache-timeline p > span {
+  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; overflow-wrap: anywhere;
 }
+.adacache-timeline p > span + span, .adacache-timeline.old p > span { color: var(--descrip-text); }
+.adacache-timeline.old > .bars { opacity: 0.4; }
 `;
 
 /** The strip of bars and the two lines below it, for one node. */
@@ -60,7 +61,7 @@ class Strip {
     this.timeline = null;
     this.shown = -1; // the evaluation whose numbers are read
     this.bars = element("div", { className: "bars", role: "slider", tabIndex: -1 });
-    this.bars.setAttribute("aria-label", "AdaCache timeline");
+    this.bars.setAttribute("aria-label", say("timeline"));
     this.summary = element("p", {});
     this.details = element("p", { hidden: true, ariaHidden: "true" }); // the bars say it as their value
     this.element = element("div", { className: "adacache-timeline" }, this.bars, this.summary, this.details);
@@ -74,13 +75,15 @@ class Strip {
     this.show(null);
   }
 
-  /** Draws a timeline, null for none yet. */
-  show(timeline) {
+  /** Draws a timeline, null for none yet; dimmed, if it is not known to be of this workflow as it is now. */
+  show(timeline, old = false) {
     const running = timeline && !timeline.done;
     this.timeline = timeline;
     // A screen reader is told how a run ended, and is not interrupted at every evaluation of it.
     this.summary.ariaLive = running ? "off" : "polite";
-    this.said = timeline ? summaryOf(timeline) : ["No run yet", "Its steps will be shown here"];
+    this.said = timeline ? summaryOf(timeline) : [say("noRun"), say("noRunMore")];
+    if (old) this.said[0] = say("lastRun", { what: this.said[0] });
+    this.element.classList.toggle("old", old);
     lines(this.summary, this.said);
     const slots = timeline ? Math.max(timeline.expected, timeline.evaluations.length) : 0;
     this.bars.replaceChildren(
@@ -135,23 +138,23 @@ class Strip {
 }
 
 function summaryOf({ computed, total, saved, left, speedup, preset, done, note, stopped }) {
-  const first = stopped ? [stopped] : [`${computed} of ${total} computed`];
-  if (saved > 0) first.push(`${duration(saved)} saved`);
+  const first = stopped ? [stopped] : [say("computedOf", { computed, total })];
+  if (saved > 0) first.push(say("saved", { time: duration(saved) }));
   const second = [];
-  if (done && speedup) second.push(`${speedup.toFixed(2)}x faster`);
-  if (!done && left > 0) second.push(`about ${duration(left)} left`);
+  if (done && speedup) second.push(say("faster", { times: speedup.toFixed(2) }));
+  if (!done && left > 0) second.push(say("left", { time: duration(left) }));
   if (preset) second.push(preset);
   return [first.join(" · "), note || second.join(" · ")];
 }
 
 function detailsOf({ step, sigma, state, reason, metric, rate, error, seconds }) {
-  const first = [`step ${step}`, state];
-  if (sigma !== undefined) first.push(`sigma ${sigma}`);
+  const first = [say("step", { step }), say(state)];
+  if (sigma !== undefined) first.push(say("noise", { value: sigma }));
   if (seconds !== undefined) first.push(duration(seconds));
-  const second = [reason];
-  if (metric !== undefined) second.push(`change ${metric}`);
-  if (rate !== undefined && reason !== `rate ${rate}`) second.push(`rate ${rate}`);
-  if (error !== undefined) second.push(`forecast off by ${percent(error)}`);
+  const second = reason === `rate ${rate}` ? [] : [say(`why ${reason}`, {}, reason)];
+  if (metric !== undefined) second.push(say("change", { value: metric }));
+  if (rate !== undefined) second.push(say("rate", { rate }));
+  if (error !== undefined) second.push(say("off", { share: percent(error) }));
   return [first.join(" · "), second.filter(Boolean).join(" · ")];
 }
 
@@ -177,6 +180,7 @@ function element(tag, properties, ...children) {
 
 const strips = new WeakMap(); // node -> Strip
 const timelines = kept(); // as in localStorage
+let seen = new WeakSet(); // timelines of runs since the workflow on the screen was opened
 
 function kept() {
   try {
@@ -228,12 +232,29 @@ function applyOf(inspector) {
   return node;
 }
 
+/** What was set on the AdaCache node of a strip, as text. */
+function settingsOf(node) {
+  const apply = node?.comfyClass === INSPECTOR ? applyOf(node) : node;
+  const values = (apply?.widgets ?? []).filter((widget) => widget.serialize !== false).map((widget) => widget.value);
+  const connected = (apply?.inputs ?? []).map((input) => input.link != null);
+  return JSON.stringify([values, connected]);
+}
+
+/** Takes a workflow that was opened: what is known of it has happened elsewhere, if only with another copy of it. */
+function opened() {
+  const running = Object.values(timelines[root().id] ?? {}).filter((timeline) => !timeline.done && seen.has(timeline));
+  seen = new WeakSet(running);
+  refresh();
+}
+
 /** Shows what is known of the workflow on the screen. */
 function refresh() {
   const paths = timelines[root().id] ?? {};
   for (const [path, timeline] of Object.entries(paths)) {
     const node = nodeAt(path);
-    strips.get(node)?.show(timeline);
+    const old = !seen.has(timeline);
+    if (old && timeline.settings && timeline.settings !== settingsOf(node)) continue;
+    strips.get(node)?.show(timeline, old);
     if (node?.comfyClass !== APPLY) continue;
     // An inspector shows a run as it goes, but only if there is one: of several each shows the run of its own latent.
     const inspectors = node.graph.nodes.filter((each) => each.comfyClass === INSPECTOR && applyOf(each) === node);
@@ -246,9 +267,15 @@ function receive({ detail: message }) {
   const known = paths[message.node];
   const evaluations = known?.run === message.run && !message.done ? [...known.evaluations] : [];
   for (const evaluation of message.evaluations) evaluations[evaluation.index] = evaluation;
-  paths[message.node] = { ...message, evaluations };
+  const settings = message.workflow && message.workflow !== root().id ? known?.settings : settingsOf(nodeAt(message.node));
+  remember(paths, message.node, { ...message, evaluations, settings });
   if (message.done) keep();
   refresh();
+}
+
+function remember(paths, path, timeline) {
+  paths[path] = timeline;
+  seen.add(timeline);
 }
 
 function executed({ detail: { node, output } }) {
@@ -257,15 +284,18 @@ function executed({ detail: { node, output } }) {
   const inspector = timeline && nodeAt(path);
   if (inspector?.comfyClass !== INSPECTOR) return;
   const paths = of(root().id);
-  paths[path] = timeline;
+  timeline.settings = settingsOf(inspector);
+  remember(paths, path, timeline);
   const apply = applyOf(inspector);
-  if (apply?.graph === inspector.graph) paths[beside(path, apply)] ??= timeline; // the host had all of it in its cache
+  const other = apply?.graph === inspector.graph && beside(path, apply);
+  if (other && !seen.has(paths[other])) remember(paths, other, timeline); // the host had all of it in its cache
   keep();
   refresh();
 }
 
 app.registerExtension({
   name: "AdaCache.Timeline",
+  init: () => ready,
   setup() {
     document.head.append(element("style", { textContent: STYLE }));
     api.addEventListener("adacache.timeline", receive);
@@ -279,6 +309,8 @@ app.registerExtension({
     const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height };
     const widget = node.addDOMWidget("timeline", "adacache_timeline", strip.element, options);
     widget.serialize = false; // the option above keeps it out of the prompt, this out of the workflow
+    // The right panel sets the width that it gives the strip, and the canvas would keep to it when drawing the node.
+    Object.defineProperty(widget, "width", { get: () => undefined, set: () => {} });
   },
-  afterConfigureGraph: refresh,
+  afterConfigureGraph: opened,
 });

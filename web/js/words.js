@@ -18,19 +18,54 @@ const ENGLISH = {
   isOut: "AdaCache is out of this workflow",
   isOutOf: "Nodes taken out: {count}. Ctrl+Z brings them back.",
   wasOut: "There is no AdaCache in this workflow",
+
+  "preset fast": "fast (paper)",
+  "preset slow": "slow (paper)",
+  "preset watch": "watch (to calibrate)",
+
+  timeline: "AdaCache timeline",
+  noRun: "No run yet",
+  noRunMore: "Its steps will be shown here",
+  lastRun: "Last run: {what}",
+  computedOf: "{computed} of {total} computed",
+  saved: "{time} saved",
+  faster: "{times}x faster",
+  left: "about {time} left",
+  step: "step {step}",
+  computed: "computed",
+  reused: "reused",
+  partly: "partly computed",
+  answered: "computed, answered from memory",
+  noise: "noise level {value}",
+  change: "changed by {value} a step",
+  rate: "one step in {rate} is computed",
+  off: "forecast off by {share}",
+
+  "why first step": "the first step",
+  "why last steps": "one of the last steps",
+  "why outside start..end": "before start_percent or after end_percent",
+  "why as planned": "as the schedule says",
+  "why below tolerance": "the forecast is close enough",
+  "why tolerance reached": "the forecast would be too far off",
+  "why far from the last computed step": "too far from the last computed step",
+  "why due": "its turn",
+  "why no metric yet": "nothing to compare with yet",
+  "why nothing to reuse": "nothing to reuse yet",
+  "why guidance changes": "guidance changes here",
 };
 
 let translated = {};
 
-api
+/** Resolved once translations are known. */
+export const ready = api
   .fetchApi("/i18n")
   .then((answer) => answer.json())
   .then((all) => (translated = all))
   .catch(() => {}); // a host without translations
 
-/** A text, its {names} replaced by values. */
-export function say(key, values = {}) {
+/** A text, its {names} replaced by values; `otherwise` for a key that is not known. */
+export function say(key, values = {}, otherwise = key) {
   const language = app.extensionManager?.setting?.get("Comfy.Locale");
-  const text = translated[language]?.AdaCache?.[key] ?? ENGLISH[key];
+  const text = translated[language]?.AdaCache?.[key] ?? ENGLISH[key] ?? otherwise;
   return text.replace(/{(\w+)}/g, (_, name) => values[name]);
 }
