@@ -32,13 +32,20 @@ def test_the_nodes_speak_the_language_of_the_frontend(language, speak, page, pic
     shown = {node["type"]: node for node in page.evaluate(SHOWN)}
     for kind in ("AdaCacheApply", "AdaCacheCodebook", "AdaCacheMoReg", "AdaCacheDemoModel"):
         assert shown[kind]["title"] == words[kind]["display_name"]
+    page.evaluate("void (window.made = app.graph.nodes.find(node => node.type == 'AdaCacheApply'))")
     inputs = words["AdaCacheApply"]["inputs"]
     assert shown["AdaCacheApply"]["labels"]["speedup"] == inputs["speedup"]["name"]
     assert shown["AdaCacheApply"]["labels"]["codebook"] == inputs["codebook"]["name"]
+    said = json.loads((LOCALES / language / "main.json").read_text())["AdaCache"]
+    assert page.evaluate(f"{STRIP}.element.innerText") == f"{said['noRun']}\n{said['noRunMore']}"
+    assert page.evaluate("made.widgets[0].options.getOptionLabel('fast')") == said["preset fast"]
+    label = "app.extensionManager.command.commands.find(each => each.id == 'AdaCache.SpeedUp').label"
+    assert page.evaluate(label) == said["speedUp"]
     assert complaints(page) == []
     photograph(page, pictures / f"language_{language}.png")
 
 
+STRIP = "made.widgets.find(each => each.name == 'timeline')"
 SHOWN = """app.graph.nodes.map(node => ({
     type: node.type,
     title: node.title,

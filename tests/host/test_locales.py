@@ -16,6 +16,7 @@ import pytest
 
 LOCALES = Path(__file__).parents[2] / "locales"
 LANGUAGES = sorted(folder.name for folder in LOCALES.iterdir())  # of these the frontend has all but de so far
+WORDS = LOCALES.parent / "web" / "js" / "words.js"
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 Where = tuple[str, ...]  # of a text: node, then the keys down to it
@@ -105,6 +106,18 @@ def _is_name(where: Where) -> bool:
     return where[-1] in ("name", "display_name")
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_the_browser_says_is_translated_with_all_its_values(language):
+    words = re.findall(r'^  (?:"(.+?)"|(\w+)): "(.+)",$', WORDS.read_text(encoding="utf-8"), re.MULTILINE)
+    english = {quoted or bare: text for quoted, bare, text in words}
+    said = json.loads((LOCALES / language / "main.json").read_text(encoding="utf-8"))["AdaCache"]
+    assert english.keys() == said.keys()
+    for key, text in said.items():
+        assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", english[key])), (key, text)
+        assert not re.search(r"[@|]", text), "the frontend would take it for its message syntax"
+    assert [key for key, text in said.items() if text == english[key] and "{" not in text] == []
+
+
 def test_the_host_finds_all_languages(host, monkeypatch, tmp_path):
     import folder_paths
 
@@ -113,4 +126,5 @@ def test_the_host_finds_all_languages(host, monkeypatch, tmp_path):
     monkeypatch.setattr(folder_paths, "get_folder_paths", lambda kind: [str(tmp_path)])
     found = manager.CustomNodeManager().build_translations()
     assert sorted(found) == LANGUAGES
+    assert "AdaCache" in found["ja"]
     assert found["ja"]["nodeDefs"] == json.loads(file_of("ja").read_text(encoding="utf-8"))
