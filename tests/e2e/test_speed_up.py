@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from e2e.browser import Page
 from e2e.frontend import EMPTY, complaints, load, photograph
+from e2e.prompts import is_link
 from e2e.shipped import read_workflow
 
 SPEED_UP, TAKE_OUT = "AdaCache.SpeedUp", "AdaCache.TakeOut"
@@ -82,7 +83,7 @@ def apart(prompt: dict[str, dict]) -> tuple[dict[str, dict], dict[str, dict]]:
     applies = {node: each for node, each in prompt.items() if each["class_type"] == APPLY}
 
     def before(value: object) -> object:
-        return applies[value[0]]["inputs"]["model"] if isinstance(value, list) and value[0] in applies else value
+        return applies[value[0]]["inputs"]["model"] if is_link(value) and value[0] in applies else value
 
     rest = {node: each for node, each in prompt.items() if node not in applies}
     return applies, {
@@ -124,8 +125,9 @@ def test_a_template_gets_it_before_every_sampler_and_is_afterwards_what_it_was(n
     load(screen, json.loads(TEMPLATES[name].read_text()))
     plain, saved = prompt(screen), screen.evaluate(SAVED)
     command(screen, SPEED_UP)
-    applies, rest = apart(prompt(screen))
-    samplers = models_of_samplers(prompt(screen), object_info)
+    made = prompt(screen)
+    applies, rest = apart(made)
+    samplers = models_of_samplers(made, object_info)
     assert rest == plain
     assert samplers
     served[name] = set(samplers) == set(applies)

@@ -115,9 +115,12 @@ function putBefore({ graph, links }) {
   const apply = LiteGraph.createNode(APPLY);
   apply.setSize(apply.computeSize()); // with the timeline, which came when it had its size
   apply.pos = roomFor(apply.size, graph, links);
+  const targets = links.map((link) => [graph.getNodeById(link.target_id), link.target_slot]);
+  const modes = new Set(targets.map(([node]) => node.mode));
+  if (modes.size === 1) [apply.mode] = modes; // part of what is bypassed or muted together
   graph.add(apply);
   connect(graph, links[0], apply, 0);
-  for (const { target_id, target_slot } of links) apply.connect(0, graph.getNodeById(target_id), target_slot);
+  for (const [node, slot] of targets) apply.connect(0, node, slot);
 }
 
 /** The free place with the shortest wires, not half in a group, and with wires that run to the right if it can be. */
