@@ -35,7 +35,7 @@ const ENGLISH = {
   computed: "computed",
   reused: "reused",
   partly: "partly computed",
-  answered: "computed, answered from memory",
+  answered: "answered by another cache",
   noise: "noise level {value}",
   change: "changed by {value} a step",
   rate: "one step in {rate} is computed",
