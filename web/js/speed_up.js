@@ -1,7 +1,7 @@
 // Two commands: put AdaCache before every sampler of the workflow on the screen, and take it out again.
 //
-// What a sampler is, its slots say: it takes a MODEL and gives a GUIDER or a LATENT. The workflow has the slots of nodes
-// of packs that are not installed too, so those are treated like all others.
+// What a sampler is, its slots say: it takes a MODEL and gives a GUIDER or a LATENT. The workflow has the slots of
+// nodes of packs that are not installed too, so those are treated like all others.
 
 import { app } from "../../../scripts/app.js";
 import { ready, say } from "./words.js";
@@ -68,7 +68,8 @@ function passedBy(graph, link, found = new Set()) {
 
 /** Whether AdaCache would refuse the model, as far as the nodes around the sampler tell. */
 function isRefused(sampler, passed) {
-  const users = gives(sampler, "GUIDER") ? linksFrom(sampler, 0).map((link) => sampler.graph.getNodeById(link.target_id)) : [];
+  const links = gives(sampler, "GUIDER") ? linksFrom(sampler, 0) : [];
+  const users = links.map((link) => sampler.graph.getNodeById(link.target_id));
   const beside = [sampler, ...users.filter(Boolean)].flatMap((node) =>
     node.inputs.flatMap((_, slot) => makersOf(node.graph, linkInto(node, slot))),
   );
@@ -138,8 +139,8 @@ function roomFor([width, height], graph, links) {
       const box = [firstX + dx, firstY + dy, width, height + TITLE];
       let cost = wire(from, at, box[0], box[1] + TITLE);
       for (const [x, y] of targets) cost += wire(box[0] + width, box[1] + TITLE, x, y + TITLE);
-      if (cost >= least || taken.some((other) => overlap(box, other, GAP)) || groups.some((g) => straddles(box, g))) continue;
-      [best, least] = [box, cost];
+      if (cost >= least || taken.some((other) => overlap(box, other, GAP))) continue;
+      if (!groups.some((group) => straddles(box, group))) [best, least] = [box, cost];
     }
   }
   return [best[0], best[1] + TITLE];
@@ -155,7 +156,8 @@ function wire(x, y, toX, toY) {
 function boxOf(item) {
   if (!item.inputs) return [...item.boundingRect];
   const [width, height] = item.flags?.collapsed ? [item._collapsed_width ?? 160, 0] : item.size;
-  return [item.pos[0], item.pos[1] - TITLE, width, height + TITLE]; // its own bounds are those of when it was last drawn
+  // Not its own bounds, which are those of when it was last drawn.
+  return [item.pos[0], item.pos[1] - TITLE, width, height + TITLE];
 }
 
 function overlap([x, y, w, h], [left, top, wide, high], gap) {
@@ -261,7 +263,7 @@ app.registerExtension({
   init: () => ready,
   commands: COMMANDS,
   menuCommands: [{ path: ["Extensions"], commands: COMMANDS.map(({ id }) => id) }],
-  getCanvasMenuItems: () => [null, ...COMMANDS.map(({ label, function: callback }) => ({ content: label(), callback }))],
+  getCanvasMenuItems: () => [null, ...COMMANDS.map((each) => ({ content: each.label(), callback: each.function }))],
   setup() {
     // The frontend shows no button of ours in a help page, but leaves links in it as they are.
     document.addEventListener("click", (event) => {

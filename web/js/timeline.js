@@ -267,7 +267,8 @@ function receive({ detail: message }) {
   const known = paths[message.node];
   const evaluations = known?.run === message.run && !message.done ? [...known.evaluations] : [];
   for (const evaluation of message.evaluations) evaluations[evaluation.index] = evaluation;
-  const settings = message.workflow && message.workflow !== root().id ? known?.settings : settingsOf(nodeAt(message.node));
+  const elsewhere = message.workflow && message.workflow !== root().id; // another workflow is on the screen
+  const settings = elsewhere ? known?.settings : settingsOf(nodeAt(message.node));
   remember(paths, message.node, { ...message, evaluations, settings });
   if (message.done) keep();
   refresh();

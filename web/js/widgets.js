@@ -1,5 +1,5 @@
-// How the widgets of the nodes look: what does nothing as things are set is greyed out, and presets are called what they
-// are. Only what is shown: the values in workflows stay what they are.
+// How the widgets of the nodes look: what does nothing as things are set is greyed out, and presets are called what
+// they are. Only what is shown: the values in workflows stay what they are.
 
 import { app } from "../../../scripts/app.js";
 import { ready, say } from "./words.js";
