@@ -57,8 +57,8 @@ GIVEN_LEAST, GIVEN_MOST = 0.87, 1.2
 
 GUARD = 0.02  # the largest tolerance, whatever speed-up is asked for
 
-# Where a video was harder than it looked and too much is wrong already, computing all that is left would not undo it. So
-# much of what may be wrong in all may always get wrong in the rest of a run.
+# Where a video was harder than it looked and too much is wrong already, computing all that is left would not undo it.
+# So much of what may be wrong in all may always get wrong in the rest of a run.
 ANYWAY = 0.25
 
 OF_BOTH = 0.5  # of what may get wrong: the part of a first sampler, which does not know what the second will do

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import astuple
 from typing import Any
 
 from ...adacache_core.documents import finite
@@ -87,6 +88,7 @@ def timeline(
             "speedup": None if report.stopped else report.measured_speedup,  # in full, as the summary rounds it
             "saved": None if report.stopped else _short(report.seconds_saved),
             "left": _short(left),
+            "closeness": None if report.expected is None else [_short(each) for each in astuple(report.expected)],
             "evaluations": [_evaluation(record) for record in (report.evaluations if records is None else records)],
         }
     )

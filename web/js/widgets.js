@@ -8,9 +8,10 @@ import { ready, say } from "./words.js";
 const IDLE = {
   AdaCacheApply: ({ preset }, { codebook, schedule }) => {
     const off = preset === "off";
-    const looksInside = !off && (codebook || preset !== "auto");
+    const looksInside = !off && (codebook || !["auto", "quality"].includes(preset));
     return {
       speedup: preset !== "auto" || codebook || schedule,
+      closeness: preset !== "quality" || codebook || schedule,
       start_percent: off,
       end_percent: off,
       probe_position: !looksInside,
