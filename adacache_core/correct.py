@@ -59,6 +59,7 @@ class Corrector:
         self._latent: _Wrong | None = None  # what is wrong in the latent since then
         self._videos: list[_Wrong] = []  # and in the videos of the reused steps since then, newest first
         self._lacking: list[Tensor | None] = []  # in the videos that the sampler remembers, newest first
+        self.off: Tensor | None = None  # how far the latent of this step was from where it should be; None: not known
 
     def __call__(self, step: int, sigma: float, x: Tensor, denoised: Tensor, computed: bool) -> Tensor:
         """The denoised latent that the sampler is to be given.
@@ -70,23 +71,23 @@ class Corrector:
             denoised: the model's video, of the shape of x.
             computed: whether all of it was computed.
         """
+        self.off = None
         if not self._is_as_expected(step, sigma, x):
             self._usable, self._last, self._latent, self._videos, self._lacking = False, None, None, [], []
             return denoised
         self._next = step + 1
         velocity, move = (x - denoised) / sigma, self._moves[step]
-        off = None
         if computed:
-            off = self._found_out(step, velocity)
+            self.off = self._found_out(step, velocity)
             self._last, self._latent, self._videos = (step, velocity), None, []
         else:
             self._reused(step, sigma, velocity, move)
         remembered = zip(move.weights[1:], self._lacking, strict=False)
         owed = [weight * lack for weight, lack in remembered if lack is not None]
         believed = denoised
-        if off is not None:
-            owed.append(move.keep * off)
-            believed = denoised + SEEN * off
+        if self.off is not None:
+            owed.append(move.keep * self.off)
+            believed = denoised + SEEN * self.off
         given = believed + sum(owed[1:], owed[0]) / move.weights[0] if owed else believed
         lack = None if given is denoised else believed - given
         self._lacking = [lack, *self._lacking][: self._remembered - 1]

@@ -81,6 +81,7 @@ class Engine:
         flow: whether latents are (1 - sigma) video + sigma noise; else they are video + sigma noise.
         changing: steps at which the model's output jumps, and why.
         mask: where the latent is made; see `Output`.
+        guidance: strength of classifier-free guidance; 1 is none.
         before: `left` of the run that made the latent with which this one begins, if the same settings made it.
         report: to be filled, with what the caller knows already.
 
@@ -106,6 +107,7 @@ class Engine:
         flow: bool = True,
         changing: Mapping[int, str] | None = None,
         mask: Tensor | None = None,
+        guidance: float = 1.0,
         before: State | None = None,
         report: RunReport | None = None,
     ) -> None:
@@ -119,7 +121,7 @@ class Engine:
         self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero)
         self.output: Output | None = None
         if config.at_output and sampler is not None:
-            self.output = _output_of(config, sampler, flow, changing or {}, mask, before)
+            self.output = _output_of(config, sampler, flow, changing or {}, mask, guidance, before)
         self.report.codebook = "" if config.at_output else self.schedule.table
         self.layout = layout
         self.idle_reason = self._why_idle(steps, span, sampler)
@@ -304,13 +306,15 @@ class Engine:
         if self.output is None or current.answered or not record.calls:  # somebody else's answer, see `_close`
             return video
         with self._clock.own():
-            wrong = output.state.wrong
-            record.error = output.found(record.step, record.sigma, x, video)
-            record.wrong = sqrt(output.state.wrong - wrong) or None
+            given = self._corrected(record, x, video, computed=True)
+            mistaken = output.state.mistaken
+            off = None if self.corrector is None else self.corrector.off
+            record.error = output.found(record.step, record.sigma, x, video, off)
+            record.wrong = sqrt(output.state.mistaken - mistaken) or None
             record.tolerance = output.state.allowed
             if output.state.guarded and not output.control.what_differs:
                 self.note(f"{self.config.target:g}x would change this video visibly: more steps are computed")
-            return self._corrected(record, x, video, computed=True)
+            return given
 
     def _corrected(self, record: StepRecord, x: Tensor, video: Tensor, computed: bool = False) -> Tensor:
         """What the sampler is to be given instead of this video; see `correct.py`."""
@@ -507,7 +511,7 @@ class Engine:
         corrected = self.corrector is not None and self.corrector.works
         if not (output.control.course.ends and ended and corrected and self.report.skipped) or self.report.stopped:
             return
-        found = closeness_of(output.state.wrong)
+        found = closeness_of(output.state.share_wrong)
         report = self.report
         report.expected_db, report.expected_db_low, report.expected_db_high = found.db, found.low, found.high
         report.would_take = {
@@ -521,6 +525,7 @@ def _output_of(
     flow: bool,
     changing: Mapping[int, str],
     mask: Tensor | None,
+    guidance: float,
     before: State | None,
 ) -> Output:
     steps = len(sampler.sigmas) - 1
@@ -528,7 +533,7 @@ def _output_of(
     levels = [min(flow_level(sigma, flow), 1.0) for sigma in sampler.sigmas]  # those of another kind of model are above
     return Output(
         ErrorControl(
-            Course(levels, {**outside, **changing}, sampler.evaluations or ()),
+            Course(levels, {**outside, **changing}, sampler.evaluations or (), guidance),
             config.target,
             None if config.closeness is None else wrong_of(config.closeness),
         ),

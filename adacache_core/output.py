@@ -98,13 +98,14 @@ class Output:
         level = flow_level(sigma, self._flow)
         return self._scaled(x, sigma) - level * expected
 
-    def found(self, step: int, sigma: float, x: Tensor, video: Tensor) -> float | None:
+    def found(self, step: int, sigma: float, x: Tensor, video: Tensor, off: Tensor | None = None) -> float | None:
         """Takes note of what the model found.
 
         Args:
             step: whose evaluation it is.
             sigma, x: as of `forecast`.
             video: what was found, of the shape of x.
+            off: how far x was from where it should be (`Corrector.off`); None: nobody knows.
 
         Returns:
             How wrong the forecast of it would have been, relative to the velocity; None if there was none, or at a
@@ -123,9 +124,15 @@ class Output:
             if self._fresh_noise:
                 expected = (self._scaled(x, sigma) - expected) / level
             error = distance(velocity, expected, self._mask)
-        self.state = self.control.computed(self.state, step, error)
+        how_far = None if off is None else self._power(self._scaled(off, sigma)) ** 0.5
+        self.state = self.control.computed(self.state, step, error, how_far, self._power(video))
         self._remember(sigma, video if self._fresh_noise else velocity)
         return error
+
+    def _power(self, tensor: Tensor) -> float:
+        """Mean square of what is made of it."""
+        whole = tensor.float()
+        return float((whole if self._mask is None else whole * self._mask).square().mean())
 
     @property
     def bytes_held(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..adacache_core.config import CacheConfig, Codebook, MotionConfig
-from ..adacache_core.estimate import DRAFT, FAITHFUL, GOOD
+from ..adacache_core.estimate import DRAFT, FAITHFUL, GOOD, LARGEST
 from ..adacache_core.plan import Schedule
 from ..adacache_core.presets import PRESETS, auto, quality
 from .host.attach import attach
@@ -105,7 +105,7 @@ class AdaCacheApply(io.ComfyNode):
                     "closeness",
                     default=GOOD,
                     min=10.0,
-                    max=60.0,
+                    max=LARGEST,
                     step=1.0,
                     optional=True,
                     tooltip="With preset quality: how close the video comes to the one without AdaCache, in dB (as a "

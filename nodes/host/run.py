@@ -80,6 +80,7 @@ class Run:
             flow=_is_flow(sampling),
             changing=changing_steps(guider, sampling, self.sigmas),
             mask=mask,
+            guidance=_guidance(guider),
             before=before,
             report=report,
         )
@@ -238,6 +239,12 @@ def _known_of(guider: Any, sampler: Any, sigmas: Tensor) -> Sampler:
 def _span(sampling: Any, sigmas: list[float]) -> float:
     """Which part of the way from noise to video these levels cover, in (0, 1], as the model's shift has not bent it."""
     return min(max(_percent_of(sampling, sigmas[-1]) - _percent_of(sampling, sigmas[0]), 1e-3), 1.0)
+
+
+def _guidance(guider: Any) -> float:
+    """How strong it is; guiders that have none, or several, say no number."""
+    cfg = getattr(guider, "cfg", None)
+    return float(cfg) if isinstance(cfg, (int, float)) else 1.0
 
 
 def _is_flow(sampling: Any) -> bool:

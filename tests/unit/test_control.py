@@ -144,7 +144,7 @@ def test_large_errors_stop_the_reuse_whatever_speed_is_asked_for(shift):
 def test_no_more_is_wrong_than_may_be(shift, hardness):
     for wrong in (1e-2, 1e-3, 1e-4):
         ran, _, state = run(50, shift, hardness=hardness, wrong=wrong)
-        assert state.wrong <= 1.2 * wrong
+        assert state.wrong <= 1.25 * wrong
         assert len(ran) < 50
 
 
