@@ -150,8 +150,8 @@ class State:
         total, weight: of the logs of errors over usual ones: sum and sum of weights.
         guarded: whether the guard makes this video take more evaluations than it would be given.
         spare: evaluations that the sampler before this one left of its share; below 0 it took more.
-        mistaken: what reused steps got wrong in the finished latent, judged by the errors of forecasts: mean square over
-            that of the latent.
+        mistaken: what reused steps got wrong in the finished latent, judged by the errors of forecasts: mean square
+            over that of the latent.
         wrong: the same, judged by how far off latents were found to be; not yet over that of the latent.
         power: mean square of the video, as last found.
     """

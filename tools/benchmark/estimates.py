@@ -191,6 +191,10 @@ def read() -> list[Run]:
         ]
 
 
+def _of_row(row: dict[str, str]) -> Run:
+    return Run(**{field.name: _cell(field.type, row[field.name]) for field in fields(Run)})
+
+
 def _cell(kind: Any, text: str) -> Any:
     readers: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float}
     first, _, rest = str(kind).partition(" | ")
@@ -214,9 +218,9 @@ PAGE_TEXT = """\
 Made by `python -m tools.benchmark.estimates` from [estimates.csv](estimates.csv); not edited by hand.
 
 After a run, AdaCache says how close the video is expected to be to the one without it: the signal-to-noise ratio of the
-finished latent in dB, with a range of {width:g} dB that should hold nine of ten videos. {largest:g} dB is the most it claims. Here
-each video was also made without AdaCache, so that the expectation can be judged. The constants were found on other
-videos of `demo`; `two_streams`, `clips` and `distilled` served for nothing.
+finished latent in dB, with a range of {width:g} dB that should hold nine of ten videos. {largest:g} dB is the most it
+claims. Here each video was also made without AdaCache, so that the expectation can be judged. The constants were found
+on other videos of `demo`; `two_streams`, `clips` and `distilled` served for nothing.
 
 {made}
 
@@ -230,17 +234,17 @@ videos of `demo`; `two_streams`, `clips` and `distilled` served for nothing.
 
 ## One quality for all videos, and one number of steps for all
 
-Preset `quality` at *good* ({good:g} dB) gives each video its own number of steps. Beside it the same videos with one share
-of steps for all: the mean of what `quality` took, placed as its own schedules place them on average. Closeness in dB,
-PSNR of the preview in dB.
+Preset `quality` at *good* ({good:g} dB) gives each video its own number of steps. Beside it the same videos with one
+share of steps for all: the mean of what `quality` took, placed as its own schedules place them on average. Closeness in
+dB, PSNR of the preview in dB.
 
-| model | setting | videos | computed | fewest to most | mean closeness | worst | deviation | mean PSNR | worst | worst frame |
+| model | setting | videos | computed | fewest to most | closeness | worst | deviation | PSNR | worst | worst frame |
 |---|---|---|---|---|---|---|---|---|---|---|
 {mixed}
 
 ## What was asked for, and what came
 
-| model | asked | videos | computed | mean closeness | worst | best |
+| model | asked | videos | computed | closeness | worst | best |
 |---|---|---|---|---|---|---|
 {asked}
 
