@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import accumulate, groupby
+from itertools import groupby, pairwise
 from statistics import mean, pstdev
 from typing import Any
 
@@ -143,12 +143,19 @@ def video_of(case: Case) -> tuple[str, str, str, int]:
 
 def fixed(case: Case, good: Sequence[Run]) -> Any:
     """The same share of steps for every video, placed as those of this condition were on average."""
-    share = mean(run.share for run in good)
-    here = [run for run in good if run.condition == case.condition.name]
-    counted = np.mean([[0, *accumulate(map(int, run.computed))] for run in here], axis=0)
-    counted *= round(share * case.steps) / counted[-1]
-    begun = np.ceil(counted - 1e-9)
-    return pack().adacache_core.Schedule(tuple(bool(rise) for rise in np.diff(begun) > 0))
+    schedule = pack().adacache_core.Schedule
+    here = [
+        schedule(tuple(each == "1" for each in run.computed)) for run in good if run.condition == case.condition.name
+    ]
+    computed = [step for step, runs in enumerate(pack().adacache_core.average(here).computed) if runs]
+    wanted = round(mean(run.share for run in good) * case.steps)
+    while len(computed) < wanted:  # one more, in the middle of the longest gap
+        last, following = max(pairwise([*computed, case.steps]), key=lambda gap: gap[1] - gap[0])
+        computed = sorted({*computed, (last + following) // 2})
+    while len(computed) > wanted:  # one less, where the others are nearest
+        place = min(range(1, len(computed) - 1), key=lambda place: computed[place + 1] - computed[place - 1])
+        del computed[place]
+    return schedule(tuple(step in computed for step in range(case.steps)))
 
 
 def _run(bench: Bench, case: Case, setting: str, settings: dict[str, Any]) -> Iterator[Run]:
@@ -283,8 +290,9 @@ def _expected_row(model: str, runs: Sequence[Run]) -> str:
         return _row(model, len(known), *["–"] * 4)
     inside = mean(run.low <= run.came <= run.high for run in known)
     off = [run.came - run.expected for run in known]
-    related = np.corrcoef([run.came for run in known], [run.expected for run in known])[0, 1]
-    return _row(model, len(known), f"{inside:.0%}", f"{mean(off):+.1f} dB", f"{pstdev(off):.1f} dB", f"{related:.2f}")
+    both = [run.came for run in known], [run.expected for run in known]
+    related = f"{np.corrcoef(*both)[0, 1]:.2f}" if min(map(pstdev, both)) > 0 else "–"
+    return _row(model, len(known), f"{inside:.0%}", f"{mean(off):+.1f} dB", f"{pstdev(off):.1f} dB", related)
 
 
 def _mixed_row(model: str, runs: Sequence[Run], setting: str) -> str:
