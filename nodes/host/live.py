@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from dataclasses import astuple
+from dataclasses import asdict
 from typing import Any
 
 from ...adacache_core.documents import finite
@@ -88,10 +88,17 @@ def timeline(
             "speedup": None if report.stopped else report.measured_speedup,  # in full, as the summary rounds it
             "saved": None if report.stopped else _short(report.seconds_saved),
             "left": _short(left),
-            "closeness": None if report.expected is None else [_short(each) for each in astuple(report.expected)],
+            "closeness": _closeness(report),
+            "would_take": report.would_take,
             "evaluations": [_evaluation(record) for record in (report.evaluations if records is None else records)],
         }
     )
+
+
+def _closeness(report: RunReport) -> dict[str, Any] | None:
+    """How close the video is expected to be, and what that means."""
+    expected = report.expected
+    return None if expected is None else asdict(expected) | {"words": expected.words}
 
 
 def _evaluation(record: StepRecord) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from e2e.frontend import complaints, load, photograph
 from e2e.shipped import read_workflow, with_report, with_steps
 
 from adacache_core import RunReport
+from adacache_core.estimate import GOOD
 
 STEPS = 24  # of its own: what another test has just sampled, the host would take from its cache; too many for a note
 APPLY, INSPECTOR = "AdaCacheApply", "AdaCacheInspector"
@@ -130,6 +131,17 @@ def test_after_the_run_both_nodes_show_what_the_report_says_and_nothing_was_comp
     photograph(page, pictures / "timeline.png", BOTH)
 
 
+def test_how_close_the_video_is_expected_to_be_is_said_once_it_is_finished(page, sampled):
+    expected = sampled.report.expected
+    whole = f"expected: {expected.db:.0f} dB close ({expected.low:.0f} to {expected.high:.0f}), {expected.words}"
+    assert all("expected" not in said for _, _, said in sampled.seen[:-1])
+    assert text(page).splitlines()[-1] == text(page, INSPECTOR).splitlines()[-1] == whole
+    others = [f"{mark}: about {count} of {STEPS} computed" for mark, count in sampled.report.would_take.items()]
+    hover = page.evaluate(f"stripOf('{APPLY}').querySelector('p:not([hidden])').lastChild.title")
+    assert hover.splitlines() == [whole, *others]
+    assert fits(page)
+
+
 def test_the_numbers_of_every_evaluation_are_read_with_the_arrow_keys(page, sampled):
     assert is_seen(page, APPLY)
     page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # no window of a headless browser has the focus
@@ -174,7 +186,8 @@ def test_the_workflow_and_the_prompt_know_nothing_of_it(page, sampled):
     for node in read_workflow("demo_wan_tiny")["nodes"]:
         if node["type"] in (APPLY, INSPECTOR):
             assert shown[node["id"]]["properties"] == node["properties"]
-            assert (shown[node["id"]].get("widgets_values") or []) == node["widgets_values"]
+            values, saved = shown[node["id"]].get("widgets_values") or [], node["widgets_values"]
+            assert values in (saved, [*saved, GOOD]), "with what was saved before there was closeness comes its default"
     prompt = page.evaluate("app.graphToPrompt()")["output"]
     assert not any("timeline" in node["inputs"] for node in prompt.values())
 
@@ -204,7 +217,10 @@ def test_after_the_page_was_reloaded_it_is_shown_as_the_last_run(page, sampled, 
     reload(page)
     page.wait_for(f"statesOf('{APPLY}').length == {STEPS}")
     assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
-    assert text(page) == f"Last run: {said}"
+    first, *_ = said.splitlines()
+    expected = sampled.report.expected
+    assert text(page).startswith(f"Last run: {first}")
+    assert text(page).endswith(f"expected: {expected.words} ({expected.db:.0f} dB)")
     assert float(page.evaluate(f"getComputedStyle(barsOf('{APPLY}')).opacity")) < 0.5
     photograph(page, pictures / "timeline_last_run.png", BOTH)
 
@@ -220,16 +236,19 @@ def test_with_other_settings_it_is_not_shown(page, sampled):
     assert states(page, APPLY) == sampled.states
 
 
-def test_a_long_note_wraps_and_stays_in_the_strip(page, sampled):
-    note = "of many words, all of which are read without pointing at them, because they wrap where the node ends"
+def show(page, **changes: object) -> None:
+    """The run that is shown, changed, as if it were another one."""
     timeline = "Object.values(JSON.parse(localStorage['AdaCache.timelines'])).at(-1)[nodeOf('AdaCacheApply').id]"
     page.evaluate(
         f"""void app.api.dispatchEvent(new CustomEvent("adacache.timeline", {{ detail: {{ ...{timeline},
-            node: String(nodeOf("AdaCacheApply").id), workflow: app.graph.id, run: "another", note: "{note}" }} }}))"""
+            node: String(nodeOf("AdaCacheApply").id), workflow: app.graph.id, run: "another",
+            ...{json.dumps(changes)} }} }}))"""
     )
-    assert text(page).endswith(note)
-    assert is_seen(page, APPLY)
-    assert page.evaluate(
+
+
+def fits(page) -> bool:
+    """Whether all lines are seen in full and in the strip."""
+    whole = page.evaluate(
         f"""[...stripOf('{APPLY}').querySelectorAll("p:not([hidden]) > span")]
             .every(line => line.scrollHeight <= line.clientHeight && line.scrollWidth <= line.clientWidth)"""
     )
@@ -237,7 +256,25 @@ def test_a_long_note_wraps_and_stays_in_the_strip(page, sampled):
         f"[stripOf('{APPLY}').querySelector('p:not([hidden])'), stripOf('{APPLY}')].map("
         "each => each.getBoundingClientRect().bottom)"
     )
-    assert last <= strip + 1
+    return whole and last <= strip + 1
+
+
+def test_a_long_note_wraps_and_stays_in_the_strip(page, sampled):
+    note = "of many words, all of which are read without pointing at them, because they wrap where the node ends"
+    show(page, note=note, closeness=None)
+    assert text(page).endswith(note)
+    assert is_seen(page, APPLY)
+    assert fits(page)
+
+
+def test_a_note_leaves_room_for_how_close_the_video_is_expected_to_be(page, sampled, pictures):
+    note = "2x would change this video visibly: about 1.5x is computed instead"
+    close = {"db": 29.6, "low": 24, "high": 36, "words": "alike, with small differences"}
+    show(page, note=note, closeness=close)
+    assert text(page).splitlines()[1:] == [note, "expected: alike, with small differences (30 dB)"]
+    assert is_seen(page, APPLY)
+    assert fits(page)
+    photograph(page, pictures / "timeline_note.png", BOTH)
 
 
 def test_nodes_2_0_show_it_just_so(page, sampled, pictures):

@@ -90,6 +90,31 @@ def test_every_evaluation_is_told_as_it_comes_and_at_the_end_the_whole_report(wa
     assert {(message["node"], message["workflow"]) for message in browser.told} == {(NODE, WORKFLOW)}
 
 
+def test_how_close_the_video_is_expected_to_be_is_told_after_the_run_in_numbers_and_words(
+    tiny, by_output_or_blocks, browser
+):
+    model, attachment = by_output_or_blocks("output", tiny(WAN).model)
+    attachment.node = NODE
+    sample(tiny(WAN), model)
+    report = attachment.finished[-1].report
+    assert [message["closeness"] for message in browser.told[:-1]] == [None] * STEPS
+    told, expected = browser.told[-1], report.expected
+    assert told["closeness"] == {
+        "db": pytest.approx(expected.db),
+        "low": pytest.approx(expected.low),
+        "high": pytest.approx(expected.high),
+        "words": expected.words,
+    }
+    assert list(told["would_take"]) == ["draft", "good", "faithful"]
+    assert told["would_take"] == report.would_take
+
+
+def test_where_closeness_cannot_be_known_none_is_told(tiny, watched, browser):
+    model, _ = watched()  # reuses what blocks added
+    sample(tiny(WAN), model)
+    assert browser.told[-1]["closeness"] is browser.told[-1]["would_take"] is None
+
+
 def test_two_runs_are_told_apart(tiny, watched, browser):
     model, _ = watched()
     sample(tiny(WAN), model)

@@ -106,10 +106,22 @@ def _is_name(where: Where) -> bool:
     return where[-1] in ("name", "display_name")
 
 
+def _english_of_the_browser() -> dict[str, str]:
+    words = re.findall(r'^  (?:"(.+?)"|(\w+)): "(.+)",$', WORDS.read_text(encoding="utf-8"), re.MULTILINE)
+    return {quoted or bare: text for quoted, bare, text in words}
+
+
+def test_the_browser_has_what_closeness_means_word_for_word_and_every_mark(pack):
+    estimate, english = pack.adacache_core.estimate, _english_of_the_browser()
+    said = {estimate.Estimate(db, db, db).words for db in range(100)}
+    assert {f"close {words}": words for words in said}.items() <= english.items()
+    assert {key for key in english if key.startswith("close ")} == {f"close {words}" for words in said}
+    assert {key for key in english if key.startswith("take ")} == {f"take {mark}" for mark in estimate.MARKS}
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_the_browser_says_is_translated_with_all_its_values(language):
-    words = re.findall(r'^  (?:"(.+?)"|(\w+)): "(.+)",$', WORDS.read_text(encoding="utf-8"), re.MULTILINE)
-    english = {quoted or bare: text for quoted, bare, text in words}
+    english = _english_of_the_browser()
     said = json.loads((LOCALES / language / "main.json").read_text(encoding="utf-8"))["AdaCache"]
     assert english.keys() == said.keys()
     for key, text in said.items():

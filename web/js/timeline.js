@@ -51,11 +51,12 @@ const STYLE = `
 .adacache-timeline p > span {
   display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; overflow-wrap: anywhere;
 }
+.adacache-timeline p > span + span:not(:last-child) { -webkit-line-clamp: 2; }
 .adacache-timeline p > span + span, .adacache-timeline.old p > span { color: var(--descrip-text); }
 .adacache-timeline.old > .bars { opacity: 0.4; }
 `;
 
-/** The strip of bars and the two lines below it, for one node. */
+/** The strip of bars and the two or three lines below it, for one node. */
 class Strip {
   constructor() {
     this.timeline = null;
@@ -81,10 +82,10 @@ class Strip {
     this.timeline = timeline;
     // A screen reader is told how a run ended, and is not interrupted at every evaluation of it.
     this.summary.ariaLive = running ? "off" : "polite";
-    this.said = timeline ? summaryOf(timeline) : [say("noRun"), say("noRunMore")];
-    if (old) this.said[0] = say("lastRun", { what: this.said[0] });
+    this.said = timeline ? summaryOf(timeline, old) : [say("noRun"), say("noRunMore")];
     this.element.classList.toggle("old", old);
     lines(this.summary, this.said);
+    if (timeline?.closeness) this.summary.lastChild.title = aboutCloseness(timeline);
     const slots = timeline ? Math.max(timeline.expected, timeline.evaluations.length) : 0;
     this.bars.replaceChildren(
       ...Array.from({ length: slots }, (_, index) =>
@@ -137,14 +138,29 @@ class Strip {
   }
 }
 
-function summaryOf({ computed, total, saved, left, speedup, preset, done, note, stopped }) {
+function summaryOf({ computed, total, saved, left, speedup, preset, done, note, stopped, closeness }, old) {
   const first = stopped ? [stopped] : [say("computedOf", { computed, total })];
   if (saved > 0) first.push(say("saved", { time: duration(saved) }));
   const second = [];
   if (done && speedup) second.push(say("faster", { times: speedup.toFixed(2) }));
   if (!done && left > 0) second.push(say("left", { time: duration(left) }));
   if (preset) second.push(preset);
-  return [first.join(" · "), note || second.join(" · ")];
+  const what = first.join(" · ");
+  const said = [old ? say("lastRun", { what }) : what, note || second.join(" · ")];
+  // Where the other lines may need two each, there is room for one more.
+  if (closeness) said.push(expected(old || note ? "expectedShort" : "expected", closeness));
+  return said;
+}
+
+function expected(key, { db, low, high, words }) {
+  const [about, from, to] = [db, low, high].map(Math.round);
+  return say(key, { db: about, low: from, high: to, words: say(`close ${words}`, {}, words) });
+}
+
+/** In full, and what the video would take at other qualities. */
+function aboutCloseness({ closeness, would_take, total }) {
+  const others = Object.entries(would_take ?? {}).map(([quality, count]) => say(`take ${quality}`, { count, total }));
+  return [expected("expected", closeness), ...others].join("\n");
 }
 
 function detailsOf({ step, sigma, state, reason, metric, rate, error, seconds }) {
