@@ -9,6 +9,7 @@ from e2e.frontend import EMPTY, complaints, load, photograph
 FACTS = """Object.fromEntries(made.widgets.filter(each => each.name != "timeline")
     .map(each => [each.name, each.disabled === true]))"""
 INSIDE = ["probe_position", "cache_device"]  # what only those use that look inside of the model
+AUTO = [*INSIDE, "closeness"]
 ENDS = ["start_percent", "end_percent"]
 
 
@@ -51,40 +52,43 @@ def grey(page: Page) -> list[str]:
 @pytest.mark.parametrize(
     ("preset", "idle"),
     [
-        ("auto", INSIDE),
-        ("fast", ["speedup"]),
-        ("slow", ["speedup"]),
-        ("watch", ["speedup"]),
-        ("off", ["speedup", *ENDS, *INSIDE]),
+        ("auto", AUTO),
+        ("quality", ["speedup", *INSIDE]),
+        ("fast", ["speedup", "closeness"]),
+        ("slow", ["speedup", "closeness"]),
+        ("watch", ["speedup", "closeness"]),
+        ("off", ["speedup", *ENDS, *AUTO]),
     ],
 )
 def test_what_does_nothing_with_a_preset_is_grey(preset, idle, put, page, pictures):
     put("AdaCacheApply")
-    assert grey(page) == INSIDE, "auto"
+    assert grey(page) == AUTO, "auto"
     choose(page, "preset", preset)
     assert grey(page) == idle
     photograph(page, pictures / f"grey_{preset}.png", "[made]", 700, 800)
     choose(page, "preset", "auto")
-    assert grey(page) == INSIDE
+    assert grey(page) == AUTO
 
 
 def test_a_codebook_wakes_what_it_uses_and_speedup_sleeps(put, page):
     put("AdaCacheApply")
     connect(page, "AdaCacheCodebook", "codebook")
-    assert grey(page) == ["speedup"]
+    assert grey(page) == ["speedup", "closeness"]
     page.evaluate("made.disconnectInput(made.findInputSlot('codebook'))")
-    assert grey(page) == INSIDE
+    assert grey(page) == AUTO
 
 
-def test_a_schedule_takes_the_place_of_speedup(put, page):
+@pytest.mark.parametrize("preset", ["auto", "quality"])
+def test_a_schedule_takes_the_place_of_speedup_and_closeness(preset, put, page):
     put("AdaCacheApply")
+    choose(page, "preset", preset)
     connect(page, "AdaCacheSchedule", "schedule")
-    assert grey(page) == ["speedup", *INSIDE]
+    assert grey(page) == ["speedup", *AUTO]
 
 
 def test_a_preset_that_comes_from_elsewhere_leaves_all_awake(put, page):
     put("AdaCacheApply")
-    assert grey(page) == INSIDE
+    assert grey(page) == AUTO
     page.evaluate("made.inputs.find(each => each.name == 'preset').link = 1, void made.onConnectionsChange()")
     assert grey(page) == []
 
@@ -107,6 +111,7 @@ def test_presets_are_called_what_they_are_and_saved_as_they_were(put, page):
     labels = page.evaluate(f"{preset}.options.values.map(each => [each, {preset}.options.getOptionLabel(each)])")
     assert labels == [
         ["auto", "auto"],
+        ["quality", "quality"],
         ["off", "off"],
         ["fast", "fast (paper)"],
         ["slow", "slow (paper)"],
