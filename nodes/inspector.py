@@ -65,7 +65,8 @@ class AdaCacheInspector(io.ComfyNode):
         everything = (*reports, report)
         if report.evaluations:
             _note(getattr(cls.hidden, "extra_pnginfo", None), getattr(cls.hidden, "unique_id", None), report)
-        picture = torch.from_numpy(np.asarray(draw(everything), dtype=np.float32) / 255)[None]
+        told = [each.with_note(_closeness_of(each, len(everything) > 1)) for each in everything]
+        picture = torch.from_numpy(np.asarray(draw(told), dtype=np.float32) / 255)[None]
         return io.NodeOutput(
             latent,
             picture,
@@ -88,6 +89,16 @@ def _report_of(model: object, latent: dict) -> RunReport:
     if report is None:
         return RunReport(preset=attachment.preset, notes=[which])
     return report.with_note(which)
+
+
+def _closeness_of(report: RunReport, one_of_several: bool) -> str:
+    """How close a video is expected to be, and what it would take at other settings; "" where that is not known."""
+    if report.expected is None:
+        return ""
+    which = f"{report.title or report.preset}: e" if one_of_several else "E"
+    others = ", ".join(f"{name} {count}" for name, count in (report.would_take or {}).items())
+    take = f". What other settings would take: {others} of {report.total} evaluations" if others else ""
+    return f"{which}xpected {report.expected}{take}"
 
 
 def _note(metadata: dict[str, Any] | None, node: str | None, report: RunReport) -> None:

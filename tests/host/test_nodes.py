@@ -363,6 +363,24 @@ def test_a_run_is_called_as_the_inspector_says(nodes, apply, tiny):
     assert (found["json"]["title"], found["adacache_report"][0].title) == ("circle", "circle")
 
 
+def test_the_picture_tells_how_close_each_video_is_expected_to_be_and_the_report_has_it_as_numbers(
+    nodes, apply, tiny, pack, monkeypatch
+):
+    drawn, draw = [], nodes.inspector.draw
+    monkeypatch.setattr(nodes.inspector, "draw", lambda reports: drawn.append(reports) or draw(reports))
+    wan, names = tiny(WAN), ("draft", "good", "faithful")
+    plan = pack.adacache_core.Schedule((True, True, False) * 3)
+    model, other = apply(wan.model, "auto", schedule=plan), apply(wan.model)
+    one = inspect(nodes, model, sample(wan, model), (), "circle")
+    inspect(nodes, other, sample(wan, other), one["adacache_report"])
+    (report,) = one["adacache_report"]
+    others = ", ".join(f"{name} {one['json']['would_take'][name]}" for name in names)
+    said = f"xpected {report.expected}. What other settings would take: {others} of {STEPS} evaluations"
+    assert [[each.notes for each in reports] for reports in drawn] == [[[f"E{said}"]], [[f"circle: e{said}"], []]]
+    assert one["json"]["expected_db"] == report.expected.db
+    assert one["json"]["notes"] == []
+
+
 def test_the_inspector_says_that_there_is_no_adacache(nodes, tiny):
     found = inspect(nodes, tiny(WAN).model, tiny(WAN).latent)
     assert found["total"] == 0
