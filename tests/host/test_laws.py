@@ -278,7 +278,8 @@ def failing_run(tiny_model, model, place, error, calls):
         block = list(blocks_of(tiny_model.module).values())[1]
         handle = raising(block, error, at=2 * calls + 1, method=tiny_model.kind.method)
     else:
-        handle = raising(head_of(tiny_model), error, at=3 * calls + 1)
+        proofs = 1  # in the first evaluation; see `Engine.prove`
+        handle = raising(head_of(tiny_model), error, at=proofs + 3 * calls + 1)
     with with_hook(handle):
         return sample(tiny_model, model)
 
