@@ -255,7 +255,7 @@ def settings_of(workflow: dict[str, Any]) -> Settings:
     seed, _ = widgets["PrimitiveInt"][0]  # both samplers' seed inputs hang on it
     _, _, steps, cfg, sampler, scheduler, _ = widgets["KSampler"][0]
     assert (sampler, scheduler) == ("euler", "simple"), "the diffusers path has no other sampler"
-    preset, speedup, start, end, probe_position, _ = widgets["AdaCacheApply"][0]
+    preset, speedup, start, end, probe_position, *_ = widgets["AdaCacheApply"][0]
     config = CacheConfig(PRESETS[preset]) if preset in PRESETS else auto(speedup)
     for name, text, for_steps, rate_scale in widgets.get("AdaCacheCodebook", []):
         codebook = TABLES[name] if name in TABLES else Codebook.parse(text)
