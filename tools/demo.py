@@ -266,7 +266,7 @@ def settings_of(workflow: dict[str, Any]) -> Settings:
         steps=steps,
         cfg=cfg,
         config=replace(config, start=start, end=end, probe_position=probe_position),
-        preset=preset if config.target else config.codebook.name,
+        preset=f"{preset} {config.target:g}x" if config.target else config.codebook.name,
         fps=widgets["AdaCacheCompare"][0][1],
     )
 

@@ -178,7 +178,7 @@ def test_two_samplers_of_one_model_share_a_node_and_one_ctrl_z_undoes_it(demo, p
     saved = demo.evaluate(SAVED)
     told = command(demo, SPEED_UP)
     assert count(demo) == 1
-    assert "2 x KSampler" in told["detail"]
+    assert "before Without AdaCache, With AdaCache." in told["detail"]
     assert overlapping(demo) == []
     photograph(demo, pictures / "speed_up.png")
     undo(demo)
@@ -186,10 +186,10 @@ def test_two_samplers_of_one_model_share_a_node_and_one_ctrl_z_undoes_it(demo, p
 
 
 def test_in_a_subgraph_too(demo):
-    demo.evaluate("void app.graph.convertToSubgraph(new Set([all('KSampler')[0], all('AdaCacheLatentPreview')[0]]))")
+    demo.evaluate("void app.graph.convertToSubgraph(new Set([all('KSampler')[0]]))")
     saved, plain = demo.evaluate(SAVED), prompt(demo)
     told = command(demo, SPEED_UP)
-    assert "KSampler in New Subgraph" in told["detail"]
+    assert "Without AdaCache in New Subgraph" in told["detail"]
     applies, rest = apart(prompt(demo))
     assert rest == plain
     assert len(applies) == 1, "outside, where the two ways part"
@@ -207,7 +207,7 @@ def test_in_a_subgraph_that_two_nodes_stand_for_it_is_inside(demo):
                 const { origin_id, origin_slot } = app.graph.getLink(link)
                 app.graph.getNodeById(origin_id).connect(origin_slot, twin, slot)
             })
-            twin.connect(0, all("AdaCacheLatentPreview")[1], 1)
+            twin.connect(0, all("AdaCacheCompare")[0], 1)
         })()"""
     )
     plain = prompt(demo)
@@ -246,7 +246,7 @@ def test_a_sampler_of_a_pack_that_is_not_installed_is_known_by_its_slots(screen)
             node["mode"] = 4  # bypassed, as whoever compares leaves it
     load(screen, workflow)
     told = command(screen, SPEED_UP)
-    assert "before Sampler of a pack that nobody has." in told["detail"], (
+    assert "before Without AdaCache." in told["detail"], (
         "the other one has an AdaCache, if a bypassed one"
     )
     sampler = "app.graph.nodes.filter(node => node.type.startsWith('Sampler of'))"
@@ -261,11 +261,11 @@ def test_what_only_serves_it_is_taken_out_with_it_and_what_is_used_stays(demo):
             const [apply] = all("AdaCacheApply"), [codebook, used, spare] =
                 ["AdaCacheCodebook", "AdaCacheInspector", "AdaCacheInspector"].map(add)
             codebook.connect(0, apply, apply.findInputSlot("codebook"))
-            const [sampler] = all("KSampler"), [target] = all("AdaCacheLatentPreview")
+            const [sampler] = all("KSampler"), [target] = all("AdaCacheCompare")
             for (const inspector of [used, spare]) apply.connect(0, inspector, 0)
             sampler.connect(0, spare, 1)
             spare.connect(0, used, 1)
-            used.connect(0, target, target.findInputSlot("latent"))
+            used.connect(0, target, target.findInputSlot("reference"))
             used.connect(3, add("PreviewAny"), 0)
         })()"""
     )

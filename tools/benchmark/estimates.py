@@ -222,7 +222,7 @@ def write(runs: Iterable[Run]) -> None:
 PAGE_TEXT = """\
 # How close, and how well that is known
 
-Made by `python -m tools.benchmark.estimates` from [estimates.csv](estimates.csv); not edited by hand.
+Made by `python -m tools.benchmark.estimates` from `estimates.csv`; not edited by hand.
 
 After a run, AdaCache says how close the video is expected to be to the one without it: the signal-to-noise ratio of the
 finished latent in dB, with a range of {width:g} dB that should hold nine of ten videos. {largest:g} dB is the most it
