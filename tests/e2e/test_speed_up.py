@@ -246,9 +246,7 @@ def test_a_sampler_of_a_pack_that_is_not_installed_is_known_by_its_slots(screen)
             node["mode"] = 4  # bypassed, as whoever compares leaves it
     load(screen, workflow)
     told = command(screen, SPEED_UP)
-    assert "before Without AdaCache." in told["detail"], (
-        "the other one has an AdaCache, if a bypassed one"
-    )
+    assert "before Without AdaCache." in told["detail"], "the other one has an AdaCache, if a bypassed one"
     sampler = "app.graph.nodes.filter(node => node.type.startsWith('Sampler of'))"
     assert screen.evaluate(f"{sampler}.map(node => node.getInputNode(0).type)") == [APPLY, APPLY]
 
