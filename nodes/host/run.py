@@ -182,6 +182,9 @@ class Run:
             return
         if self.family is None:
             return
+        if self.family.guessed and self.engine.others:  # past whose functions nothing is proved, see `apply_model`
+            self.engine.stand_down(f"this new model cannot be checked beside functions of others{self.engine.others}")
+            return
         depth = len(module.get_submodule(self.family.layout.blocks[0])) if replaced else 0
         whose = replaces_all(self.family.slot, replaced, depth)
         if whose:
@@ -190,9 +193,7 @@ class Run:
 
 def _without_control(arguments: list[Any]) -> list[Any]:
     """Control acts between the blocks, of which none runs; HunyuanDiT fails if any of it is left over."""
-    known = arguments[:_OPTIONS_ARGUMENT]
-    known[_CONTROL_ARGUMENT:] = [None] * (len(arguments) > _CONTROL_ARGUMENT)
-    return known + arguments[_OPTIONS_ARGUMENT:]
+    return [None if place == _CONTROL_ARGUMENT else each for place, each in enumerate(arguments)]
 
 
 def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:

@@ -101,6 +101,21 @@ def test_a_new_model_is_taken_for_one_that_is_built_alike_and_proved(where, tiny
     assert torch.equal(video, sample(tiny(WAN), known))
 
 
+def test_a_new_model_that_cannot_be_proved_is_computed_and_it_is_said(tiny, adacache):
+    from comfy.patcher_extension import WrappersMP
+
+    made = tiny(WAN).kind.build()
+    renewed(made.module, "structure")
+    model, attachment = adacache(made.model, rate=3)
+    model.add_wrapper_with_key(
+        WrappersMP.DIFFUSION_MODEL, "theirs", lambda executor, *args, **kwargs: executor(*args, **kwargs)
+    )
+    assert torch.equal(sample(made, model), sample(made))
+    report = attachment.finished[-1].report
+    assert report.computed == report.total
+    assert report.notes[-1].startswith("stood down: this new model cannot be checked beside functions of others")
+
+
 @pytest.mark.parametrize(
     ("without", "said"),
     [
