@@ -31,6 +31,10 @@ KEY = "adacache"
 # BaseModel.apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 _CONTROL_ARGUMENT, _OPTIONS_ARGUMENT = 4, 5
 
+# The host's cache of Wan Animate 2's poses fails if a window comes twice in a row (0.33.0: `slots.remove` compares
+# tensors of several sizes), as it does in a proof, which has no need of it.
+_POSE_CACHE = "animate2_cache"
+
 
 class Run:
     """Lives from the start to the end of one OUTER_SAMPLE call.
@@ -165,7 +169,11 @@ class Run:
         # Not past functions of others, who may count how often they are called.
         if tape is not None and not self.engine.others:
             kind = module, variant, signature
-            self.engine.prove(module, kind, tape, x, answer, lambda: executor(*_without_control(arguments), **kwargs))
+            again, named = _without_control(arguments), dict(kwargs)
+            (again if positional else named)[_OPTIONS_ARGUMENT if positional else "transformer_options"] = {
+                key: value for key, value in options.items() if key != _POSE_CACHE
+            }
+            self.engine.prove(module, kind, tape, x, answer, lambda: executor(*again, **named))
         return answer
 
     def _look_at(self, module: Any, replaced: Mapping[Any, Any]) -> None:

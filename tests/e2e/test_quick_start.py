@@ -370,7 +370,9 @@ def test_prompt_seed_and_speedup_go_into_the_workflow_and_nothing_else_changes()
     prompt = "triangle one green fast left checker"
     after = demo.settings_of(demo.wished(json.loads(demo.WORKFLOW.read_text()), prompt, 77, 3.0))
     assert (after.prompt, after.seed, after.config.target) == (tuple(prompt.split()), 77, 3.0)
-    assert replace(after, prompt=before.prompt, seed=before.seed, config=before.config) == before
+    assert after.preset == "auto 3x"
+    wished = {name: getattr(before, name) for name in ("prompt", "seed", "config", "preset")}
+    assert replace(after, **wished) == before
     assert demo.wished(json.loads(demo.WORKFLOW.read_text()), None, None, None) == shipped
 
 
