@@ -14,7 +14,7 @@ import torch
 
 from tools.host import ROOT
 
-from . import ablation, codebook, cost, headline, models, per_layer, real_weights
+from . import ablation, auto_cost, codebook, cost, headline, models, per_layer, real_weights
 from .made import circumstances
 
 FIGURES = ROOT / "docs" / "figures.json"
@@ -22,6 +22,7 @@ FIGURES = ROOT / "docs" / "figures.json"
 MEASURES: dict[str, Callable[[], dict]] = {
     "headline": headline.measure_headline,
     "cost": cost.measure_cost,
+    "auto_cost": auto_cost.measure_auto_cost,
     "models": models.measure_models,
     "ablation": ablation.measure_ablation,
     "per_layer": per_layer.measure_per_layer,
@@ -34,6 +35,7 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "codebook_100": codebook.section,
     "models": models.section,
     "cost": cost.section,
+    "auto_cost": auto_cost.section,
     "vbench": real_weights.section,
 }
 
