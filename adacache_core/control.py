@@ -50,10 +50,11 @@ TELLING, ALARMING = 0.95, math.log(2.0)
 STRESS = 1.5
 
 # Of what a video would take beyond its share of evaluations, or leave of it, it is given so much (in logs), and never
-# less or more of its share than that: so runs come near the speed-up that was asked for, and hard videos still take
-# more than easy ones.
+# less or more of its share than that; nor does an easy one skip so much more (as a part) than was asked for. So runs
+# come near the speed-up that was asked for, and hard videos still take more than easy ones.
 GIVEN = 0.85
 GIVEN_LEAST, GIVEN_MOST = 0.87, 1.2
+SKIPPED_MORE = 0.13
 
 # At a computed step it shows how far off the latent was (`correct.py`), and most of that is mended. So much of it is in
 # the finished video: exp(LEFT_RISE level - LEFT_AT_ZERO) guidance^LEFT_FALL. Found on four to eight videos of the demo
@@ -370,7 +371,8 @@ class ErrorControl:
         hardness, spent = state.hardness, state.evaluations
         would = spent + self._to_come(step + 1, step, hardness, self._usual_tolerance)[0]
         given = math.exp(GIVEN * math.log(would / share))
-        goal = share * min(max(given, GIVEN_LEAST), GIVEN_MOST)
+        fewest = max(GIVEN_LEAST * share, share - SKIPPED_MORE * (self.course.cost_of_all - share))
+        goal = min(max(given * share, fewest), GIVEN_MOST * share)
         allowed = self._tolerance_for(step + 1, step, hardness, goal - spent)
         expected, least = (spent + self._to_come(step + 1, step, hardness, each)[0] for each in (allowed, math.inf))
         return replace(state, allowed=allowed, guarded=state.guarded or SHORT * expected > max(goal, least))
