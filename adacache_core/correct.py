@@ -1,11 +1,13 @@
-"""Pays back at a computed step what the reused steps before it got wrong. Beyond the paper; see docs/method.md.
+"""Error correction: a computed step repairs what the skipped steps before it got wrong. Beyond the paper.
 
-Between two computed steps the sampler moved with velocities that were held or forecast. Once the second one is
-computed, the velocities between are better known: they lie near the straight line from the first to the second. Where
-the latent would be, had the sampler been given those, is known then as well, and it is given the video that leads it
-back there: the corrector of a predictor-corrector method for ODEs, at no model call.
+Between two computed steps the sampler moved with forecast velocities. Once the second one is computed, the velocities
+between are better known: they lie near the straight line from the first to the second. So it is known as well where the
+latent would be with those, and the sampler is given the denoised latent that leads it back there. This is the corrector
+of a predictor-corrector method for ODEs, without another model call. See docs/method.md.
 
-How the sampler uses what it is given, and for how long it remembers it, `sampler.py` finds out.
+A forecast is the last velocity plus some of its slope, so a deviation from the straight line is so much of that slope
+and so much of the velocity's change: two numbers for each tensor. Nothing of the latent's size is held but what a
+multistep sampler remembers.
 """
 
 from __future__ import annotations
@@ -13,124 +15,113 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
-from .sampler import Move, on_level
+from .sampler import LinearStep
 
-FARTHEST = 1 / 4  # of a run: between computed steps further apart a straight line says nothing
-SEEN = 1 / 2  # of what is wrong in the latent the model takes for video, of the rest for noise
+MAX_GAP = 1 / 4  # of a run: between computed steps further apart the straight line says nothing
+SIGNAL_FRACTION = 1 / 2  # of an error in the latent the model takes for signal, the rest for noise
 
 
-@dataclass
-class _Wrong:
-    """What is wrong in a tensor, as far as it is known before the next computed step: known - slope * bend.
+@dataclass(frozen=True)
+class Change:
+    """How the velocity changed from the last computed step to this one.
 
-    The bend is the change of velocity per step between the two computed ones.
+    Attributes:
+        slope: that forecasts in between used; None: they held the velocity.
+        total: from the one to the other.
     """
 
-    known: Tensor
-    slope: float
-
-    def __add__(self, other: _Wrong) -> _Wrong:
-        return _Wrong(self.known + other.known, self.slope + other.slope)
-
-    def __rmul__(self, weight: float) -> _Wrong:
-        return _Wrong(weight * self.known, weight * self.slope)
-
-    def at(self, bend: Tensor) -> Tensor:
-        return self.known - self.slope * bend
+    slope: Tensor | None
+    total: Tensor
 
 
 class Corrector:
-    """Of one run. Holds at most two tensors of the latent's size, and two for every video that the sampler remembers.
+    """Of one run. Tell it of every step, in order.
 
     Args:
-        sigmas: noise levels of the run, falling, (steps + 1,).
-        moves: of the sampler, from `moves_of`.
+        levels: flow noise levels of the run, falling, (steps + 1,).
+        linear_steps: what the sampler does at each step to latents of a flow model, (steps,).
+
+    Attributes:
+        latent_error: where the latent of this step should be, minus where it was; None: not known.
     """
 
-    def __init__(self, sigmas: Sequence[float], moves: Sequence[Move]) -> None:
-        self._sigmas = sigmas
-        self._moves = moves
-        self._remembered = max(len(move.weights) for move in moves)
-        self._usable = True
-        self._next: int | None = None
-        self._last: tuple[int, Tensor] | None = None  # computed step, its velocity
-        self._latent: _Wrong | None = None  # what is wrong in the latent since then
-        self._videos: list[_Wrong] = []  # and in the videos of the reused steps since then, newest first
-        self._lacking: list[Tensor | None] = []  # in the videos that the sampler remembers, newest first
-        self.off: Tensor | None = None  # how far the latent of this step was from where it should be; None: not known
+    def __init__(self, levels: Sequence[float], linear_steps: Sequence[LinearStep]) -> None:
+        self._levels = levels
+        self._linear_steps = linear_steps
+        self._remembered = max(len(linear.weights) for linear in linear_steps)
+        self._last: int | None = None  # computed step
+        # Deviations, in parts of (slope, total change): of the latent, and of the denoised since then, newest first.
+        self._latent = np.zeros(2)
+        self._skipped: list[np.ndarray] = []
+        self._deficits: list[Tensor | None] = []  # of the denoised latents that the sampler remembers, newest first
+        self.latent_error: Tensor | None = None
 
-    def __call__(self, step: int, sigma: float, x: Tensor, denoised: Tensor, computed: bool) -> Tensor:
-        """The denoised latent that the sampler is to be given.
+    def skipped(self, step: int, denoised: Tensor, ahead: float) -> Tensor:
+        """What the sampler is to be given at a skipped step.
 
         Args:
             step: 0..steps-1.
-            sigma: noise level of the evaluation.
-            x: the latent that was evaluated, a mix of video and noise for which d x / d sigma = (x - video) / sigma.
-            denoised: the model's video, of the shape of x.
-            computed: whether all of it was computed.
+            denoised: the forecast.
+            ahead: so much of the slope was added to the last velocity.
         """
-        self.off = None
-        if not self._is_as_expected(step, sigma, x):
-            self._usable, self._last, self._latent, self._videos, self._lacking = False, None, None, [], []
-            return denoised
-        self._next = step + 1
-        velocity, move = (x - denoised) / sigma, self._moves[step]
-        if computed:
-            self.off = self._found_out(step, velocity)
-            self._last, self._latent, self._videos = (step, velocity), None, []
-        else:
-            self._reused(step, sigma, velocity, move)
-        remembered = zip(move.weights[1:], self._lacking, strict=False)
-        owed = [weight * lack for weight, lack in remembered if lack is not None]
-        believed = denoised
-        if self.off is not None:
-            owed.append(move.keep * self.off)
-            believed = denoised + SEEN * self.off
-        given = believed + sum(owed[1:], owed[0]) / move.weights[0] if owed else believed
-        lack = None if given is denoised else believed - given
-        self._lacking = [lack, *self._lacking][: self._remembered - 1]
-        return given
+        assert self._last is not None, "the first step is computed"
+        self.latent_error = None
+        linear = self._linear_steps[step]
+        deviation = self._latent + self._levels[step] * np.array([ahead, self._last - step])
+        self._skipped = [deviation, *self._skipped][: self._remembered]
+        passed_on = sum(weight * each for weight, each in zip(linear.weights, self._skipped, strict=False))
+        self._latent = linear.keep * self._latent + passed_on
+        return self._given(linear, denoised, denoised, None)
 
-    @property
-    def works(self) -> bool:
-        """Whether the sampler has gone as it was expected to."""
-        return self._usable
+    def computed(self, step: int, denoised: Tensor, change: Change | None) -> Tensor:
+        """What the sampler is to be given at a computed step.
+
+        Args:
+            step: 0..steps-1.
+            denoised: the model's.
+            change: of the velocity; None: it jumped, or there was none before.
+        """
+        self.latent_error = None
+        if self._skipped and self._last is not None and change is not None:
+            self._settle(step - self._last, change)
+        self._last, self._latent, self._skipped = step, np.zeros(2), []
+        best = denoised if self.latent_error is None else denoised + SIGNAL_FRACTION * self.latent_error
+        return self._given(self._linear_steps[step], denoised, best, self.latent_error)
+
+    def _settle(self, gap: int, change: Change) -> None:
+        """Turns the deviations since the last computed step into tensors, now that the change is known."""
+        if gap > MAX_GAP * len(self._linear_steps):
+            return
+
+        def error(deviation: np.ndarray) -> Tensor:
+            along, across = map(float, deviation)
+            straight = (across / gap) * change.total
+            return straight if change.slope is None else straight + along * change.slope
+
+        for back, (deficit, deviation) in enumerate(zip(self._deficits, self._skipped, strict=False)):
+            self._deficits[back] = error(deviation) if deficit is None else deficit + error(deviation)
+        self.latent_error = error(self._latent)
+
+    def _given(self, linear: LinearStep, denoised: Tensor, best: Tensor, latent_error: Tensor | None) -> Tensor:
+        """What leads the sampler to where it should be, and makes up for what it remembers.
+
+        Args:
+            linear: of this step.
+            denoised: without correction.
+            best: what the step should have denoised, as far as is known.
+            latent_error: of this step, if known.
+        """
+        remembered = zip(linear.weights[1:], self._deficits, strict=False)
+        owed = [weight * deficit for weight, deficit in remembered if deficit is not None]
+        if latent_error is not None:
+            owed.append(linear.keep * latent_error)
+        given = best + sum(owed[1:], owed[0]) / linear.weights[0] if owed else best
+        self._deficits = [best - given if owed else None, *self._deficits][: self._remembered - 1]
+        return given if owed else denoised
 
     @property
     def bytes_held(self) -> int:
-        wrong = [self._latent, *self._videos]
-        tensors = [each.known for each in wrong if each is not None]
-        tensors += [each for each in self._lacking if each is not None]
-        tensors += [] if self._last is None else [self._last[1]]
-        return sum({each.data_ptr(): each.untyped_storage().nbytes() for each in tensors}.values())
-
-    def _is_as_expected(self, step: int, sigma: float, x: Tensor) -> bool:
-        """Whether this is the evaluation after the last one, at its level and of the same shape."""
-        same_shape = self._last is None or self._last[1].shape == x.shape
-        return self._usable and self._next in (None, step) and on_level(sigma, self._sigmas[step]) and same_shape
-
-    def _reused(self, step: int, sigma: float, velocity: Tensor, move: Move) -> None:
-        """Follows what this step's velocity does to the latent beside that of the straight line."""
-        if self._last is None:
-            return
-        last_step, last = self._last
-        video = _Wrong(sigma * (velocity - last), sigma * (step - last_step))
-        before = [] if self._latent is None else [self._latent]
-        # The straight line begins at the last computed step: nothing is wrong with the videos before it.
-        self._videos = [sum(before, video), *self._videos][: self._remembered]
-        now, *earlier = (weight * wrong for weight, wrong in zip(move.weights, self._videos, strict=False))
-        self._latent = sum([*earlier, *(move.keep * wrong for wrong in before)], now)
-
-    def _found_out(self, step: int, velocity: Tensor) -> Tensor | None:
-        """How far the latent of this computed step is from where it should be, None if nothing is known of that."""
-        if self._last is None or self._latent is None:
-            return None
-        last_step, last = self._last
-        if step - last_step > FARTHEST * (len(self._sigmas) - 1):
-            return None
-        bend = (velocity - last) / (step - last_step)
-        for back, (lack, wrong) in enumerate(zip(self._lacking, self._videos, strict=False)):
-            self._lacking[back] = wrong.at(bend) if lack is None else lack + wrong.at(bend)
-        return self._latent.at(bend)
+        return sum(each.untyped_storage().nbytes() for each in self._deficits if each is not None)

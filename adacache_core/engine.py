@@ -22,7 +22,6 @@ from .cache import ResidualCache
 from .change import change_sums
 from .config import CacheConfig
 from .control import Course, ErrorControl, State, flow_level
-from .correct import Corrector
 from .errors import AdaCacheError
 from .estimate import MARKS, closeness_of, wrong_of
 from .fixed import FixedState
@@ -31,7 +30,7 @@ from .motion import motion_sums
 from .output import Output
 from .presets import FAST_30
 from .report import ANSWERED, BLOCKS, COMPUTED, OUTPUT, PARTLY, REUSED, RunReport, StepRecord
-from .sampler import Model, Sampler, ask, euler
+from .sampler import Model, Sampler, euler, probe_sampler
 from .schedule import OUTSIDE, ScheduleState, WatchState
 from .stack import BlockStack, Grid, StackLayout, Tape
 
@@ -133,9 +132,6 @@ class Engine:
             if config.moreg is not None and config.at_output:
                 self.note("MoReg does nothing with preset auto; it belongs to the tables of the paper")
         self.cache = ResidualCache(config.offload)
-        self.corrector: Corrector | None = None
-        if self.output is not None and not self.idle_reason and sampler is not None and sampler.moves is not None:
-            self.corrector = Corrector(sampler.sigmas, sampler.moves)
         self._bytes_max = 0
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._proved: set[Hashable] = set()  # kinds of calls
@@ -184,7 +180,7 @@ class Engine:
         """From here on nothing of this run is skipped, measured or corrected; the report says why, in a sentence."""
         self.note(f"stood down: {reason}")
         self.idle_reason = self.idle_reason or reason
-        self.output = self.corrector = None
+        self.output = None
         self.cache.clear()
 
     def note(self, text: str) -> None:
@@ -301,32 +297,26 @@ class Engine:
         if current.reuse and output.fits(x):
             current.forecast = True
             with self._clock.own():
-                return self._corrected(record, x, output.forecast(record.sigma, x))
-        video = ask()
+                given = output.forecast(record.step, record.sigma, x)
+                self._note_output(record)
+                return given
+        denoised = ask()
         if self.output is None or current.answered or not record.calls:  # somebody else's answer, see `_close`
-            return video
+            return denoised
         with self._clock.own():
-            given = self._corrected(record, x, video, computed=True)
             mistaken = output.state.mistaken
-            off = None if self.corrector is None else self.corrector.off
-            record.error = output.found(record.step, record.sigma, x, video, off)
+            given, record.error = output.found(record.step, record.sigma, x, denoised)
             record.wrong = sqrt(output.state.mistaken - mistaken) or None
             record.tolerance = output.state.allowed
             if output.state.guarded and not output.control.what_differs:
                 self.note(f"{self.config.target:g}x would change this video visibly: more steps are computed")
+            self._note_output(record)
             return given
 
-    def _corrected(self, record: StepRecord, x: Tensor, video: Tensor, computed: bool = False) -> Tensor:
-        """What the sampler is to be given instead of this video; see `correct.py`."""
+    def _note_output(self, record: StepRecord) -> None:
         assert self.output is not None
-        assert record.sigma is not None
-        given = video
-        if self.corrector is not None:
-            given = self.corrector(record.step, record.sigma, x, video, computed)
-            record.corrected = given is not video
-        held = self.output.bytes_held + (0 if self.corrector is None else self.corrector.bytes_held)
-        self._bytes_max = max(self._bytes_max, held)
-        return given
+        record.corrected = self.output.corrected
+        self._bytes_max = max(self._bytes_max, self.output.bytes_held)
 
     @contextmanager
     def call(
@@ -498,7 +488,7 @@ class Engine:
         if self.output is not None:
             self.left = self.output.control.end(self.output.state)
             self._estimate(self.output)
-        self.output = self.corrector = None
+        self.output = None
         self.report.cache_bytes_max = max(self.cache.bytes_max, self._bytes_max)
         self.report.cache_bytes_each = self.cache.bytes_each
         for record, (seconds, own) in zip(self.report.evaluations, self._clock.read(), strict=False):
@@ -507,12 +497,11 @@ class Engine:
 
     def _estimate(self, output: Output) -> None:
         """How close the finished video is; only what is corrected to the end is known that well."""
-        ended = self.report.evaluations and self.report.evaluations[-1].step == self.report.sampler_steps - 1
-        corrected = self.corrector is not None and self.corrector.works
-        if not (output.control.course.ends and ended and corrected and self.report.skipped) or self.report.stopped:
+        report = self.report
+        ended = report.evaluations and report.evaluations[-1].step == report.sampler_steps - 1 and not report.stopped
+        if not (output.control.course.ends and ended and output.corrects and report.skipped):
             return
         found = closeness_of(output.state.share_wrong)
-        report = self.report
         report.expected_db, report.expected_db_low, report.expected_db_high = found.db, found.low, found.high
         report.would_take = {
             name: output.control.would_take(output.state, wrong_of(closeness)) for name, closeness in MARKS.items()
@@ -537,8 +526,8 @@ def _output_of(
             config.target,
             None if config.closeness is None else wrong_of(config.closeness),
         ),
+        sampler,
         flow=flow,
-        fresh_noise=sampler.draws_noise is True,
         schedule=config.schedule,
         changing=changing,
         mask=mask,
@@ -638,7 +627,7 @@ class AdaCache:
         config: settings; the published fast table by default.
         sigmas: noise levels of the run, falling, (steps + 1,), which auto needs; of a flow model if the first is at
             most 1, else latents are video + sigma noise.
-        sampler: the loop that they belong to, if it is not Euler's; see `sampler.ask`.
+        sampler: the loop that they belong to, if it is not Euler's; see `probe_sampler`.
         stream, output, head_takes: see `StackLayout`.
 
     Raises:
@@ -668,7 +657,7 @@ class AdaCache:
         if self.layout is not None:
             BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
         report = RunReport(model=type(module).__name__)
-        known = None if sigmas is None else ask(sampler or euler(sigmas), sigmas)
+        known = None if sigmas is None else probe_sampler(sampler or euler(sigmas), sigmas)
         flow = sigmas is None or sigmas[0] <= 1
         self.engine = Engine(config, steps, self.layout, sampler=known, flow=flow, report=report)
 

@@ -35,7 +35,11 @@ class Forecast:
         """The velocity expected there, of the shape of the last one."""
         if self.slope is None:
             return self.velocity
-        return torch.add(self.velocity, self.slope, alpha=self.trust * (place - self.place))
+        return torch.add(self.velocity, self.slope, alpha=self.ahead(place))
+
+    def ahead(self, place: float) -> float:
+        """How much of the slope is in the velocity expected there."""
+        return 0.0 if self.slope is None else self.trust * (place - self.place)
 
     @property
     def bytes_held(self) -> int:

@@ -7,12 +7,15 @@ latent's size, and needs to know nothing of what happens inside.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from torch import Tensor
 
 from .control import ErrorControl, State, flow_level, place_of
+from .correct import Change, Corrector
 from .forecast import Forecast, distance
 from .plan import Schedule
+from .sampler import LinearStep, Sampler, on_level
 from .schedule import Decision
 
 
@@ -21,21 +24,23 @@ class Output:
 
     Args:
         control: decides; its course is this run's.
+        sampler: what is known of it; its linear steps, if it has any, are corrected.
         flow: whether latents are (1 - level) video + level noise; else they are video + sigma noise.
-        fresh_noise: whether the sampler adds noise of its own. Then the velocity, which points to the noise, does not
-            go on as it was; the video does.
         schedule: what to compute, instead of what the errors say.
         changing: steps at which the output jumps, and why: nothing that was found before one goes on after it.
         mask: where the latent is made, 0 to 1; elsewhere it is given, and no error counts. Broadcasts to the latent.
         before: see `ErrorControl.begin`.
+
+    Attributes:
+        corrected: whether the sampler was last given something else than was found or forecast.
     """
 
     def __init__(
         self,
         control: ErrorControl,
+        sampler: Sampler,
         *,
         flow: bool = True,
-        fresh_noise: bool = False,
         schedule: Schedule | None = None,
         changing: Mapping[int, str] | None = None,
         mask: Tensor | None = None,
@@ -43,8 +48,13 @@ class Output:
     ) -> None:
         self.control = control
         self.state = control.begin(before)
+        self.corrected = False
         self._flow = flow
-        self._fresh_noise = fresh_noise
+        # Where noise is drawn, the velocity, which points to the noise, does not go on as it was; the video does.
+        self._fresh_noise = sampler.draws_noise is True
+        self._sigmas = sampler.sigmas
+        self._corrector = None if sampler.linear_steps is None else _corrector(sampler, flow)
+        self._next: int | None = None  # step that the corrector expects
         self._planned = None if schedule is None else schedule.for_steps(control.course.steps).computed
         self._changing = dict(changing or {})
         self._mask = mask
@@ -81,10 +91,16 @@ class Output:
         """Whether there is a forecast for a latent of this shape."""
         return self._forecast is not None and self._forecast.velocity.shape == x.shape
 
-    def forecast(self, sigma: float, x: Tensor) -> Tensor:
-        """The video that the model is expected to find.
+    @property
+    def corrects(self) -> bool:
+        """Whether the sampler is one that can be corrected, and has gone as it was expected to."""
+        return self._corrector is not None
+
+    def forecast(self, step: int, sigma: float, x: Tensor) -> Tensor:
+        """What the sampler is to be given at a skipped step.
 
         Args:
+            step: 0..steps-1.
             sigma: noise level of the evaluation, as the sampler counts it, above 0.
             x: the latent, as the sampler has it.
 
@@ -92,42 +108,68 @@ class Output:
             Of the shape of x.
         """
         assert self._forecast is not None, "the first step is computed"
-        expected = self._forecast.at(self._place(sigma))
+        self.corrected = False
+        place = self._place(sigma)
+        expected = self._forecast.at(place)
         if self._fresh_noise:
             return expected
-        level = flow_level(sigma, self._flow)
-        return self._scaled(x, sigma) - level * expected
+        denoised = self._scaled(x, sigma) - flow_level(sigma, self._flow) * expected
+        self._expect(step, sigma)
+        if self._corrector is None:
+            return denoised
+        given = self._corrector.skipped(step, denoised, self._forecast.ahead(place))
+        self.corrected = given is not denoised
+        return given
 
-    def found(self, step: int, sigma: float, x: Tensor, video: Tensor, off: Tensor | None = None) -> float | None:
+    def found(self, step: int, sigma: float, x: Tensor, denoised: Tensor) -> tuple[Tensor, float | None]:
         """Takes note of what the model found.
 
         Args:
-            step: whose evaluation it is.
-            sigma, x: as of `forecast`.
-            video: what was found, of the shape of x.
-            off: how far x was from where it should be (`Corrector.off`); None: nobody knows.
+            step, sigma, x: as of `forecast`.
+            denoised: what was found, of the shape of x.
 
         Returns:
-            How wrong the forecast of it would have been, relative to the velocity; None if there was none, or at a
-            second evaluation of a step, which is too near to the first one to tell.
+            What the sampler is to be given, and how wrong the forecast would have been, relative to the velocity: None
+            if there was none, or at a second evaluation of a step, which is too near to the first one to tell.
         """
+        self.corrected = False
         if self.state.last == step:
-            return None
+            self._corrector = None
+            return denoised, None
         level = flow_level(sigma, self._flow)
-        velocity = (self._scaled(x, sigma) - video) / level
-        error = None
+        velocity = (self._scaled(x, sigma) - denoised) / level
+        if self._forecast is not None and not self.fits(denoised):  # another size: nothing goes on
+            self._forecast = self._corrector = None
         if step in self._changing:
             self._forecast = None
-        if self.fits(video):
-            assert self._forecast is not None
+        error = None
+        if self._forecast is not None:
             expected = self._forecast.at(self._place(sigma))
             if self._fresh_noise:
                 expected = (self._scaled(x, sigma) - expected) / level
             error = distance(velocity, expected, self._mask)
-        how_far = None if off is None else self._power(self._scaled(off, sigma)) ** 0.5
-        self.state = self.control.computed(self.state, step, error, how_far, self._power(video))
-        self._remember(sigma, video if self._fresh_noise else velocity)
-        return error
+        given, latent_error = self._corrected(step, sigma, denoised, velocity)
+        self.state = self.control.computed(self.state, step, error, latent_error, self._power(denoised))
+        self._remember(sigma, denoised if self._fresh_noise else velocity)
+        return given, error
+
+    def _corrected(self, step: int, sigma: float, denoised: Tensor, velocity: Tensor) -> tuple[Tensor, float | None]:
+        """What the sampler is to be given, and how far off its latent was (root mean square)."""
+        self._expect(step, sigma)
+        if self._corrector is None:
+            return denoised, None
+        before = self._forecast
+        change = None if before is None else Change(before.slope, velocity - before.velocity)
+        given = self._corrector.computed(step, denoised, change)
+        self.corrected = given is not denoised
+        error = self._corrector.latent_error
+        return given, None if error is None else self._power(error) ** 0.5
+
+    def _expect(self, step: int, sigma: float) -> None:
+        """Gives up correcting unless this is the step after the last one, at its level."""
+        if self._next not in (None, step) or not on_level(sigma, self._sigmas[step]):
+            self._corrector = None
+        self._next = step + 1
 
     def _power(self, tensor: Tensor) -> float:
         """Mean square of what is made of it."""
@@ -136,8 +178,8 @@ class Output:
 
     @property
     def bytes_held(self) -> int:
-        """By the forecast."""
-        return 0 if self._forecast is None else self._forecast.bytes_held
+        """By the forecast and the correction."""
+        return sum(each.bytes_held for each in (self._forecast, self._corrector) if each is not None)
 
     def _remember(self, sigma: float, quantity: Tensor) -> None:
         place = self._place(sigma)
@@ -150,3 +192,16 @@ class Output:
     def _scaled(self, x: Tensor, sigma: float) -> Tensor:
         """The latent as a flow model would have it."""
         return x if self._flow else x / (1 + sigma)
+
+
+def _corrector(sampler: Sampler, flow: bool) -> Corrector:
+    """Of a sampler with linear steps, whose latents are counted as those of a flow model."""
+    assert sampler.linear_steps is not None
+    levels = [flow_level(sigma, flow) for sigma in sampler.sigmas]
+    linear_steps = sampler.linear_steps
+    if not flow:
+        linear_steps = [
+            LinearStep(each.keep * (1 + sigma) / (1 + after), tuple(weight / (1 + after) for weight in each.weights))
+            for each, (sigma, after) in zip(linear_steps, pairwise(sampler.sigmas), strict=True)
+        ]
+    return Corrector(levels, linear_steps)

@@ -16,7 +16,7 @@ from torch import Tensor
 ON_LEVEL = 1e-3  # relative: how near to its step's noise level an evaluation has to be
 REMEMBERED = 5  # videos, this step's included: of the host's samplers those that forget at all look no further back
 NEGLIGIBLE = 1e-3  # relative weight of a video
-LOUDEST = 2.0  # times a correction, may what undoes it in the sampler's memory be
+MAX_AMPLIFICATION = 2.0  # times a correction, may what undoes it in the sampler's memory be
 FORGOTTEN = 1e-6  # of a latent is left: the sampler goes on from the video alone
 MOST_EVALUATIONS = 20  # per step: who takes more is not watched to the end
 STEP_TOLERANCE = 1e-4  # relative: samplers that add noise move a level a little before they use it
@@ -26,7 +26,7 @@ Model = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
-class Move:
+class LinearStep:
     """How a sampler goes on from a step: next latent = keep * latent + sum of weights[i] * video i steps ago."""
 
     keep: float
@@ -34,7 +34,7 @@ class Move:
 
 
 def euler(sigmas: Sequence[float]) -> Callable[[Model, Tensor], Tensor]:
-    """The sampler that goes straight on with the present velocity, as a function to ask; see `moves_of`."""
+    """The sampler that goes straight on with the present velocity, as a function to ask; see `linear_steps_of`."""
 
     def sample(model: Model, x: Tensor) -> Tensor:
         for sigma, following in pairwise(sigmas):
@@ -44,7 +44,7 @@ def euler(sigmas: Sequence[float]) -> Callable[[Model, Tensor], Tensor]:
     return sample
 
 
-def moves_of(sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float]) -> list[Move] | None:
+def linear_steps_of(sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float]) -> list[LinearStep] | None:
     """What a sampler does at every step, found by letting it sample a few numbers with a model that is known.
 
     One number is the noise, one stands for the video of each step, and one is nothing and has to stay so: then nothing
@@ -79,12 +79,12 @@ def moves_of(sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float]
         return None
     if len(latents) != steps + 1 or any(x[nothing] != 0 or not x.isfinite().all() for x in latents):
         return None
-    return _moves(latents, noise)
+    return _steps_between(latents, noise)
 
 
-def _moves(latents: Sequence[Tensor], noise: int) -> list[Move] | None:
-    """See `moves_of`; latents as they were before every step and at the end."""
-    moves = []
+def _steps_between(latents: Sequence[Tensor], noise: int) -> list[LinearStep] | None:
+    """See `linear_steps_of`; latents as they were before every step and at the end."""
+    steps = []
     for step, (before, after) in enumerate(pairwise(latents)):
         keep = after[noise] / before[noise]
         weights = (after - keep * before)[: step + 1].flip(0).tolist()
@@ -94,18 +94,18 @@ def _moves(latents: Sequence[Tensor], noise: int) -> list[Move] | None:
             weights.pop()
         if len(weights) > REMEMBERED:
             return None
-        moves.append(Move(float(keep), tuple(weights)))
-    return moves if _forgets(moves) else None
+        steps.append(LinearStep(float(keep), tuple(weights)))
+    return steps if _forgets(steps) else None
 
 
-def _forgets(moves: Sequence[Move]) -> bool:
+def _forgets(steps: Sequence[LinearStep]) -> bool:
     """Whether undoing what a correction left in the sampler's memory fades, instead of growing from step to step."""
-    for first in range(len(moves)):
-        lacking = [1.0]  # newest first
-        for move in moves[first + 1 :]:
-            owed = sum(weight * lack for weight, lack in zip(move.weights[1:], lacking, strict=False))
-            lacking.insert(0, -owed / move.weights[0])
-        if max(map(abs, lacking)) > LOUDEST:
+    for first in range(len(steps)):
+        deficits = [1.0]  # newest first
+        for step in steps[first + 1 :]:
+            owed = sum(weight * deficit for weight, deficit in zip(step.weights[1:], deficits, strict=False))
+            deficits.insert(0, -owed / step.weights[0])
+        if max(map(abs, deficits)) > MAX_AMPLIFICATION:
             return False
     return True
 
@@ -120,7 +120,7 @@ class Sampler:
 
     Attributes:
         sigmas: noise levels of the run, falling, (steps + 1,).
-        moves: see `moves_of`; None: what reused steps got wrong cannot be corrected.
+        linear_steps: see `linear_steps_of`; None: errors of skipped steps cannot be corrected.
         draws_noise: whether it adds fresh noise, so that any difference grows into another video; None: not known.
         starts_over: whether nothing of a latent is left in the next one: only the video found in it goes on.
         evaluations: how often it evaluates the model at each step, (steps,); None: not known.
@@ -129,7 +129,7 @@ class Sampler:
     """
 
     sigmas: Sequence[float]
-    moves: Sequence[Move] | None = None
+    linear_steps: Sequence[LinearStep] | None = None
     draws_noise: bool | None = None
     starts_over: bool = False
     evaluations: tuple[int, ...] | None = None
@@ -137,7 +137,9 @@ class Sampler:
     name: str = "the sampler"
 
 
-def ask(sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float], name: str = Sampler.name) -> Sampler:
+def probe_sampler(
+    sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float], name: str = Sampler.name
+) -> Sampler:
     """Lets a sampler sample, and says what was seen.
 
     Args:
@@ -159,7 +161,7 @@ def ask(sampler: Callable[[Model, Tensor], Tensor], sigmas: Sequence[float], nam
     evaluations = tuple(map(steps.count, range(len(sigmas) - 1)))
     return Sampler(
         sigmas,
-        moves_of(sampler, sigmas),
+        linear_steps_of(sampler, sigmas),
         draws_noise,
         starts_over=set(evaluations) == {1} and len(left) > 2 and left[1] <= FORGOTTEN * left[0],
         evaluations=evaluations,
@@ -173,7 +175,7 @@ def _watched(
     """Noise level and latent of every evaluation, and of the sample, from nothing, where the model sees nothing.
 
     Args:
-        sampler, sigmas: see `ask`.
+        sampler, sigmas: see `probe_sampler`.
         seen_at: the one evaluation at which it does see something.
 
     Returns:

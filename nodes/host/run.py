@@ -20,7 +20,7 @@ from ...adacache_core.config import CacheConfig
 from ...adacache_core.control import State
 from ...adacache_core.engine import Engine
 from ...adacache_core.report import RunReport
-from ...adacache_core.sampler import Model, Sampler, ask, step_of
+from ...adacache_core.sampler import Model, Sampler, probe_sampler, step_of
 from .changing import changing_steps
 from .families import LEFT_OUT, Family, class_name
 from .live import Live
@@ -241,7 +241,7 @@ def _known_of(guider: Any, sampler: Any, sigmas: Tensor) -> Sampler:
             torch.manual_seed(0)
             return function(known, x, sigmas.cpu().clone(), extra_args={}, disable=True, **sampler.extra_options)
 
-    found = ask(sample, levels, function.__name__.removeprefix("sample_"))
+    found = probe_sampler(sample, levels, function.__name__.removeprefix("sample_"))
     return replace(found, looks_inside=looks_inside)
 
 

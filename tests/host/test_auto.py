@@ -260,7 +260,7 @@ def test_only_samplers_that_it_brings_nearer_are_corrected(name, tiny, planned, 
     model, attachment = planned(tiny(WAN).model, **FINE)
     with_it = sample(tiny(WAN), model, sampler_name=name, steps=16)
     known_of = pack.nodes.host.run._known_of
-    monkeypatch.setattr(pack.nodes.host.run, "_known_of", lambda *given: replace(known_of(*given), moves=None))
+    monkeypatch.setattr(pack.nodes.host.run, "_known_of", lambda *given: replace(known_of(*given), linear_steps=None))
     without = sample(tiny(WAN), model, sampler_name=name, steps=16)
     with_report, without_report = (run.report for run in attachment.finished)
     corrected = any(record.corrected for record in with_report.evaluations)

@@ -40,7 +40,7 @@ def test_a_video_ends_nearer_to_the_plain_one_than_without(sampler, demo, planne
     plain, errors = preview(demo, sampler), []
     for correct in (True, False):
         if not correct:
-            monkeypatch.setattr(pack.adacache_core.sampler, "moves_of", lambda *_: None)
+            monkeypatch.setattr(pack.adacache_core.sampler, "linear_steps_of", lambda *_: None)
         model, attachment = planned(demo, (0, 1, *range(3, STEPS, 3), STEPS - 1), STEPS)
         errors.append(float((preview(model, sampler) - plain).square().mean()))
         assert any(record.corrected for record in attachment.finished[-1].report.evaluations) == correct
@@ -58,7 +58,7 @@ def test_asking_a_sampler_changes_nothing(sampler, tiny, pack):
     drawn = torch.random.get_rng_state()
     found = pack.nodes.host.run._known_of(guider, comfy.samplers.sampler_object(sampler), sigmas)
     assert found.draws_noise == (sampler in ("dpmpp_2m_sde", "euler_ancestral"))
-    assert (found.moves is None) == found.draws_noise
+    assert (found.linear_steps is None) == found.draws_noise
     assert torch.equal(sigmas, torch.linspace(1, 0, 11))
     assert torch.equal(torch.random.get_rng_state(), drawn)
 
@@ -72,4 +72,4 @@ def test_a_sampler_of_somebody_else_is_not_asked(tiny, pack):
     guider = comfy.samplers.CFGGuider(tiny("Wan t2v").model)
     sampler = comfy.samplers.KSAMPLER(sample_theirs)
     found = pack.nodes.host.run._known_of(guider, sampler, torch.linspace(1, 0, 11))
-    assert (found.draws_noise, found.moves, found.evaluations) == (None, None, None)
+    assert (found.draws_noise, found.linear_steps, found.evaluations) == (None, None, None)

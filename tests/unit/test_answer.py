@@ -12,7 +12,7 @@ from toys import Bell, Drifting, heun
 from adacache_core import FAST_30, SLOW_30, AdaCache, AdaCacheError, CacheConfig, Engine, StackLayout, auto
 from adacache_core import control as control_module
 from adacache_core.plan import Schedule
-from adacache_core.sampler import ask, euler
+from adacache_core.sampler import euler, probe_sampler
 
 STEPS, SHAPE = 30, (1, 4, 3, 5, 5)
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
@@ -71,7 +71,7 @@ class Asked:
         self.model = Bell(SHAPE)
         self.velocity = velocity or self.model
         self.sampler = sampler or euler(SIGMAS)
-        known = known or ask(self.sampler, SIGMAS)
+        known = known or probe_sampler(self.sampler, SIGMAS)
         self.engine = Engine(config, STEPS, None, sampler=known, **engine)
         self.report = self.engine.report
         self.asked = []
@@ -198,7 +198,7 @@ def test_a_plan_for_other_steps_is_resampled_and_the_report_says_so():
 @pytest.mark.parametrize(("target", "guard"), [(25.0, 1e9), (2.0, 1e-9)])
 def test_a_target_that_is_missed_is_told_before_the_run(target, guard, monkeypatch):
     monkeypatch.setattr(control_module, "GUARD", guard)
-    engine = Engine(auto(target), STEPS, None, sampler=ask(euler(SIGMAS), SIGMAS))
+    engine = Engine(auto(target), STEPS, None, sampler=probe_sampler(euler(SIGMAS), SIGMAS))
     assert engine.report.notes == [engine.output.control.what_differs]
     assert engine.report.notes[0].startswith(f"{target:g}x ")
 
@@ -242,7 +242,7 @@ def test_where_the_model_is_known_to_jump_it_is_computed_and_the_forecast_begins
 
 def silent():
     """A sampler of which nothing is known but its levels: nothing is corrected."""
-    return ask(broken, SIGMAS)
+    return probe_sampler(broken, SIGMAS)
 
 
 def test_a_sampler_that_is_not_known_is_not_corrected():
@@ -333,7 +333,7 @@ IDLE = {
 
 @pytest.mark.parametrize(("known", "sentence"), IDLE.values(), ids=IDLE)
 def test_where_nothing_can_be_forecast_every_step_is_computed_and_says_why(known, sentence):
-    sampler = None if known is None else replace(ask(euler(SIGMAS), SIGMAS), name="euler_cfg_pp", **known)
+    sampler = None if known is None else replace(probe_sampler(euler(SIGMAS), SIGMAS), name="euler_cfg_pp", **known)
     engine = Engine(auto(25.0), STEPS, None, sampler=sampler)  # that this is too much is of no interest then
     assert sentence in engine.idle_reason
     assert engine.report.notes == [engine.idle_reason]
@@ -419,7 +419,7 @@ def test_who_stands_in_the_way_is_named():
 
 
 def test_where_the_noise_level_rises_nothing_is_skipped_any_more():
-    run = Asked(PLANNED, sampler=restarting, known=ask(euler(SIGMAS), SIGMAS))
+    run = Asked(PLANNED, sampler=restarting, known=probe_sampler(euler(SIGMAS), SIGMAS))
     run.sample()
     assert run.skipped == [step for step in range(20) if step % 3]
     records = run.report.evaluations[20:]
@@ -457,7 +457,7 @@ def rest_is_computed(run, first):
         x = noise(seed=step)
         assert torch.equal(run(x, SIGMAS[step]), x - SIGMAS[step] * run.model(x, SIGMAS[step]))
     assert {record.state for record in run.report.evaluations[first:]} == {"computed"}
-    assert run.engine.output is run.engine.corrector is None
+    assert run.engine.output is None
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ def test_an_error_in_the_model_leaves_the_run_usable(step):
 
     schedule = Schedule(tuple(each in (0, 1, 9, 29) or each % 3 == 0 for each in range(STEPS)))
     config = replace(auto(2.0), schedule=schedule)
-    run, undisturbed = Asked(config, once, sampler=retrying, known=ask(euler(SIGMAS), SIGMAS)), Asked(config)
+    run, undisturbed = Asked(config, once, sampler=retrying, known=probe_sampler(euler(SIGMAS), SIGMAS)), Asked(config)
     assert torch.equal(run.sample(), undisturbed.sample())
     assert broke
     assert run.report.total == STEPS + 1  # the one that failed was at the model
@@ -524,7 +524,7 @@ def test_a_cancelled_run_holds_nothing_and_its_report_is_true():
     with pytest.raises(Broke):
         run.sampler(run, noise())
     report = run.engine.finish()
-    assert run.engine.output is run.engine.corrector is None
+    assert run.engine.output is None
     assert report.total == 10
     assert (report.evaluations[-1].state, report.evaluations[-1].error) == ("computed", None)
     assert run.model.ran == report.computed - 1
@@ -548,7 +548,7 @@ def test_after_a_run_nothing_is_held():
     gc.collect()
     assert forecast() is None
     assert [each() for each in given] == [None] * 2
-    assert run.engine.output is run.engine.corrector is None
+    assert run.engine.output is None
 
 
 def test_adacache_needs_no_blocks_for_auto():

@@ -1,4 +1,4 @@
-"""What reused steps got wrong is paid back at the next computed one."""
+"""A computed step repairs what the skipped steps before it got wrong."""
 
 from itertools import pairwise
 
@@ -7,8 +7,10 @@ import torch
 from toys import heun
 
 from adacache_core import correct
-from adacache_core.correct import Corrector
-from adacache_core.sampler import Move, euler, moves_of
+from adacache_core.control import Course, ErrorControl
+from adacache_core.correct import Change, Corrector
+from adacache_core.output import Output
+from adacache_core.sampler import LinearStep, Sampler, euler, linear_steps_of
 
 STEPS = 12
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
@@ -30,18 +32,23 @@ def multistep(sigmas, remembered=0.5):
     return sample
 
 
-def followed(velocity, corrected=True, computed=COMPUTED, sigmas=SIGMAS, sampler=euler):
-    """A run that holds the velocity of the last computed step; the latent before every step, and the end."""
-    corrector = Corrector(sigmas, moves_of(sampler(sigmas), sigmas))
-    latents, held = [], []
+def followed(velocity, corrected=True, computed=COMPUTED, sigmas=SIGMAS, sampler=euler, slope=None):
+    """A run whose skipped steps hold the last velocity, or add some of a slope; the latent before every step, and the
+    end."""
+    corrector = Corrector(sigmas, linear_steps_of(sampler(sigmas), sigmas))
+    latents, held, last = [], None, 0
 
     def model(x, sigma):
+        nonlocal held, last
         step = len(latents)
         latents.append(x)
-        if step in computed:
-            held.append(velocity(x, step))
-        video = x - sigma * held[-1]
-        return corrector(step, sigma, x, video, step in computed) if corrected else video
+        if step not in computed:
+            ahead = 0.7 * (step - last)
+            denoised = x - sigma * (held if slope is None else held + ahead * slope)
+            return corrector.skipped(step, denoised, ahead) if corrected else denoised
+        before, held, last = held, velocity(x, step), step
+        change = None if before is None else Change(slope, held - before)
+        return corrector.computed(step, x - sigma * held, change) if corrected else x - sigma * held
 
     end = sampler(sigmas)(model, torch.ones(2, 3, dtype=torch.float64))
     return torch.stack([*latents, end])
@@ -59,11 +66,13 @@ def curved(x, step):
 WAYS = [(euler, SIGMAS), (euler, UNEVEN), (multistep, SIGMAS), (multistep, UNEVEN)]
 
 
+@pytest.mark.parametrize("slope", [None, torch.tensor([0.2, 0.4, -0.3])])
 @pytest.mark.parametrize(("sampler", "sigmas"), WAYS)
-def test_if_the_velocity_changes_in_a_straight_line_everything_is_paid_back(sampler, sigmas, monkeypatch):
-    monkeypatch.setattr(correct, "SEEN", 1.0)  # this velocity knows no x, so neither does it know a noise in it
+def test_if_the_velocity_changes_in_a_straight_line_everything_is_repaired(sampler, sigmas, slope, monkeypatch):
+    monkeypatch.setattr(correct, "SIGNAL_FRACTION", 1.0)  # this velocity knows no x, so it finds no noise in it
     plain = followed(straight, False, range(STEPS), sigmas, sampler)
-    without, corrected = (followed(straight, on, sigmas=sigmas, sampler=sampler) for on in (False, True))
+    settings = {"sigmas": sigmas, "sampler": sampler, "slope": slope}
+    without, corrected = (followed(straight, on, **settings) for on in (False, True))
     after_computed = [step + 1 for step in COMPUTED]
     assert torch.allclose(corrected[after_computed], plain[after_computed], atol=1e-5)
     assert not torch.allclose(without[-1], plain[-1], atol=0.1)
@@ -82,26 +91,26 @@ def test_when_every_step_is_computed_nothing_is_changed(sampler):
     assert torch.equal(on, off)
 
 
-def test_a_reused_step_is_left_as_it_is():
+def test_a_skipped_step_is_left_as_it_is():
     without = followed(curved, corrected=False)
     assert torch.equal(followed(curved)[:4], without[:4])
     assert not torch.equal(followed(curved)[4], without[4])  # step 3 was computed
 
 
-def test_over_too_long_a_way_nothing_is_paid_back():
+def test_over_too_long_a_gap_nothing_is_repaired():
     apart = {0, 4, 8, 11}
     assert torch.equal(followed(curved, computed=apart)[:11], followed(curved, False, apart)[:11])
 
 
-def test_the_moves_of_samplers_are_found():
+def test_the_linear_steps_of_samplers_are_found():
     keeps = [following / sigma for sigma, following in pairwise(SIGMAS)]
-    for move, keep in zip(moves_of(euler(SIGMAS), SIGMAS), keeps, strict=True):
-        assert move.keep == pytest.approx(keep, abs=1e-6)
-        assert move.weights == pytest.approx((1 - keep,), abs=1e-6)
-    first, *middle, last = moves_of(multistep(SIGMAS), SIGMAS)
+    for linear, keep in zip(linear_steps_of(euler(SIGMAS), SIGMAS), keeps, strict=True):
+        assert linear.keep == pytest.approx(keep, abs=1e-6)
+        assert linear.weights == pytest.approx((1 - keep,), abs=1e-6)
+    first, *middle, last = linear_steps_of(multistep(SIGMAS), SIGMAS)
     assert len(first.weights) == len(last.weights) == 1
-    for move, keep in zip(middle, keeps[1:-1], strict=True):
-        assert move.weights == pytest.approx((1.5 * (1 - keep), -0.5 * (1 - keep)), abs=1e-6)
+    for linear, keep in zip(middle, keeps[1:-1], strict=True):
+        assert linear.weights == pytest.approx((1.5 * (1 - keep), -0.5 * (1 - keep)), abs=1e-6)
 
 
 def noisy(sigmas):
@@ -177,25 +186,34 @@ UNCORRECTED = (
 
 @pytest.mark.parametrize("sampler", UNCORRECTED)
 def test_a_sampler_that_cannot_be_corrected_is_known(sampler):
-    assert moves_of(sampler(SIGMAS), SIGMAS) is None
+    assert linear_steps_of(sampler(SIGMAS), SIGMAS) is None
 
 
 def test_nor_one_of_few_steps_that_keeps_nothing():
-    assert moves_of(of_the_video_alone(SIGMAS[-4:]), SIGMAS[-4:]) is None
+    assert linear_steps_of(of_the_video_alone(SIGMAS[-4:]), SIGMAS[-4:]) is None
 
 
 def test_an_evaluation_may_lie_a_little_beside_its_level():
-    assert moves_of(euler([1.0005 * sigma for sigma in SIGMAS]), SIGMAS) is not None
+    assert linear_steps_of(euler([1.0005 * sigma for sigma in SIGMAS]), SIGMAS) is not None
 
 
-def test_half_of_what_is_wrong_in_the_latent_is_taken_for_video():
-    """One reused step of Euler found a video of 0.7 where there was none: the latent is off by its part of that."""
-    corrector = Corrector(SIGMAS, moves_of(euler(SIGMAS), SIGMAS))
-    for step, (found, computed) in enumerate([(0.0, True), (0.7, False), (0.0, True)]):
-        given = corrector(step, SIGMAS[step], torch.full((3,), SIGMAS[step]), torch.full((3,), found), computed)
+def test_half_of_what_is_wrong_in_the_latent_is_taken_for_signal():
+    """A skipped step of Euler was given a denoised latent of 0.7 where there was none: the next is off by its part."""
+    corrector = Corrector(SIGMAS, linear_steps_of(euler(SIGMAS), SIGMAS))
+    nothing = torch.zeros(3)
+    corrector.computed(0, nothing, None)
+    corrector.skipped(1, nothing + 0.7, 1.0)
+    slope = nothing - 0.7 / SIGMAS[1]
+    given = corrector.computed(2, nothing, Change(slope, nothing))
     off = -0.7 * (1 - SIGMAS[2] / SIGMAS[1])
     keep = SIGMAS[3] / SIGMAS[2]
-    torch.testing.assert_close(given, torch.full((3,), 0.5 * off + keep * off / (1 - keep)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(corrector.latent_error, nothing + off, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(given, nothing + 0.5 * off + keep * off / (1 - keep), atol=1e-5, rtol=1e-4)
+
+
+def output(flow=True, sigmas=SIGMAS):
+    known = Sampler(sigmas, [LinearStep(0.9, (0.1,))] * STEPS)
+    return Output(ErrorControl(Course([min(sigma, 1.0) for sigma in sigmas]), 2.0), known, flow=flow)
 
 
 # Of evaluations, the last of which is not the one that is due: step, level, number of values.
@@ -209,17 +227,67 @@ UNEXPECTED = {
 
 @pytest.mark.parametrize("evaluations", UNEXPECTED.values(), ids=UNEXPECTED)
 def test_a_run_that_leaves_what_was_found_is_left_alone(evaluations):
-    corrector = Corrector(SIGMAS, [Move(0.9, (0.1,))] * STEPS)
+    made = output()
     for step, level, size in evaluations:
-        corrector(step, 1 - level / STEPS, torch.ones(size), torch.zeros(size), computed=True)
-    for later, computed in ((step + 1, False), (step + 2, True)):
-        x, denoised = torch.ones(size), torch.zeros(size)
-        assert corrector(later, SIGMAS[later], x, denoised, computed) is denoised
+        assert made.corrects
+        made.found(step, 1 - level / STEPS, torch.ones(size), torch.zeros(size))
+    assert not made.corrects
+    x, denoised = torch.ones(size), torch.zeros(size)
+    made.forecast(step + 1, SIGMAS[step + 1], x)
+    assert not made.corrected
+    assert made.found(step + 2, SIGMAS[step + 2], x, denoised)[0] is denoised
 
 
 def test_one_that_does_not_is_corrected():
-    corrector = Corrector(SIGMAS, moves_of(euler(SIGMAS), SIGMAS))
-    for step, wrong in enumerate((0.0, 0.7, 0.0)):
-        x, denoised = torch.full((3,), SIGMAS[step]), torch.full((3,), wrong)
-        given = corrector(step, SIGMAS[step], x, denoised, computed=step != 1)
-        assert (given is denoised) == (step < 2)
+    made = output()
+    for step in range(3):
+        x, denoised = torch.full((3,), SIGMAS[step]), torch.full((3,), 0.1 * step)
+        if step == 1:
+            made.forecast(step, SIGMAS[step], x)
+        else:
+            given, _ = made.found(step, SIGMAS[step], x, denoised)
+            assert (given is denoised) == (step == 0)
+        assert made.corrected == (step == 2)
+    assert made.corrects
+
+
+def test_a_step_at_which_the_output_jumps_is_not_corrected():
+    made = Output(
+        ErrorControl(Course(SIGMAS), 2.0), Sampler(SIGMAS, [LinearStep(0.9, (0.1,))] * STEPS), changing={2: "it jumps"}
+    )
+    x, denoised = torch.ones(3), torch.zeros(3)
+    made.found(0, SIGMAS[0], x, denoised)
+    made.forecast(1, SIGMAS[1], x)
+    assert made.found(2, SIGMAS[2], x, denoised + 1)[0].equal(denoised + 1)
+    made.forecast(3, SIGMAS[3], x)
+    assert not made.found(4, SIGMAS[4], x, denoised + 2)[0].equal(denoised + 2)
+    assert made.corrected
+
+
+SCALES = [20.0, 9.0, 4.0, 2.0, 1.0, 0.5, 0.2, 0.0]
+
+
+@pytest.mark.parametrize("skipped", [{2}, {2, 3}, {1, 4}])
+def test_latents_of_another_kind_are_corrected_as_those_of_flow_models(skipped):
+    """The same run twice: of a flow model, and of one whose latents are video + sigma noise."""
+
+    def run(flow):
+        sigmas = [sigma / (1 + sigma) for sigma in SCALES] if flow else SCALES
+        known = Sampler(sigmas, linear_steps_of(euler(sigmas), sigmas))
+        levels = [sigma / (1 + sigma) for sigma in SCALES]
+        made, step = Output(ErrorControl(Course(levels), 2.0), known, flow=flow), 0
+
+        def model(x, sigma):
+            nonlocal step
+            scaled = x if flow else x / (1 + sigma)
+            denoised = torch.sin(step + scaled) + 0.3 * scaled
+            answer = made.forecast(step, sigma, x) if step in skipped else made.found(step, sigma, x, denoised)[0]
+            step += 1
+            return answer
+
+        start = torch.linspace(-1, 1, 5, dtype=torch.float64)
+        end = euler(sigmas)(model, start if flow else start * (1 + SCALES[0]))
+        assert made.corrects
+        return end
+
+    torch.testing.assert_close(run(True), run(False), rtol=1e-5, atol=1e-5)

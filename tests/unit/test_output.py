@@ -9,6 +9,7 @@ from adacache_core.control import Course, ErrorControl, flow_level, place_of
 from adacache_core.forecast import UNTRIED, Forecast, distance
 from adacache_core.output import Output
 from adacache_core.plan import Schedule
+from adacache_core.sampler import Sampler
 
 SHAPE = (1, 4, 3, 5, 5)
 STEPS = 30
@@ -20,7 +21,8 @@ def tensor(seed, shape=SHAPE):
 
 
 def output(**settings):
-    return Output(ErrorControl(Course(LEVELS), 2.0), **settings)
+    noisy = Sampler(LEVELS, draws_noise=settings.pop("fresh_noise", False))
+    return Output(ErrorControl(Course(LEVELS), 2.0), noisy, **settings)
 
 
 def straight(place):
@@ -34,7 +36,7 @@ def feed(made, steps, velocity=straight):
     for step in steps:
         level = LEVELS[step]
         x, v = tensor(100 + step), velocity(made.control.places[step])
-        errors.append(made.found(step, level, x, x - level * v))
+        errors.append(made.found(step, level, x, x - level * v)[1])
     return errors
 
 
@@ -108,7 +110,7 @@ def test_the_video_that_is_forecast_is_the_one_that_the_model_would_have_found(f
     sigma = LEVELS[8] if flow else LEVELS[8] / (1 - LEVELS[8])
     x = tensor(200)
     expected = (x if flow else x / (1 + sigma)) - flow_level(sigma, flow) * straight(place(sigma, flow))
-    torch.testing.assert_close(made.forecast(sigma, x), expected)
+    torch.testing.assert_close(made.forecast(8, sigma, x), expected)
 
 
 def place(sigma, flow):
@@ -136,7 +138,7 @@ def test_where_noise_is_drawn_the_video_goes_on_whatever_the_latent_is():
     video = tensor(7)
     for step in (0, 1, 3):
         made.found(step, LEVELS[step], tensor(100 + step), video)
-    torch.testing.assert_close(made.forecast(LEVELS[4], tensor(999)), video)
+    torch.testing.assert_close(made.forecast(4, LEVELS[4], tensor(999)), video)
 
 
 def test_noise_above_all_levels_is_taken_for_pure_noise():
@@ -145,14 +147,14 @@ def test_noise_above_all_levels_is_taken_for_pure_noise():
     feed(made, (0,))
     x = tensor(9)
     made.found(1, 1.3, x, x - 1.3 * tensor(1))
-    torch.testing.assert_close(made.forecast(1.3, x), x - 1.3 * tensor(1))
+    torch.testing.assert_close(made.forecast(2, 1.3, x), x - 1.3 * tensor(1))
 
 
 def test_a_second_evaluation_of_a_step_teaches_nothing():
     made = output()
     feed(made, (0, 1, 2))
     before = made.state
-    assert made.found(2, LEVELS[3], tensor(0), tensor(1)) is None
+    assert made.found(2, LEVELS[3], tensor(0), tensor(1))[1] is None
     assert made.state is before
 
 
@@ -167,7 +169,7 @@ THIRDS = Schedule(tuple(step % 3 == 0 for step in range(STEPS)))
 
 def test_a_schedule_is_followed_but_where_something_changes():
     control = ErrorControl(Course(LEVELS, {7: "a hook has a keyframe"}), 2.0)
-    made = Output(control, schedule=THIRDS)
+    made = Output(control, Sampler(LEVELS), schedule=THIRDS)
     feed(made, (0,))
     reasons = {step: made.decide(step).reason for step in range(1, 12) if made.decide(step).compute}
     assert reasons == {3: "as planned", 6: "as planned", 7: "a hook has a keyframe", 9: "as planned"}
@@ -183,7 +185,7 @@ def test_whether_anything_is_skipped_is_known_before_the_run():
     assert output(schedule=Schedule((True,) * STEPS)).never_skips
     assert not output(schedule=THIRDS).never_skips
     assert not output().never_skips
-    assert Output(ErrorControl(Course(LEVELS, dict.fromkeys(range(STEPS), "so")), 2.0)).never_skips
+    assert Output(ErrorControl(Course(LEVELS, dict.fromkeys(range(STEPS), "so")), 2.0), Sampler(LEVELS)).never_skips
 
 
 def test_before_anything_was_found_nothing_is_forecast():
@@ -214,7 +216,7 @@ def test_where_the_output_jumps_no_error_is_counted_and_the_forecast_begins_anew
     made = output(changing={6: "guidance changes"}, fresh_noise=fresh_noise)
     feed(made, (0, 1, 3, 6), jumping)
     x, level = tensor(106), LEVELS[6]
-    torch.testing.assert_close(made.forecast(level, x), x - level * jumping(made.control.places[6]))
+    torch.testing.assert_close(made.forecast(6, level, x), x - level * jumping(made.control.places[6]))
 
 
 def test_a_jump_that_nobody_foresaw_is_an_error():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toys import heun
 
-from adacache_core.sampler import Sampler, ask, euler, step_of
+from adacache_core.sampler import Sampler, euler, probe_sampler, step_of
 
 STEPS = 12
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
@@ -91,9 +91,9 @@ def seeded(sampler):
     ],
 )
 def test_what_is_seen_of_a_sampler(sampler, draws_noise, over, evaluations, corrected):
-    found = ask(seeded(sampler), SIGMAS, "it")
+    found = probe_sampler(seeded(sampler), SIGMAS, "it")
     assert (found.draws_noise, found.starts_over, found.evaluations) == (draws_noise, over, evaluations)
-    assert (found.moves is not None) == corrected
+    assert (found.linear_steps is not None) == corrected
     assert (found.name, list(found.sigmas)) == ("it", SIGMAS)
 
 
