@@ -10,6 +10,7 @@ from .codebook import AdaCacheCodebook
 from .compare import AdaCacheCompare
 from .demo import AdaCacheDemoModel, AdaCacheDemoPrompt
 from .inspector import AdaCacheInspector
+from .measure import AdaCacheMeasure
 from .moreg import AdaCacheMoReg
 from .preview import AdaCacheLatentPreview
 from .schedule import AdaCacheSchedule
@@ -25,6 +26,7 @@ class AdaCacheExtension(ComfyExtension):
             AdaCacheInspector,
             AdaCacheSchedule,
             AdaCacheCompare,
+            AdaCacheMeasure,
             AdaCacheDemoModel,
             AdaCacheDemoPrompt,
             AdaCacheLatentPreview,

@@ -146,7 +146,7 @@ def attach(model: Any, config: CacheConfig, preset: str, node: str | None = None
     """
     kind = _class_of(model)
     module = model.model.diffusion_model
-    family = known_family(kind) if config.at_output else family_of(kind, module, _called(model))
+    family = known_family(kind) if config.at_output else family_of(kind, module, called(model))
     older = attachment_of(model)
     if older is not None:
         older.replaced = True
@@ -156,7 +156,7 @@ def attach(model: Any, config: CacheConfig, preset: str, node: str | None = None
     return model
 
 
-def _called(model: Any) -> str:
+def called(model: Any) -> str:
     """What the host calls models of this kind, "SDXL" say."""
     config = getattr(model.model, "model_config", None)
     return "" if config is None else type(config).__name__

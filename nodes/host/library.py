@@ -1,4 +1,7 @@
-"""Codebooks that users keep, in the host's `models/adacache`: one JSON file each."""
+"""Codebooks that users keep, in the host's `models/adacache`: one JSON file each.
+
+All that the pack writes goes through here.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +65,11 @@ def save(name: str, text: str, replace: bool = False) -> None:
     path = folder() / f"{name}.json"
     if os.path.lexists(path) and not replace:
         raise AdaCacheError(f"{path} is there already; take another name, or set save to replace")
+    write(path, text)
+
+
+def write(path: Path, text: str) -> None:
+    """A file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")

@@ -28,6 +28,7 @@ PYTHON, SCRIPTS, PAGES = shipped(".py"), shipped(".js"), [each for each in shipp
 MODULES = {"__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "inspect", "itertools"}
 MODULES |= {"json", "logging", "math", "pathlib", "re", "reprlib", "statistics", "threading", "time", "types", "typing"}
 MODULES |= {"PIL", "comfy", "comfy_api", "einops", "folder_paths", "kornia", "lpips", "numpy", "safetensors", "torch"}
+MODULES |= {"comfyui_version", "latent_preview"}
 # Of modules that can do harm, only this.
 ONLY = ("importlib.util.find_spec", "os.getpid", "os.path.lexists", "os.urandom", "sys.float_info", "sys.modules")
 ONLY += ("torch.hub.get_dir",)

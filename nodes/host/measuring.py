@@ -1,0 +1,192 @@
+"""Samples one video as the host's own samplers do, and says what with: all that AdaCache Measure asks of the host."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from comfyui_version import __version__ as host_version
+from latent_preview import prepare_callback
+from torch import Tensor
+
+from ...adacache_core.errors import AdaCacheError
+from ...adacache_core.measured import Likeness
+from .attach import called
+from .live import host_server
+
+WARM_UP = 2  # steps
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a sampler node is given, the model apart; `scheduler` is None where the noise levels were given."""
+
+    positive: Any
+    negative: Any
+    latent: dict
+    seed: int
+    cfg: float
+    sampler_name: str
+    scheduler: str | None
+    sampler: Any
+    sigmas: Tensor
+
+    def run(self, model: Any, steps: int | None = None) -> dict:
+        """The LATENT that the host makes of it; with `steps`, of the first few."""
+        latent = self.latent["samples"]
+        noise = comfy.sample.prepare_noise(latent, self.seed, self.latent.get("batch_index"))
+        sigmas = self.sigmas if steps is None else self.sigmas[: steps + 1]
+        samples = comfy.sample.sample_custom(
+            model,
+            noise,
+            self.cfg,
+            self.sampler,
+            sigmas,
+            self.positive,
+            self.negative,
+            latent,
+            noise_mask=self.latent.get("noise_mask"),
+            callback=prepare_callback(model, len(sigmas) - 1),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=self.seed,
+        )
+        return {**self.latent, "samples": samples}
+
+
+def sampling(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    latent: dict,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    sampler: Any = None,
+    sigmas: Tensor | None = None,
+) -> Sampling:
+    """As KSampler has it; a SAMPLER or SIGMAS that is there takes the place of what names one.
+
+    Raises:
+        AdaCacheError: fewer than two steps.
+    """
+    if sigmas is None:  # the host's: some samplers leave out a noise level
+        own = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler)
+        levels = own.sigmas
+    else:
+        levels = sigmas
+    if len(levels) < WARM_UP + 1:
+        raise AdaCacheError(f"there are {max(len(levels) - 1, 0)} steps, which is too few to measure: take 2 or more")
+    if sampler is None:
+        sampler = comfy.samplers.sampler_object(sampler_name)
+    else:
+        function = getattr(sampler, "sampler_function", sampler)
+        sampler_name = getattr(function, "__name__", type(function).__name__).removeprefix("sample_")
+    ratios = {key: value for key, value in latent.items() if key.startswith("downscale_ratio")}  # of newer hosts
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], **ratios)
+    kept = {key: value for key, value in latent.items() if key not in ratios}
+    return Sampling(
+        positive,
+        negative,
+        {**kept, "samples": samples},
+        seed,
+        cfg,
+        sampler_name,
+        None if sigmas is not None else scheduler,
+        sampler,
+        levels,
+    )
+
+
+def facts(model: Any, how: Sampling) -> dict[str, Any]:
+    """What `measured.Settings` wants to know, but for the title and our own version."""
+    base = model.model
+    samples = how.latent["samples"]
+    video = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
+    batch, channels, *frames, height, width = video.shape
+    shift = getattr(model.get_model_object("model_sampling"), "shift", None)
+    module = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)
+    return {
+        "model": type(module).__name__,
+        "kind": called(model),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "sampler": how.sampler_name,
+        "scheduler": how.scheduler,
+        "steps": len(how.sigmas) - 1,
+        "cfg": float(how.cfg),
+        "shift": float(shift) if isinstance(shift, (int, float)) else None,
+        "batch": batch,
+        "channels": channels,
+        "frames": math.prod(frames),
+        "height": height,
+        "width": width,
+        "device": _name_of(model.load_device),
+        "comfyui": host_version,
+        "torch": str(torch.__version__),
+    }
+
+
+def _name_of(device: Any) -> str:
+    """Of a graphics card as its driver calls it."""
+    module = getattr(torch, device.type, None)
+    if hasattr(module, "get_device_name"):
+        return module.get_device_name(device)
+    return device.type.upper()
+
+
+def likeness(model: Any, plain: dict, other: dict) -> Likeness:
+    """Of a LATENT to the plain one, in the numbers that the model works in.
+
+    Raises:
+        AdaCacheError: one of them has numbers that are not finite.
+    """
+    (reference, frames), (changed, changed_frames) = (_as_the_model_sees(model, each) for each in (plain, other))
+    for which, samples in (("without", reference), ("with", changed)):
+        if not samples.isfinite().all():
+            raise AdaCacheError(
+                f"the video {which} AdaCache came out broken: its latent has numbers that are not finite"
+            )
+    of_frames = [_closeness(*pair) for pair in zip(frames, changed_frames, strict=True)]
+    worst = min(range(len(of_frames)), key=of_frames.__getitem__)
+    before, after = (
+        video.diff(dim=0).abs().mean().item() if len(video) > 1 else 0.0 for video in (frames, changed_frames)
+    )
+    return Likeness(
+        closeness=_closeness(reference, changed),
+        motion_kept=after / before if before else None,
+        worst_frame=worst,
+        worst_frame_db=of_frames[worst],
+    )
+
+
+def _closeness(plain: Tensor, other: Tensor) -> float:
+    """See `adacache_core/estimate.py`; inf of equal ones, and at most as far as floats go."""
+    wrong = (plain - other).square().mean().item()
+    if wrong == 0:
+        return math.inf
+    return 10 * math.log10(max(plain.square().mean().item(), 1e-30) / wrong)
+
+
+def _as_the_model_sees(model: Any, latent: dict) -> tuple[Tensor, Tensor]:
+    """All numbers, and (frames, channels, height, width) of the video, one of a batch after another."""
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False):  # as the host's sampler has video and sound: in a row
+        packed, shapes = comfy.utils.pack_latents(samples.unbind())
+        inside = model.model.process_latent_in(packed.double())
+        video = comfy.utils.unpack_latents(inside, shapes)[0]
+    else:
+        inside = video = model.model.process_latent_in(samples.double())
+    return inside, video.movedim(2, 1).flatten(0, 1) if video.ndim == 5 else video
+
+
+def tell(node: str | None, text: str) -> None:
+    """Writes a line into the node on the screen, where there is one."""
+    server = host_server()
+    if server is not None and node is not None:
+        server.send_progress_text(text, node)

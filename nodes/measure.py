@@ -1,0 +1,226 @@
+"""What AdaCache brings on somebody's own model: one video made three times, as a picture and as a file to share."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.samplers
+import folder_paths
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from PIL import Image
+from torch import Tensor
+
+from ..adacache_core.config import CacheConfig
+from ..adacache_core.errors import AdaCacheError
+from ..adacache_core.estimate import GOOD
+from ..adacache_core.measured import AUTO, LONGEST_TEXT, PLAIN, QUALITY, Measured, MeasuredRun, Settings
+from ..adacache_core.measured_picture import draw
+from ..adacache_core.presets import auto, quality
+from .apply import OFF
+from .host.attach import attach, attachment_of
+from .host.library import write
+from .host.measuring import WARM_UP, Sampling, facts, likeness, sampling, tell
+from .preview import pictures_of
+from .schema import CATEGORY, found_by
+
+PREFIX = "adacache_measured/measured"  # in the host's output folder
+SPEEDUP = 2.0
+# What each run is made with: fixed, so that files of many people can be put beside each other.
+CONFIGS = {PLAIN: replace(auto(1.0), enabled=False), AUTO: auto(SPEEDUP), QUALITY: quality(GOOD)}
+NAMES = {PLAIN: OFF, AUTO: f"auto {SPEEDUP:g}x", QUALITY: f"quality {GOOD:g} dB"}
+SHARE = "github.com/comfyui-adacache/ComfyUI-AdaCache/issues/new?template=measured.yml"
+
+log = logging.getLogger(__name__)
+
+
+class AdaCacheMeasure(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AdaCacheMeasure",
+            display_name="AdaCache Measure",
+            category=CATEGORY,
+            description="Makes one video three times: without AdaCache, with auto at 2x, and with quality. Shows what each "
+            "took and how close it came. Connect what your KSampler has. The figures are saved as a file that you can "
+            "share; there is nothing of your prompt in it.",
+            **found_by("benchmark", "test my model", "how fast", "speed test", "time", "quality"),
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="Your model, after LoRAs and model sampling, as your sampler gets it."),
+                io.Conditioning.Input("positive", tooltip="The prompt, as your sampler gets it."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt, as your sampler gets it."),
+                io.Latent.Input(
+                    "latent_image", tooltip="The empty latent of your video's size, or what you start from."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Of the noise, which is the same for all three. Take another one to measure another video.",
+                ),
+                io.Int.Input(
+                    "steps", default=20, min=2, max=10000, tooltip="As many as you take otherwise. Start from 20 to 30."
+                ),
+                io.Float.Input(
+                    "cfg", default=6.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance, as you take it."
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=comfy.samplers.KSampler.SAMPLERS,
+                    default="euler",
+                    tooltip="As you take it. Start from euler.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    default="simple",
+                    tooltip="As you take it. Start from simple.",
+                ),
+                io.Sampler.Input(
+                    "sampler", optional=True, tooltip="If your workflow has a SAMPLER: it replaces the sampler's name."
+                ),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="If your workflow has SIGMAS, of LTXVScheduler say: they replace steps and scheduler.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="For sharp frames. Without it you see frames in the colours of the live preview. The figures "
+                    "are the same.",
+                ),
+                io.String.Input(
+                    "title",
+                    default="",
+                    optional=True,
+                    tooltip="What to call this model in the picture and in the shared file, such as Wan 2.1 14B fp8.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="picture"),
+                io.Image.Output(display_name="videos"),
+                io.String.Output(display_name="report"),
+                io.Latent.Output(display_name="plain"),
+                io.Latent.Output(display_name="auto"),
+                io.Latent.Output(display_name="quality"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent_image: dict,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        sampler: Any = None,
+        sigmas: Tensor | None = None,
+        vae: Any = None,
+        title: str = "",
+    ) -> io.NodeOutput:
+        title = " ".join(title.split())
+        if len(title) > LONGEST_TEXT or not title.isprintable():
+            raise AdaCacheError(f"the title must be a line of at most {LONGEST_TEXT} letters")
+        how = sampling(
+            model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, sampler, sigmas
+        )
+        settings = Settings(title=title, adacache=version(), **facts(model, how))
+        runs, latents = measure(model, how, getattr(cls.hidden, "unique_id", None))
+        measured = Measured(settings, runs)
+        videos = [_frames_of(each, model, vae) for each in latents.values()]
+        text = measured.to_json()
+        picture, saved = _saved(measured, videos, text)
+        return io.NodeOutput(
+            picture, torch.cat(videos, dim=2), text, *latents.values(), ui=ui.SavedImages([saved]).as_dict()
+        )
+
+
+def measure(model: Any, how: Sampling, node: str | None = None) -> tuple[dict[str, MeasuredRun], dict[str, dict]]:
+    """All runs, and the LATENT that each made.
+
+    A few steps come before them and count for none: loading, compiling and the first use of memory are slow, and would
+    fall on one of them.
+
+    Args:
+        node: the host's id of the node that shows how far it is.
+    """
+    tell(node, "warming up")
+    how.run(_with(model, CONFIGS[PLAIN], NAMES[PLAIN])[0], WARM_UP)
+    runs: dict[str, MeasuredRun] = {}
+    latents: dict[str, dict] = {}
+    for number, (name, config) in enumerate(CONFIGS.items(), 1):
+        tell(node, f"{number} of {len(CONFIGS)}: {NAMES[name] if name != PLAIN else 'without AdaCache'}")
+        patched, attachment = _with(model, config, NAMES[name])
+        latents[name] = how.run(patched)
+        report = attachment.finished[-1].report
+        if not report.evaluations:
+            raise AdaCacheError(f"there is nothing to measure: {'; '.join(report.notes) or 'the model was not asked'}")
+        near = None if name == PLAIN else likeness(model, latents[PLAIN], latents[name])
+        runs[name] = MeasuredRun(report, near)
+    tell(node, "")
+    return runs, latents
+
+
+def _with(model: Any, config: CacheConfig, name: str) -> tuple[Any, Any]:
+    patched = attach(model, config, name)
+    return patched, attachment_of(patched)
+
+
+def _frames_of(latent: dict, model: Any, vae: Any) -> Tensor:
+    """(frames, height, width, 3) in [0, 1]: of the VAE, else of the live preview, else in grey."""
+    samples = latent["samples"]
+    if vae is not None:
+        video = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
+        decoded = vae.decode(video)
+        return decoded.flatten(0, 1) if decoded.ndim == 5 else decoded
+    try:
+        return pictures_of(model, samples).cpu()
+    except AdaCacheError:  # a latent format without colours
+        video = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
+        grey = (video.movedim(2, 1).flatten(0, 1) if video.ndim == 5 else video).float().mean(dim=1).cpu()
+        grey = (grey - grey.min()) / max((grey.max() - grey.min()).item(), 1e-9)
+        return grey[..., None].expand(-1, -1, -1, 3)
+
+
+def _saved(measured: Measured, videos: list[Tensor], text: str) -> tuple[Tensor, ui.SavedResult]:
+    """The picture, and where it lies in the output folder, the file beside it under the same name.
+
+    Neither has the workflow in it, as the host's own pictures do: with that would go the prompt.
+    """
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(PREFIX, folder_paths.get_output_directory())
+    place = f"{subfolder}/{name}_{counter:05}_.json"
+    notes = list(dict.fromkeys(note for run in measured.runs.values() for note in run.report.notes))
+    notes += [f"Saved in ComfyUI's output folder as {place}. There is nothing of your prompt in it. Share it: {SHARE}"]
+    likeness_of_auto = measured.runs[AUTO].likeness
+    worst = 0 if likeness_of_auto is None else likeness_of_auto.worst_frame
+    shown = min(worst * len(videos[0]) // measured.settings.frames, len(videos[0]) - 1)
+    frames = [Image.fromarray((video[shown].clamp(0, 1) * 255).round().byte().cpu().numpy()) for video in videos]
+    which = f"The same moment of all three: frame {shown + 1} of {len(videos[0])}, where auto is least close."
+    picture = torch.from_numpy(np.asarray(draw(measured, frames, which, notes), dtype=np.float32) / 255)[None]
+    (saved,) = ui.ImageSaveHelper.save_images(picture, PREFIX, io.FolderType.output, None)
+    path = Path(folder) / Path(saved.filename).with_suffix(".json").name
+    write(path, text)
+    log.info("AdaCache: measured, saved as %s", path)
+    return picture, saved
+
+
+def version() -> str:
+    """Of this pack."""
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^version = "(.+)"', text, re.MULTILINE)
+    return found[1] if found else ""
