@@ -53,15 +53,16 @@ class MeasuredRun:
         return sum(record.seconds or 0.0 for record in self.report.evaluations)
 
     @property
-    def is_inside(self) -> bool | None:
-        """Whether the closeness lies in the expected range; None where nothing is expected.
+    def place(self) -> int | None:
+        """Of the closeness: 0 in the expected range, 1 closer, -1 less close; None where nothing is expected.
 
         Nothing is claimed beyond LARGEST, so closer than that counts as that.
         """
         expected = self.report.expected
         if expected is None or self.likeness is None:
             return None
-        return expected.low <= min(self.likeness.closeness, LARGEST) <= expected.high
+        closeness = min(self.likeness.closeness, LARGEST)
+        return (closeness > expected.high) - (closeness < expected.low)
 
 
 @dataclass(frozen=True)

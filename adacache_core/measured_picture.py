@@ -11,7 +11,7 @@ from PIL import Image
 from .canvas import GAP, PALE, PANEL, SMALL, Page, Scale, wrapped
 from .estimate import MARKS
 from .measured import PLAIN, RUNS, Measured, MeasuredRun
-from .picture import HEIGHT_OF, INK, LINE, REST, SERIES, SPACING
+from .picture import ALARM, HEIGHT_OF, INK, LINE, REST, SERIES, SPACING
 from .report import REUSED
 
 # Lengths are thousandths of the picture's width.
@@ -20,6 +20,13 @@ COLUMN = (1000 - (len(RUNS) + 1) * GAP) / len(RUNS)
 STRIP, BAR, EDGE = 60, 30, 60
 TALLEST = 1.4  # of a frame, times its width: a portrait is cut no further
 LOWEST, HIGHEST = 0.0, 45.0  # dB on the axis
+# Of what came, beside what was expected.
+PLACES = {
+    0: ("as expected", INK),
+    1: ("closer than expected", INK),
+    -1: ("less close than expected", ALARM),
+    None: ("", INK),
+}
 COLOURS = {PLAIN: INK} | {name: colour for name, (colour, _) in zip(RUNS[1:], SERIES, strict=False)}
 
 
@@ -84,7 +91,7 @@ def _column(page: Page, left: float, top: float, measured: Measured, name: str) 
     run, speedup = measured.runs[name], measured.speedup(name)
     write = partial(page.text, left, room=COLUMN)
     write(top, "without AdaCache" if name == PLAIN else run.report.preset, HEAD, COLOURS[name])
-    faster = "" if name == PLAIN or speedup is None else f", {speedup:.2f}x as fast"
+    faster = "" if name == PLAIN or speedup is None else f", {speedup:.2f}x faster"
     write(top + SPACING * HEAD, f"{_seconds(run.seconds)}{faster}", FIGURE, INK)
     write(top + SPACING * (HEAD + FIGURE), f"{run.report.computed} of {run.report.total} computed", FIGURE, INK)
 
@@ -111,7 +118,7 @@ def _below(page: Page, left: float, top: float, run: MeasuredRun) -> None:
     likeness = run.likeness
     if likeness is None:
         return
-    kept = "no motion to keep" if likeness.motion_kept is None else f"{likeness.motion_kept:.1%} of the motion kept"
+    kept = "no motion to keep" if likeness.motion_kept is None else f"motion kept: {likeness.motion_kept:.1%}"
     page.text(left, top, kept, FIGURE, INK, room=COLUMN)
     worst = f"worst frame {likeness.worst_frame + 1}: {_db(likeness.worst_frame_db)}"
     page.text(left, top + SPACING * FIGURE, worst, FIGURE, INK, room=COLUMN)
@@ -128,27 +135,30 @@ def _closeness(page: Page, top: float, measured: Measured) -> None:
     page.text(GAP, top, title, SMALL, PALE, room=1000 - 2 * GAP)
     top += line
     across = Scale(1000 - EDGE, EDGE, LOWEST, HIGHEST, law=float).y  # an axis that lies down
-    bottom = top + 2 * (line + BAR + GAP)
-    for name, mark in MARKS.items():
-        page.line([(across(mark), top + line), (across(mark), bottom)], LINE, 2)
-        page.text(across(mark), bottom, f"{name} {mark:g}", SMALL, PALE, anchor="ma")
+    bottom = top + 2 * (line + BAR + GAP) - GAP / 2
     for name in RUNS[1:]:
         run, colour = measured.runs[name], COLOURS[name]
         expected, likeness = run.report.expected, run.likeness
-        said = "nothing expected" if expected is None else f"expected {expected}"
-        came = "" if likeness is None else f". Measured {_db(likeness.closeness)}"
-        where = {True: ", inside the range", False: ", outside the range", None: ""}[run.is_inside]
-        page.text(GAP, top, f"{run.report.preset}: {said}{came}{where}", SMALL, INK, room=1000 - 2 * GAP)
+        said = "nothing expected"
+        if expected is not None:
+            said = f"expected {expected.db:.0f} dB ({expected.low:.0f} to {expected.high:.0f})"
+        came = "" if likeness is None else f", measured {_db(likeness.closeness)}"
+        where, ink = PLACES[run.place]
+        edge = page.text(1000 - GAP, top, where, SMALL, ink, anchor="ra")
+        page.text(GAP, top, f"{run.report.preset}: {said}{came}", SMALL, INK, room=edge - 2 * GAP)
         top += line
-        middle = top + BAR / 2
         page.box(EDGE, top, 1000 - EDGE, top + BAR, PANEL)
+        for mark in MARKS.values():
+            page.line([(across(mark), top), (across(mark), top + BAR)], LINE, 2)
         if expected is not None:
             page.box(across(expected.low), top, across(expected.high), top + BAR, colour)
             page.line([(across(expected.db), top), (across(expected.db), top + BAR)], PANEL, 4)
         if likeness is not None:
-            at = across(min(likeness.closeness, HIGHEST))
-            page.mark((at, middle), BAR / 2 + 3, PANEL, 0)
-            page.mark((at, middle), BAR / 2 - 2, INK, 0)
+            at = across(likeness.closeness), top + BAR / 2
+            page.mark(at, BAR / 2 + 3, PANEL, 0)
+            page.mark(at, BAR / 2 - 2, INK, 0)
         top += BAR + GAP
+    for name, mark in MARKS.items():
+        page.text(across(mark), bottom, f"{name} {mark:g}", SMALL, PALE, anchor="ma")
     page.text(across(LOWEST), bottom, f"{LOWEST:g}", SMALL, PALE, anchor="ma")
     page.text(across(HIGHEST), bottom, f"{HIGHEST:g}", SMALL, PALE, anchor="ma")

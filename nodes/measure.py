@@ -46,9 +46,9 @@ class AdaCacheMeasure(io.ComfyNode):
             node_id="AdaCacheMeasure",
             display_name="AdaCache Measure",
             category=CATEGORY,
-            description="Makes one video three times: without AdaCache, with auto at 2x, and with quality. Shows what each "
-            "took and how close it came. Connect what your KSampler has. The figures are saved as a file that you can "
-            "share; there is nothing of your prompt in it.",
+            description="Makes one video three times: without AdaCache, with auto at 2x, and with quality. Shows what "
+            "each took and how close it came. Connect what your KSampler has. The figures are saved as a file that you "
+            "can share; there is nothing of your prompt in it.",
             **found_by("benchmark", "test my model", "how fast", "speed test", "time", "quality"),
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
@@ -96,8 +96,8 @@ class AdaCacheMeasure(io.ComfyNode):
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="For sharp frames. Without it you see frames in the colours of the live preview. The figures "
-                    "are the same.",
+                    tooltip="For sharp frames. Without it you see frames in the colours of the live preview. The "
+                    "figures are the same.",
                 ),
                 io.String.Input(
                     "title",
@@ -204,7 +204,7 @@ def _saved(measured: Measured, videos: list[Tensor], text: str) -> tuple[Tensor,
     """
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(PREFIX, folder_paths.get_output_directory())
     place = f"{subfolder}/{name}_{counter:05}_.json"
-    notes = list(dict.fromkeys(note for run in measured.runs.values() for note in run.report.notes))
+    notes = [f"{run.report.preset}: {note}" for run in measured.runs.values() for note in run.report.notes]
     notes += [f"Saved in ComfyUI's output folder as {place}. There is nothing of your prompt in it. Share it: {SHARE}"]
     likeness_of_auto = measured.runs[AUTO].likeness
     worst = 0 if likeness_of_auto is None else likeness_of_auto.worst_frame

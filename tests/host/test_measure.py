@@ -65,6 +65,7 @@ def test_it_runs(measured, output, demo, settings):
     done.ui["images"]
     print(list(output.rglob("*")))
     import shutil
+
     (png,) = output.rglob("*.png")
     shutil.copy(png, "/tmp/measured.png")
     assert torch.equal(done.args[3]["samples"], plainly(demo, settings))

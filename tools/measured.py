@@ -1,0 +1,184 @@
+"""What people measured on their own models, as a page: `python -m tools.measured [FOLDER]`.
+
+Reads the files that AdaCache Measure saves, `docs/measured/*.json` if no folder is named, and writes docs/measured.md.
+A file that is not what the node wrote is named with what is wrong, and then nothing is written. With `--demo` the
+template is run first, with the demo model in place of a user's, for the first of these files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from adacache_core import AdaCacheError
+from adacache_core.measured import RUNS, Measured
+from tools.host import PLACES, ROOT, HostError, find_host
+from tools.server import Server, serve
+
+FILES = ROOT / "docs" / "measured"
+PAGE = ROOT / "docs" / "measured.md"
+TEMPLATE = ROOT / "workflows" / "measure_on_your_model.json"
+DEMO = "demo_model"  # the file of our own
+LARGEST = 5_000_000  # bytes; a run of a hundred steps takes a fiftieth of that
+
+# In place of what a user chooses.
+DEMO_WORDS = {"shape": "circle", "count": "one", "colour": "red", "motion": "slow", "direction": "right"}
+DEMO_WORDS |= {"background": "dark"}
+DEMO_SIZE = {"width": 128, "height": 128, "length": 29, "batch_size": 1}
+DEMO_SETTINGS = {"cfg": 4.0, "title": "our small demo model, on a CPU"}
+
+INTRODUCTION = """\
+# Measured on real models
+
+Made by `python -m tools.measured` from the files in [measured](measured); not edited by hand.
+
+**Yours is missing?** Open the template *measure_on_your_model* in ComfyUI, choose your model, press Run, and
+[drop the file here](https://github.com/comfyui-adacache/ComfyUI-AdaCache/issues/new?template=measured.yml). There is
+nothing of your prompt in it.
+
+Each row is one video, made three times with the same noise: without AdaCache, with `auto` at 2x, and with `quality` at
+25 dB. *Faster* is in seconds of sampling, as they were on that machine. *Closeness* is the signal-to-noise ratio of
+the finished latent, in dB: from 25 on a difference is hard to see. Beside it stands what AdaCache itself
+[expected](estimates.md) while it ran. `demo_model` is our own small model on a CPU; it comes with AdaCache and says
+little about large ones."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=FILES)
+    parser.add_argument("--demo", action="store_true", help=f"make {DEMO}.json in the folder first, in your ComfyUI")
+    options = parser.parse_args(arguments)
+    if options.demo:
+        host = find_host()
+        if host is None:
+            print(f"no ComfyUI was found (looked at {PLACES})", file=sys.stderr)
+            return 1
+        with tempfile.TemporaryDirectory() as work, serve(host, Path(work)) as server:
+            text, _ = run(server, demo_prompt(server.object_info()))
+        options.folder.mkdir(parents=True, exist_ok=True)
+        (options.folder / f"{DEMO}.json").write_text(text, encoding="utf-8")
+    found, wrong = read(options.folder)
+    for each in wrong:
+        print(each, file=sys.stderr)
+    if wrong or not found:
+        print(f"nothing was written: {len(wrong)} files of {len(wrong) + len(found)} are wrong", file=sys.stderr)
+        return 1
+    PAGE.write_text(page(found, os.path.relpath(options.folder, PAGE.parent)), encoding="utf-8")
+    print(f"written: {PAGE}, from {len(found)} files")
+    return 0
+
+
+def read(folder: Path) -> tuple[dict[str, Measured], list[str]]:
+    """What is in the files of a folder by their names without ending, and a line for each file that is wrong."""
+    found: dict[str, Measured] = {}
+    texts: dict[str, str] = {}
+    wrong = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            if not re.fullmatch(r"[a-z0-9_.-]+", path.stem):
+                raise AdaCacheError("give it a name of small letters, digits, dots, - and _")
+            if path.stat().st_size > LARGEST:
+                raise AdaCacheError(f"it has {path.stat().st_size} bytes, and none has more than {LARGEST}")
+            text = path.read_text(encoding="utf-8")
+            measured = Measured.from_json(text)
+            if text in texts:
+                raise AdaCacheError(f"it is the same as {texts[text]}.json")
+        except (AdaCacheError, UnicodeDecodeError) as error:
+            wrong.append(f"{path.name}: {error}")
+        else:
+            found[path.stem] = measured
+            texts[text] = path.stem
+    return found, wrong
+
+
+def page(found: dict[str, Measured], folder: str = FILES.name) -> str:
+    """With links to the files, from where the page lies."""
+    heads = ["model", "steps, sampler", "latent", "on"]
+    heads += [f"{name}: {what}" for name in RUNS[1:] for what in ("computed, faster", "closeness (expected)")]
+    lines = [INTRODUCTION, "", _row(*heads), _row(*["---"] * len(heads))]
+    lines += [_line(f"{folder}/{name}.json", measured) for name, measured in found.items()]
+    return "\n".join([*lines, "", *_inside(found)]) + "\n"
+
+
+def _line(file: str, measured: Measured) -> str:
+    settings = measured.settings
+    latent = f"{settings.frames} x {settings.height} x {settings.width}"
+    cells = [f"[{plainly(settings.name)}]({file})", plainly(settings.sampling), latent]
+    cells.append(plainly(f"{settings.device}, ComfyUI {settings.comfyui}, AdaCache {settings.adacache}"))
+    for which in RUNS[1:]:
+        run, speedup = measured.runs[which], measured.speedup(which)
+        faster = "–" if speedup is None else f"{speedup:.2f}x"
+        cells.append(f"{run.report.computed} of {run.report.total}, {faster}")
+        cells.append(_closeness(measured, which))
+    return _row(*cells)
+
+
+def _closeness(measured: Measured, which: str) -> str:
+    run = measured.runs[which]
+    expected, likeness = run.report.expected, run.likeness
+    assert likeness is not None, "every run but the plain one has it"
+    came = "equal" if likeness.closeness == float("inf") else f"{likeness.closeness:.1f}"
+    said = "nothing" if expected is None else f"{expected.db:.0f}, {expected.low:.0f} to {expected.high:.0f}"
+    return f"**{came}** ({said})" if run.place else f"{came} ({said})"
+
+
+def _inside(found: dict[str, Measured]) -> list[str]:
+    """How often the range held."""
+    counts = []
+    for which in RUNS[1:]:
+        places = [place for each in found.values() if (place := each.runs[which].place) is not None]
+        closer, less = places.count(1), places.count(-1)
+        counts.append(f"with `{which}` {places.count(0)} of {len(places)} ({closer} closer, {less} less close)")
+    return [
+        f"Inside the expected range, which should hold nine of ten: {', '.join(counts)}. Those outside are in bold. "
+        "Runs of which nothing was expected, such as with samplers that draw fresh noise, are not counted."
+    ]
+
+
+def plainly(text: str) -> str:
+    """What a stranger wrote, as the page shows it: no markup, no link."""
+    return re.sub(r"([\\`*_\[\]<>|&~#@:/!]|(?<=www)\.)", r"\\\1", text)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def demo_prompt(object_info: dict[str, Any]) -> dict[str, Any]:
+    """The template in API format, the demo model in place of a user's."""
+    from comfy_cli.workflow_to_api import convert_ui_to_api
+
+    prompt = convert_ui_to_api(json.loads(TEMPLATE.read_text(encoding="utf-8")), object_info)
+    (measure,) = (node for node, each in prompt.items() if each["class_type"] == "AdaCacheMeasure")
+    given = prompt[measure]["inputs"]
+    instead = {
+        "model": ("AdaCacheDemoModel", {}),
+        "positive": ("AdaCacheDemoPrompt", {**DEMO_WORDS, "empty": False}),
+        "negative": ("AdaCacheDemoPrompt", {**DEMO_WORDS, "empty": True}),
+        "latent_image": ("EmptyHunyuanLatentVideo", DEMO_SIZE),
+    }
+    for name, (kind, inputs) in instead.items():
+        prompt[given[name][0]] = {"class_type": kind, "inputs": inputs}
+    given |= DEMO_SETTINGS
+    return {node: each for node, each in prompt.items() if each["class_type"] != "CLIPLoader"}
+
+
+def run(server: Server, prompt: dict[str, Any]) -> tuple[str, bytes]:
+    """The file that the prompt's AdaCache Measure saves, and its picture."""
+    (measure,) = (node for node, each in prompt.items() if each["class_type"] == "AdaCacheMeasure")
+    (picture,) = server.run(prompt, lambda *progress: None)[measure]["images"]
+    file = picture | {"filename": picture["filename"].removesuffix(".png") + ".json"}
+    return server.view(file).decode(), server.view(picture)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except HostError as error:
+        sys.exit(f"error: {error}")
