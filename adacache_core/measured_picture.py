@@ -120,7 +120,7 @@ def _below(page: Page, left: float, top: float, run: MeasuredRun) -> None:
         return
     kept = "no motion to keep" if likeness.motion_kept is None else f"motion kept: {likeness.motion_kept:.1%}"
     page.text(left, top, kept, FIGURE, INK, room=COLUMN)
-    worst = f"worst frame {likeness.worst_frame + 1}: {_db(likeness.worst_frame_db)}"
+    worst = f"worst frame: {_db(likeness.worst_frame_db)}"
     page.text(left, top + SPACING * FIGURE, worst, FIGURE, INK, room=COLUMN)
 
 

@@ -16,7 +16,6 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ..adacache_core.config import CacheConfig
 from ..adacache_core.errors import AdaCacheError
 from ..adacache_core.estimate import GOOD
 from ..adacache_core.measured import AUTO, LONGEST_TEXT, PLAIN, QUALITY, Measured, MeasuredRun, Settings
@@ -25,7 +24,7 @@ from ..adacache_core.presets import auto, quality
 from .apply import OFF
 from .host.attach import attach, attachment_of
 from .host.library import write
-from .host.measuring import WARM_UP, Sampling, facts, likeness, sampling, tell
+from .host.measuring import WARM_UP, Bar, Sampling, facts, likeness, sampling
 from .preview import pictures_of
 from .schema import CATEGORY, found_by
 
@@ -51,7 +50,6 @@ class AdaCacheMeasure(io.ComfyNode):
             "can share; there is nothing of your prompt in it.",
             **found_by("benchmark", "test my model", "how fast", "speed test", "time", "quality"),
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="Your model, after LoRAs and model sampling, as your sampler gets it."),
                 io.Conditioning.Input("positive", tooltip="The prompt, as your sampler gets it."),
@@ -140,7 +138,7 @@ class AdaCacheMeasure(io.ComfyNode):
             model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, sampler, sigmas
         )
         settings = Settings(title=title, adacache=version(), **facts(model, how))
-        runs, latents = measure(model, how, getattr(cls.hidden, "unique_id", None))
+        runs, latents = measure(model, how)
         measured = Measured(settings, runs)
         videos = [_frames_of(each, model, vae) for each in latents.values()]
         text = measured.to_json()
@@ -150,34 +148,29 @@ class AdaCacheMeasure(io.ComfyNode):
         )
 
 
-def measure(model: Any, how: Sampling, node: str | None = None) -> tuple[dict[str, MeasuredRun], dict[str, dict]]:
+def measure(model: Any, how: Sampling) -> tuple[dict[str, MeasuredRun], dict[str, dict]]:
     """All runs, and the LATENT that each made.
 
     A few steps come before them and count for none: loading, compiling and the first use of memory are slow, and would
     fall on one of them.
-
-    Args:
-        node: the host's id of the node that shows how far it is.
     """
-    tell(node, "warming up")
-    how.run(_with(model, CONFIGS[PLAIN], NAMES[PLAIN])[0], WARM_UP)
+    bar = Bar(model, WARM_UP + len(CONFIGS) * how.steps)
+    how.run(_with(model, PLAIN)[0], bar.next(WARM_UP), WARM_UP)
     runs: dict[str, MeasuredRun] = {}
     latents: dict[str, dict] = {}
-    for number, (name, config) in enumerate(CONFIGS.items(), 1):
-        tell(node, f"{number} of {len(CONFIGS)}: {NAMES[name] if name != PLAIN else 'without AdaCache'}")
-        patched, attachment = _with(model, config, NAMES[name])
-        latents[name] = how.run(patched)
+    for name in CONFIGS:
+        patched, attachment = _with(model, name)
+        latents[name] = how.run(patched, bar.next(how.steps))
         report = attachment.finished[-1].report
         if not report.evaluations:
             raise AdaCacheError(f"there is nothing to measure: {'; '.join(report.notes) or 'the model was not asked'}")
         near = None if name == PLAIN else likeness(model, latents[PLAIN], latents[name])
         runs[name] = MeasuredRun(report, near)
-    tell(node, "")
     return runs, latents
 
 
-def _with(model: Any, config: CacheConfig, name: str) -> tuple[Any, Any]:
-    patched = attach(model, config, name)
+def _with(model: Any, name: str) -> tuple[Any, Any]:
+    patched = attach(model, CONFIGS[name], NAMES[name])
     return patched, attachment_of(patched)
 
 
@@ -198,7 +191,7 @@ def _frames_of(latent: dict, model: Any, vae: Any) -> Tensor:
 
 
 def _saved(measured: Measured, videos: list[Tensor], text: str) -> tuple[Tensor, ui.SavedResult]:
-    """The picture, and where it lies in the output folder, the file beside it under the same name.
+    """The picture, and where it lies in the output folder; the file lies beside it, under the same name.
 
     Neither has the workflow in it, as the host's own pictures do: with that would go the prompt.
     """

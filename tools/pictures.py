@@ -28,13 +28,16 @@ SHOWN = "demo_wan_tiny"  # in the README
 CLIP = ROOT / "docs" / "images" / "side_by_side.webp"
 SIDE = 400  # pixels of a thumbnail
 CHAIN = ("model", "AdaCache", "sampler")
+MEASURES = ("model", "Measure", "figures")
 # What the video of a demo is shown in, and where among the outputs of an inspector its report is.
 VIDEO, INSPECTOR, REPORT = ("AdaCacheCompare", "SaveAnimatedWEBP"), "AdaCacheInspector", 3
+MEASURE = "measure_on_your_model"
 CARDS = {  # the other workflows: they need models of many GB
     "wan_t2v_adacache": ("Wan 2.1", "text to video"),
     "wan_i2v_adacache": ("Wan 2.1", "image to video"),
     "hunyuan_video_adacache": ("HunyuanVideo", "text to video"),
     "ltxv_adacache": ("LTX-Video", "text to video"),
+    MEASURE: ("Your model", "what AdaCache brings"),
 }
 
 
@@ -44,7 +47,7 @@ def main() -> int:
         print(f"no ComfyUI was found (looked at {PLACES})", file=sys.stderr)
         return 1
     for name, words in CARDS.items():
-        save(card(*words), name)
+        save(card(*words, MEASURES if name == MEASURE else CHAIN), name)
     with tempfile.TemporaryDirectory() as work, serve(host, Path(work)) as server:
         info = server.object_info()
         for path in sorted(WORKFLOWS.glob("demo_*.json")):
@@ -107,16 +110,16 @@ def only_steps(report: RunReport) -> RunReport:
     return replace(report, evaluations=bare, model="", notes=[], cache_bytes_max=0)
 
 
-def card(name: str, what: str) -> Image.Image:
+def card(name: str, what: str, chain: Sequence[str]) -> Image.Image:
     """Of a workflow that was not run here: its model, and where AdaCache goes."""
     page = Page(SIDE, 1000, 1, {})
     page.text(500, 300, name, 100, INK, anchor="mm")
     page.text(500, 410, what, 58, INK, anchor="mm")
     width, gap, top, height = 260, 60, 600, 130
-    for place, word in enumerate(CHAIN):
+    for place, word in enumerate(chain):
         left = 50 + place * (width + gap)
-        page.box(left, top, left + width, top + height, SERIES[0][0] if word == "AdaCache" else PANEL)
-        page.text(left + width / 2, top + height / 2, word, 52, PAPER if word == "AdaCache" else INK, anchor="mm")
+        page.box(left, top, left + width, top + height, SERIES[0][0] if place == 1 else PANEL)
+        page.text(left + width / 2, top + height / 2, word, 52, PAPER if place == 1 else INK, anchor="mm")
         if place:
             page.line([(left - gap + 6, top + height / 2), (left - 6, top + height / 2)], INK, 6)
             page.mark((left - 18, top + height / 2), 14, INK, 0)

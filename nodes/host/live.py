@@ -34,7 +34,7 @@ class Live:
     def __init__(self, node: str | None, report: RunReport) -> None:
         self._node = node
         self._report = report
-        self._server = None if node is None else host_server()
+        self._server = None if node is None else _server()
         self._run = os.urandom(4).hex()
         self._last: float | None = None
 
@@ -131,7 +131,7 @@ def _seconds_left(report: RunReport) -> float | None:
     return (_expected(report) - report.total) * sum(timed) / len(timed)
 
 
-def host_server() -> Any:
+def _server() -> Any:
     """The host's server, if this process is one; importing it to find out would half make it one."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 

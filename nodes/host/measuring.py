@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,23 @@ from torch import Tensor
 from ...adacache_core.errors import AdaCacheError
 from ...adacache_core.measured import Likeness
 from .attach import called
-from .live import host_server
 
 WARM_UP = 2  # steps
+
+
+class Bar:
+    """The host's progress bar with its previews, over several runs."""
+
+    def __init__(self, model: Any, steps: int) -> None:
+        self._told = prepare_callback(model, steps)
+        self._steps = steps
+        self._before = 0
+
+    def next(self, steps: int) -> Callable[..., None]:
+        """The callback of the next run, which has so many steps."""
+        before = self._before
+        self._before += steps
+        return lambda step, x0, x, _: self._told(before + step, x0, x, self._steps)
 
 
 @dataclass(frozen=True)
@@ -36,8 +51,12 @@ class Sampling:
     sampler: Any
     sigmas: Tensor
 
-    def run(self, model: Any, steps: int | None = None) -> dict:
-        """The LATENT that the host makes of it; with `steps`, of the first few."""
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+    def run(self, model: Any, told: Callable[..., None], steps: int | None = None) -> dict:
+        """The LATENT that the host makes of it; with `steps`, of the first few. `told` is the sampler's callback."""
         latent = self.latent["samples"]
         noise = comfy.sample.prepare_noise(latent, self.seed, self.latent.get("batch_index"))
         sigmas = self.sigmas if steps is None else self.sigmas[: steps + 1]
@@ -51,7 +70,7 @@ class Sampling:
             self.negative,
             latent,
             noise_mask=self.latent.get("noise_mask"),
-            callback=prepare_callback(model, len(sigmas) - 1),
+            callback=told,
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=self.seed,
         )
@@ -118,7 +137,7 @@ def facts(model: Any, how: Sampling) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "sampler": how.sampler_name,
         "scheduler": how.scheduler,
-        "steps": len(how.sigmas) - 1,
+        "steps": how.steps,
         "cfg": float(how.cfg),
         "shift": float(shift) if isinstance(shift, (int, float)) else None,
         "batch": batch,
@@ -183,10 +202,3 @@ def _as_the_model_sees(model: Any, latent: dict) -> tuple[Tensor, Tensor]:
     else:
         inside = video = model.model.process_latent_in(samples.double())
     return inside, video.movedim(2, 1).flatten(0, 1) if video.ndim == 5 else video
-
-
-def tell(node: str | None, text: str) -> None:
-    """Writes a line into the node on the screen, where there is one."""
-    server = host_server()
-    if server is not None and node is not None:
-        server.send_progress_text(text, node)

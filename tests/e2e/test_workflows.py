@@ -15,7 +15,8 @@ from tools.server import PACK
 
 SIDE_BY_SIDE = {"demo_wan_tiny", "demo_wan_tiny_paper"}
 NAMES = SIDE_BY_SIDE | {"demo_two_videos", "wan_t2v_adacache", "wan_i2v_adacache"}
-NAMES |= {"hunyuan_video_adacache", "ltxv_adacache"}
+NAMES |= {"hunyuan_video_adacache", "ltxv_adacache", "measure_on_your_model"}
+WITH_ADACACHE = sorted(NAMES - {"measure_on_your_model"})  # there AdaCache Measure puts it on the model
 NOTES = {"MarkdownNote"}  # the frontend's own; the server never sees them
 TITLE, LARGEST = 30, (1500, 750)  # units of the canvas
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
@@ -167,6 +168,7 @@ def test_widget_values_are_those_of_the_schema_in_number_and_order(workflow, obj
                 assert not (why := misfit(kind, options, value)), f"{node['type']}.{name} = {value!r}: {why}"
 
 
+@pytest.mark.parametrize("workflow_name", WITH_ADACACHE, indirect=True)
 def test_adacache_comes_right_before_a_sampler_and_an_inspector_after_it(workflow):
     nodes = {node["id"]: node for node in workflow["nodes"]}
     (apply,) = nodes_of(workflow, "AdaCacheApply")
