@@ -14,11 +14,14 @@ from typing import Any
 
 from . import documents
 from .errors import AdaCacheError
-from .estimate import LARGEST
+from .estimate import GOOD, LARGEST
 from .report import RunReport
 
 PLAIN, AUTO, QUALITY = "plain", "auto", "quality"
 RUNS = (PLAIN, AUTO, QUALITY)  # in this order
+
+# What is asked of them: the same everywhere, so that files of many people can be put beside each other.
+SPEEDUP, CLOSENESS = 2.0, GOOD  # times, dB
 
 LONGEST_TEXT = 100  # letters
 
@@ -210,6 +213,8 @@ def _run(name: str, data: Any) -> MeasuredRun:
         if report.computed != report.total:
             raise AdaCacheError("the plain run skipped steps")
         return MeasuredRun(report, None)
+    if (report.target, report.closeness) != {AUTO: (SPEEDUP, None), QUALITY: (None, CLOSENESS)}[name]:
+        raise AdaCacheError(f"the run {name} was asked for something else: {short(report.preset)}")
     known = [each.name for each in fields(Likeness)]
     likeness = _made(Likeness, {key: data[key] for key in known if key in data}, f"the run {name}")
     for key, value in asdict(likeness).items():  # infinite closeness: the videos are equal

@@ -17,8 +17,17 @@ from PIL import Image
 from torch import Tensor
 
 from ..adacache_core.errors import AdaCacheError
-from ..adacache_core.estimate import GOOD
-from ..adacache_core.measured import AUTO, LONGEST_TEXT, PLAIN, QUALITY, Measured, MeasuredRun, Settings
+from ..adacache_core.measured import (
+    AUTO,
+    CLOSENESS,
+    LONGEST_TEXT,
+    PLAIN,
+    QUALITY,
+    SPEEDUP,
+    Measured,
+    MeasuredRun,
+    Settings,
+)
 from ..adacache_core.measured_picture import draw
 from ..adacache_core.presets import auto, quality
 from .apply import OFF
@@ -29,10 +38,8 @@ from .preview import pictures_of
 from .schema import CATEGORY, found_by
 
 PREFIX = "adacache_measured/measured"  # in the host's output folder
-SPEEDUP = 2.0
-# What each run is made with: fixed, so that files of many people can be put beside each other.
-CONFIGS = {PLAIN: replace(auto(1.0), enabled=False), AUTO: auto(SPEEDUP), QUALITY: quality(GOOD)}
-NAMES = {PLAIN: OFF, AUTO: f"auto {SPEEDUP:g}x", QUALITY: f"quality {GOOD:g} dB"}
+CONFIGS = {PLAIN: replace(auto(1.0), enabled=False), AUTO: auto(SPEEDUP), QUALITY: quality(CLOSENESS)}
+NAMES = {PLAIN: OFF, AUTO: f"auto {SPEEDUP:g}x", QUALITY: f"quality {CLOSENESS:g} dB"}
 SHARE = "github.com/comfyui-adacache/ComfyUI-AdaCache/issues/new?template=measured.yml"
 
 log = logging.getLogger(__name__)

@@ -101,7 +101,7 @@ def sampling(
     else:
         levels = sigmas
     if len(levels) < WARM_UP + 1:
-        raise AdaCacheError(f"there are {max(len(levels) - 1, 0)} steps, which is too few to measure: take 2 or more")
+        raise AdaCacheError(f"too few steps to measure: {max(len(levels) - 1, 0)}; take {WARM_UP} or more")
     if sampler is None:
         sampler = comfy.samplers.sampler_object(sampler_name)
     else:

@@ -212,7 +212,11 @@ def test_a_broken_video_is_not_measured(pack, demo, measure):
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"sigmas": torch.tensor([1.0, 0.0])}, "1 steps"), ({"title": "x" * 101}, "title"), ({"title": "a\0"}, "title")],
+    [
+        ({"sigmas": torch.tensor([1.0, 0.0])}, "too few steps to measure: 1"),
+        ({"title": "x" * 101}, "title"),
+        ({"title": "a\0"}, "title"),
+    ],
 )
 def test_what_cannot_be_measured_or_written_is_refused_before_anything_runs(pack, measure, changes, said):
     with pytest.raises(pack.adacache_core.AdaCacheError, match=said):
