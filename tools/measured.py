@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from tools.host import PLACES, ROOT, HostError, find_host
 from tools.server import Server, serve
 
 FILES = ROOT / "docs" / "measured"
+# Not in an installation, where the page is.
+ONLINE = "https://github.com/comfyui-adacache/ComfyUI-AdaCache/blob/main/docs/measured"
 PAGE = ROOT / "docs" / "measured.md"
 TEMPLATE = ROOT / "workflows" / "measure_on_your_model.json"
 DEMO = "demo_model"  # the file of our own
@@ -33,10 +34,10 @@ DEMO_WORDS |= {"background": "dark"}
 DEMO_SIZE = {"width": 128, "height": 128, "length": 29, "batch_size": 1}
 DEMO_SETTINGS = {"cfg": 4.0, "title": "our small demo model, on a CPU"}
 
-INTRODUCTION = """\
+INTRODUCTION = f"""\
 # Measured on real models
 
-Made by `python -m tools.measured` from the files in [measured](measured); not edited by hand.
+Made by `python -m tools.measured` from the files in [docs/measured]({ONLINE}); not edited by hand.
 
 **Yours is missing?** Open the template *measure_on_your_model* in ComfyUI, choose your model, press Run, and
 [drop the file here](https://github.com/comfyui-adacache/ComfyUI-AdaCache/issues/new?template=measured.yml). There is
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     if wrong or not found:
         print(f"nothing was written: {len(wrong)} files of {len(wrong) + len(found)} are wrong", file=sys.stderr)
         return 1
-    PAGE.write_text(page(found, os.path.relpath(options.folder, PAGE.parent)), encoding="utf-8")
+    PAGE.write_text(page(found), encoding="utf-8")
     print(f"written: {PAGE}, from {len(found)} files")
     return 0
 
@@ -97,19 +98,18 @@ def read(folder: Path) -> tuple[dict[str, Measured], list[str]]:
     return found, wrong
 
 
-def page(found: dict[str, Measured], folder: str = FILES.name) -> str:
-    """With links to the files, from where the page lies."""
+def page(found: dict[str, Measured]) -> str:
     heads = ["model", "steps, sampler", "latent", "on"]
     heads += [f"{name}: {what}" for name in RUNS[1:] for what in ("computed, faster", "closeness (expected)")]
     lines = [INTRODUCTION, "", _row(*heads), _row(*["---"] * len(heads))]
-    lines += [_line(f"{folder}/{name}.json", measured) for name, measured in found.items()]
+    lines += [_line(name, measured) for name, measured in found.items()]
     return "\n".join([*lines, "", *_inside(found)]) + "\n"
 
 
-def _line(file: str, measured: Measured) -> str:
+def _line(name: str, measured: Measured) -> str:
     settings = measured.settings
     latent = f"{settings.frames} x {settings.height} x {settings.width}"
-    cells = [f"[{plainly(settings.name)}]({file})", plainly(settings.sampling), latent]
+    cells = [f"[{plainly(settings.name)}]({ONLINE}/{name}.json)", plainly(settings.sampling), latent]
     cells.append(plainly(f"{settings.device}, ComfyUI {settings.comfyui}, AdaCache {settings.adacache}"))
     for which in RUNS[1:]:
         run, speedup = measured.runs[which], measured.speedup(which)

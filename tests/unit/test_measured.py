@@ -14,7 +14,7 @@ from adacache_core import AdaCacheError, RunReport, StepRecord
 from adacache_core.measured import AUTO, LONGEST_TEXT, PLAIN, QUALITY, RUNS, Likeness, Measured, MeasuredRun, Settings
 from adacache_core.measured_picture import COLOURS, draw
 from adacache_core.picture import ALARM
-from tools.measured import FILES, PAGE, main, page, plainly, read
+from tools.measured import FILES, ONLINE, PAGE, main, page, plainly, read
 
 SETTINGS = Settings(
     title="",
@@ -189,9 +189,9 @@ def test_every_good_file_has_a_row_and_those_outside_are_counted(folder):
     found, wrong = read(folder)
     assert wrong == []
     text = page(found)
-    (one, two) = (line for line in text.splitlines() if "](measured/" in line and line.startswith("| ["))
+    (one, two) = (line for line in text.splitlines() if line.startswith("| ["))
     assert one.startswith(
-        "| [WAN21\\_T2V, 1.4B](measured/one.json) | euler, simple, 4 steps, cfg 6, shift 8 | 9 x 60 x"
+        f"| [WAN21\\_T2V, 1.4B]({ONLINE}/one.json) | euler, simple, 4 steps, cfg 6, shift 8 | 9 x 60 x"
     )
     assert "| 2 of 4, 2.00x | 30.0 (30, 22 to 38) | 3 of 4, 1.60x | 30.0 (nothing) |" in one
     assert "own noise levels" in two
