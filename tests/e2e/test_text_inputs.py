@@ -53,6 +53,9 @@ ALONE = {
 # Those that come after a run.
 CALIBRATE, TITLE = ("AdaCacheCalibrate", "name"), ("AdaCacheInspector", "title")
 AFTER = {CALIBRATE: {"speedup": 2.0, "entries": 4, "runs": 16, "save": "save, replacing the file"}, TITLE: {}}
+# What makes its runs itself.
+MEASURE = ("AdaCacheMeasure", "title")
+ITSELF = {MEASURE: {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}}
 SLOTS = {"shape": "circle", "count": "one", "colour": "red", "motion": "slow", "direction": "right"}
 
 
@@ -85,6 +88,11 @@ def graph(kind: str, name: str, text: str, linked: bool) -> dict:
     if (kind, name) in AFTER:
         inputs = {"model": ["apply", 0], "latent": ["sampler", 0], **AFTER[kind, name], name: value}
         return prompt | watched() | {"tried": {"class_type": kind, "inputs": inputs}}
+    if (kind, name) in ITSELF:
+        around = watched()
+        given = {each: around["sampler"]["inputs"][each] for each in ("positive", "negative", "latent_image")}
+        inputs = {"model": ["model", 0], **given, **ITSELF[kind, name], name: value}
+        return prompt | around | {"tried": {"class_type": kind, "inputs": inputs}}
     prompt["tried"] = {"class_type": kind, "inputs": {**ALONE[kind, name], name: value}}
     return prompt | {"shown": {"class_type": "PreviewAny", "inputs": {"source": ["tried", 0]}}}
 
@@ -104,7 +112,7 @@ def server(comfyui, folder):
 def answers(server, folder) -> dict[tuple[str, str], list[str]]:
     """By node and input what came of every text: "" for a run, else the host's words."""
     found = {}
-    for kind, name in (*ALONE, *AFTER):
+    for kind, name in (*ALONE, *AFTER, *ITSELF):
         found[kind, name] = []
         for text in TEXTS:
             for linked in (False, True):
@@ -123,10 +131,10 @@ def test_every_text_input_of_our_nodes_is_tried(server):
     for node, info in server.object_info().items():
         for part in info["input"].values() if node.startswith("AdaCache") else ():
             known |= {(node, name) for name, (type_, *_) in part.items() if type_ == "STRING"}
-    assert known == {*ALONE, *AFTER}
+    assert known == {*ALONE, *AFTER, *ITSELF}
 
 
-@pytest.mark.parametrize(("kind", "name"), [*ALONE, CALIBRATE])  # any text is a title
+@pytest.mark.parametrize(("kind", "name"), [*ALONE, CALIBRATE, MEASURE])  # any text is an inspector's title
 def test_the_answer_is_a_run_or_an_error_that_names_the_input(answers, kind, name):
     said = answers[kind, name]
     assert len([each for each in said if each]) > len(said) / 3
@@ -139,7 +147,7 @@ def test_the_answer_is_a_run_or_an_error_that_names_the_input(answers, kind, nam
             assert each.startswith(f"{kind}: ")
 
 
-def test_any_text_is_a_title(answers):
+def test_any_text_is_an_inspectors_title(answers):
     assert set(answers[TITLE]) == {""}
 
 
