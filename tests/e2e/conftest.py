@@ -10,7 +10,7 @@ import pytest
 from e2e.browser import find_chromium, open_page
 from e2e.shipped import DEMOS, WORKFLOWS, read_workflow, with_report
 
-from tools.host import PLACES, find_host
+from tools.host import PLACES, ROOT, find_host
 from tools.server import serve
 
 SETTINGS = {
@@ -78,10 +78,11 @@ def demo_prompt(prompt_of) -> dict:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> Path:
-    """Where the tests leave what they saw, for thumbnails and docs: with `--basetemp=output/tests`,
-    `output/tests/pictures`."""
-    return tmp_path_factory.mktemp("pictures", numbered=False)
+def pictures() -> Path:
+    """Where the tests leave what they saw, to be looked at: `output/pictures`, which git ignores."""
+    folder = ROOT / "output" / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="module")

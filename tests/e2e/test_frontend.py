@@ -56,6 +56,35 @@ def test_in_a_demo_no_wire_runs_behind_a_node(name, page):
     assert page.evaluate(HIDDEN) == []
 
 
+@pytest.mark.parametrize("name", DEMOS)
+@pytest.mark.parametrize("nodes_2", [False, True])
+def test_in_a_demo_no_node_is_drawn_out_of_its_group(name, nodes_2, page):
+    """The frontend makes nodes as large as they have to be, whatever size was saved with them."""
+    load(page, read_workflow(name))
+    page.evaluate(f"app.extensionManager.setting.set('Comfy.VueNodes.Enabled', {str(nodes_2).lower()})")
+    try:
+        see_everything(page)
+        page.wait_for(f"(document.querySelectorAll('[data-node-id]').length > 0) == {str(nodes_2).lower()}")
+        page.evaluate("new Promise(drawn => setTimeout(drawn, 1500))")
+        assert page.evaluate(SPILLED) == []
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+
+
+# Nodes that cross the edge of a group, by how many pixels. Collapsed ones Nodes 2.0 make wider than their titles.
+SPILLED = """app.graph.nodes.flatMap(node => {
+    const [left, top, width, height] = node.boundingRect, drawn = document.querySelector(`[data-node-id="${node.id}"]`)
+    if (drawn && node.flags.collapsed) return []
+    const box = drawn?.getBoundingClientRect(), { scale } = app.canvas.ds
+    const right = left + (box ? box.width / scale : width), low = top + (box ? box.height / scale : height)
+    return app.graph.groups.flatMap(({ title, pos: [x, y], size: [wide, high] }) => {
+        const apart = right <= x || x + wide <= left || low <= y || y + high <= top
+        const over = Math.max(x - left, y - top, right - x - wide, low - y - high)
+        return apart || over <= 0 ? [] : [`${node.title} out of ${title} by ${over.toFixed()}`]
+    })
+})"""
+
+
 # Nodes over which a wire runs, away from their edges, which their own wires touch. Points are as far apart as wires are
 # made wide here, so that none slips through.
 HIDDEN = """(() => {

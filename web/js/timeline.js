@@ -52,7 +52,9 @@ const STYLE = `
   display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; overflow-wrap: anywhere;
 }
 .adacache-timeline p > span + span:not(:last-child) { -webkit-line-clamp: 2; }
-.adacache-timeline p > span + span, .adacache-timeline.old p > span { color: var(--descrip-text); }
+.adacache-timeline p > span + span, .adacache-timeline.old p > span {
+  color: color-mix(in srgb, var(--input-text) 90%, transparent); /* read on nodes of any colour */
+}
 .adacache-timeline.old > .bars { opacity: 0.4; }
 `;
 
