@@ -246,17 +246,16 @@ def show(page, **changes: object) -> None:
     )
 
 
-def fits(page) -> bool:
+def fits(page, strip: str = f"stripOf('{APPLY}')") -> bool:
     """Whether all lines are seen in full and in the strip."""
     whole = page.evaluate(
-        f"""[...stripOf('{APPLY}').querySelectorAll("p:not([hidden]) > span")]
+        f"""[...{strip}.querySelectorAll("p:not([hidden]) > span")]
             .every(line => line.scrollHeight <= line.clientHeight && line.scrollWidth <= line.clientWidth)"""
     )
-    last, strip = page.evaluate(
-        f"[stripOf('{APPLY}').querySelector('p:not([hidden])'), stripOf('{APPLY}')].map("
-        "each => each.getBoundingClientRect().bottom)"
+    last, end = page.evaluate(
+        f"[{strip}.querySelector('p:not([hidden])'), {strip}].map(each => each.getBoundingClientRect().bottom)"
     )
-    return whole and last <= strip + 1
+    return whole and last <= end + 1
 
 
 def test_a_long_note_wraps_and_stays_in_the_strip(page, sampled):
@@ -311,10 +310,61 @@ def test_another_workflow_with_the_same_nodes_does_not_show_it(page, sampled):
     assert text(page).startswith("No run yet")
 
 
-def test_in_a_subgraph_the_inner_node_shows_it(page, sampled):
-    page.evaluate(f"void (window.made = app.graph.convertToSubgraph(new Set([nodeOf('{APPLY}')])))")
-    page.evaluate("void (window.nodeOf = type => made.subgraph.nodes.find(node => node.type == type))")
+OUTER = "made.widgets.find(widget => widget.type == 'adacache_timeline')?.element"
+OUTER_STATES = f"[...{OUTER}.querySelector('.bars').children].map(bar => bar.classList[0] ?? '').filter(Boolean)"
+
+
+def test_in_a_subgraph_the_inner_node_shows_it_and_the_subgraph_outside(page, sampled, pictures):
+    page.evaluate(
+        f"""(() => {{
+            const {{ node }} = app.graph.convertToSubgraph(new Set([nodeOf('{APPLY}')]))
+            window.made = node
+            window.nodeOf = type => node.subgraph.nodes.find(each => each.type == type)
+        }})()"""
+    )
+    assert page.evaluate(f"!{OUTER}"), "before a run there is nothing to show"
+    saved, height = page.evaluate("[app.graph.serialize(), made.size[1]]")
+    prompt = page.evaluate("app.graphToPrompt()")["output"]
     page.evaluate("app.queuePrompt(0)")
     page.wait_for(f"statesOf('{APPLY}').length == {STEPS}", seconds=120)
+    assert page.evaluate(OUTER_STATES) == states(page, APPLY) == sampled.states
+    assert page.evaluate("made.size[1]") > height + 80
+    after = page.evaluate("app.graph.serialize()")
+    assert [node["size"] for node in after["nodes"]] == [node["size"] for node in saved["nodes"]]
+    assert [node.get("widgets_values") for node in after["nodes"]] == [
+        node.get("widgets_values") for node in saved["nodes"]
+    ]
+    assert page.evaluate("app.graphToPrompt()")["output"] == prompt
+    for nodes_2 in (False, True):
+        page.evaluate(f"app.extensionManager.setting.set('Comfy.VueNodes.Enabled', {str(nodes_2).lower()})")
+        page.wait_for(f"Boolean({OUTER}.closest('[data-node-id]')) == {str(nodes_2).lower()}")
+        assert fits(page, OUTER)
+        photograph(page, pictures / f"timeline_outside_{'nodes_2' if nodes_2 else 'classic'}.png", "[made]", 500, 500)
+        assert page.evaluate(
+            f"""(() => {{
+                const bars = {OUTER}.querySelector(".bars"), {{ x, y, width, height }} = bars.getBoundingClientRect()
+                return width > 100 && height > 20
+                    && bars.contains(document.elementFromPoint(x + width / 2, y + height / 2))
+            }})()"""
+        )
+    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+    page.wait_for(f"!{OUTER}.closest('[data-node-id]')")
     page.evaluate("void app.canvas.setGraph(made.subgraph)")
     assert is_seen(page, APPLY)
+
+
+def test_after_a_reload_the_subgraph_shows_it_as_the_last_run(page, sampled):
+    number = page.evaluate("app.canvas.setGraph(app.rootGraph), made.id")
+    page.wait_for("app.canvas.graph == app.rootGraph")
+    load(page, page.evaluate("app.rootGraph.serialize()"))
+    page.evaluate(f"void (window.made = app.graph.getNodeById({number}))")
+    assert page.evaluate(OUTER_STATES) == sampled.states
+    assert page.evaluate(f"{OUTER}.innerText").startswith("Last run: ")
+
+
+def test_without_its_node_the_subgraph_has_no_strip(page, sampled):
+    height = page.evaluate("made.size[1]")
+    page.evaluate(f"made.subgraph.remove(made.subgraph.nodes.find(node => node.type == '{APPLY}'))")
+    page.wait_for(f"!{OUTER}", seconds=10)
+    assert page.evaluate("made.size[1]") < height - 80
+    assert complaints(page) == []

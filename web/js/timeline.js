@@ -15,6 +15,7 @@ const INSPECTOR = "AdaCacheInspector";
 const KEPT = "AdaCache.timelines"; // in localStorage: workflow id -> node id (with those of its subgraphs) -> timeline
 const WORKFLOWS_KEPT = 20;
 const HEIGHT = 92; // enough for a note of four lines and bars of 28 pixels
+const WIDTH = 225; // of a node, in which its lines have room
 const CROWDED = 80; // evaluations from which on there is no room between the bars
 
 const STYLE = `
@@ -197,6 +198,7 @@ function element(tag, properties, ...children) {
 }
 
 const strips = new WeakMap(); // node -> Strip
+const outside = new WeakMap(); // subgraph's node -> path of an AdaCache node in it -> widget with a Strip
 const timelines = kept(); // as in localStorage
 let seen = new WeakSet(); // timelines of runs since the workflow on the screen was opened
 
@@ -227,9 +229,8 @@ function of(workflow) {
   return found;
 }
 
-/** The node of the workflow on the screen that the host calls "outer:inner". */
-function nodeAt(path) {
-  let graph = root();
+/** The node that the host calls "outer:inner", of the workflow on the screen or of one of its subgraphs. */
+function nodeAt(path, graph = root()) {
   let node = null;
   for (const id of path.split(":")) {
     node = graph?.getNodeById(id);
@@ -258,6 +259,66 @@ function settingsOf(node) {
   return JSON.stringify([values, connected]);
 }
 
+/** Gives a node a strip, as its last widget. */
+function addStrip(node, name) {
+  const strip = new Strip();
+  const height = () => HEIGHT + 20; // with the margins that the canvas puts round a widget
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height };
+  const widget = node.addDOMWidget(name, "adacache_timeline", strip.element, options);
+  widget.serialize = false; // the option above keeps it out of the prompt, this out of the workflow
+  // The right panel sets the width that it gives the strip, and the canvas would keep to it when drawing the node.
+  Object.defineProperty(widget, "width", { get: () => undefined, set: () => {} });
+  return Object.assign(widget, { strip });
+}
+
+/** The strips of an AdaCache node on the subgraphs that it is in, made when there is something to show. */
+function stripsOutside(path) {
+  const ids = path.split(":");
+  return ids.slice(1).flatMap((_, depth) => {
+    const holder = nodeAt(ids.slice(0, depth + 1).join(":"));
+    const inner = ids.slice(depth + 1).join(":");
+    if (!holder?.addDOMWidget) return [];
+    if (!outside.has(holder)) hold(holder);
+    const widgets = outside.get(holder);
+    if (!widgets.has(inner)) widgets.set(inner, enlarged(holder, () => addStrip(holder, `timeline ${inner}`)));
+    return [widgets.get(inner).strip];
+  });
+}
+
+/** Keeps what strips add to a subgraph's node out of the workflow, or each run would modify it. */
+function hold(holder) {
+  outside.set(holder, new Map());
+  const serialized = holder.onSerialize;
+  holder.onSerialize = function (saved) {
+    serialized?.call(this, saved);
+    for (const { added } of outside.get(holder).values()) saved.size = without(saved.size, added);
+  };
+}
+
+/** Adds a strip to a node, which becomes larger by what that takes, noted as `added`. */
+function enlarged(node, add) {
+  const [width, height] = node.size;
+  const widget = add();
+  node.setSize([Math.max(width, WIDTH), height + HEIGHT + 20]);
+  return Object.assign(widget, { added: without(node.size, [width, height]) });
+}
+
+const without = ([width, height], [wide, high]) => [width - wide, height - high];
+
+/** Takes strips off the subgraphs whose AdaCache node is gone. */
+function tidy(graph = root()) {
+  for (const holder of graph.nodes.filter((node) => node.subgraph)) {
+    tidy(holder.subgraph);
+    for (const [inner, widget] of outside.get(holder) ?? []) {
+      if (nodeAt(inner, holder.subgraph)?.comfyClass === APPLY) continue;
+      const size = without(holder.size, widget.added);
+      outside.get(holder).delete(inner);
+      holder.removeWidget(widget);
+      holder.setSize(size);
+    }
+  }
+}
+
 /** Takes a workflow that was opened: what is known of it has happened elsewhere, if only with another copy of it. */
 function opened() {
   const running = Object.values(timelines[root().id] ?? {}).filter((timeline) => !timeline.done && seen.has(timeline));
@@ -274,6 +335,7 @@ function refresh() {
     if (old && timeline.settings && timeline.settings !== settingsOf(node)) continue;
     strips.get(node)?.show(timeline, old);
     if (node?.comfyClass !== APPLY) continue;
+    for (const strip of stripsOutside(path)) strip.show(timeline, old);
     // An inspector shows a run as it goes, but only if there is one: of several each shows the run of its own latent.
     const inspectors = node.graph.nodes.filter((each) => each.comfyClass === INSPECTOR && applyOf(each) === node);
     if (inspectors.length === 1 && !timeline.done) strips.get(inspectors[0])?.show(timeline);
@@ -322,14 +384,12 @@ app.registerExtension({
   },
   nodeCreated(node) {
     if (node.comfyClass !== APPLY && node.comfyClass !== INSPECTOR) return;
-    const strip = new Strip();
-    strips.set(node, strip);
-    const height = () => HEIGHT + 20; // with the margins that the canvas puts round a widget
-    const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height };
-    const widget = node.addDOMWidget("timeline", "adacache_timeline", strip.element, options);
-    widget.serialize = false; // the option above keeps it out of the prompt, this out of the workflow
-    // The right panel sets the width that it gives the strip, and the canvas would keep to it when drawing the node.
-    Object.defineProperty(widget, "width", { get: () => undefined, set: () => {} });
+    strips.set(node, addStrip(node, "timeline").strip);
+    const removed = node.onRemoved;
+    node.onRemoved = function () {
+      removed?.call(this);
+      setTimeout(tidy); // once it is gone
+    };
   },
   afterConfigureGraph: opened,
 });
