@@ -10,6 +10,7 @@ from e2e.frontend import complaints, load, photograph
 from e2e.shipped import DEMOS, read_workflow, with_report, with_steps
 from PIL import Image
 
+from adacache_core.canvas import SMALL
 from adacache_core.picture import SERIES
 
 BAR = SERIES[0][0]  # the colour of a computed step
@@ -118,6 +119,34 @@ def test_after_a_run_the_videos_and_the_inspectors_picture_are_seen(name, page, 
     assert seen(page, "AdaCacheInspector", BAR, tmp_path)
     assert complaints(page) == []
     photograph(page, pictures / f"{name}.png", "app.graph.nodes.filter(node => node.pos[1] < 900)")
+
+
+def test_a_new_inspectors_picture_can_be_read_in_nodes_2_0(page, pictures):
+    workflow = with_steps(read_workflow("demo_wan_tiny"), 8)
+    for node in workflow["nodes"]:
+        if node["type"] == "AdaCacheInspector":
+            node |= {"flags": {}, "pos": [0, 900]}
+            del node["size"]  # as it is when it is put down
+    load(page, workflow)
+    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    inspector = "app.graph.nodes.find(node => node.type == 'AdaCacheInspector')"
+    drawn = f"document.querySelector(`[data-node-id='${{{inspector}.id}}']`)"
+    image = f"{drawn}?.querySelector('.image-preview img')"
+    try:
+        page.evaluate("app.queuePrompt(0)")
+        page.evaluate(f"app.canvas.ds.scale = 1, app.canvas.centerOnNode({inspector}), app.canvas.setDirty(true, true)")
+        page.wait_for(f"{image}?.naturalWidth > 0", seconds=300)
+        page.evaluate("new Promise(drawn => setTimeout(drawn, 1000))")
+        page.screenshot(pictures / "inspector_nodes_2.png")
+        width, height, whole, high = page.evaluate(
+            f"[{image}.clientWidth, {image}.clientHeight, {image}.naturalWidth, {image}.naturalHeight]"
+        )
+        assert SMALL * width / 1000 >= 10, "pixels of its smallest letters"
+        assert height == pytest.approx(width * high / whole, abs=2)
+        assert page.evaluate(f"{image}.getBoundingClientRect().bottom < {drawn}.getBoundingClientRect().bottom")
+        assert complaints(page) == []
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
 
 
 def test_a_saved_clip_with_its_report_opens_as_its_workflow(page):

@@ -16,6 +16,7 @@ const KEPT = "AdaCache.timelines"; // in localStorage: workflow id -> node id (w
 const WORKFLOWS_KEPT = 20;
 const HEIGHT = 92; // enough for a note of four lines and bars of 28 pixels
 const WIDTH = 225; // of a node, in which its lines have room
+const READABLE = 440; // of a new inspector, whose picture then has letters of 10 pixels
 const CROWDED = 80; // evaluations from which on there is no room between the bars
 
 const STYLE = `
@@ -57,6 +58,11 @@ const STYLE = `
   color: color-mix(in srgb, var(--input-text) 90%, transparent); /* read on nodes of any colour */
 }
 .adacache-timeline.old > .bars { opacity: 0.4; }
+
+/* The inspector's picture in Nodes 2.0: as wide as its node, which becomes as high as that takes. */
+[data-node-id]:has(.adacache-timeline.inspector) .image-preview { height: auto; }
+[data-node-id]:has(.adacache-timeline.inspector) .image-preview > :has(> img) { flex: none; }
+[data-node-id]:has(.adacache-timeline.inspector) .image-preview img { position: static; height: auto; }
 `;
 
 /** The strip of bars and the two or three lines below it, for one node. */
@@ -385,6 +391,10 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== APPLY && node.comfyClass !== INSPECTOR) return;
     strips.set(node, addStrip(node, "timeline").strip);
+    if (node.comfyClass === INSPECTOR) {
+      strips.get(node).element.classList.add("inspector");
+      node.setSize([Math.max(node.size[0], READABLE), node.size[1]]);
+    }
     const removed = node.onRemoved;
     node.onRemoved = function () {
       removed?.call(this);
