@@ -132,7 +132,7 @@ def _strip(page: Page, top: float, reports: Sequence[RunReport], number: int) ->
 
     top += BIG + 10
     states = {record.state for each in reports for record in each.evaluations}
-    edge = _legend(page, top, states) if number == 0 else 1000
+    edge = _legend(page, top, states, colour) if number == 0 else 1000
     page.text(GAP + 36, top, _facts(report), SMALL, PALE, room=edge - GAP - 36)
 
     top += TITLE + 10
@@ -151,7 +151,7 @@ def _facts(report: RunReport) -> str:
     if report.skipped and not report.stopped:
         facts += [f"{report.counted_speedup:.2f}x counted"]
         facts += [f"{measured:.2f}x measured"] if measured is not None else []
-        facts += [f"expected {report.expected}"] if report.expected is not None else []
+        facts += [f"expected {report.expected.db:.0f} dB"] if report.expected is not None else []
     if held:
         facts += [f"{held:.1f} MiB held" if held < 1024 else f"{held / 1024:.1f} GiB held"]
     return ", ".join(facts)
@@ -167,14 +167,14 @@ def _bar(page: Page, left: float, right: float, bottom: float, height: float, st
             page.box(left, top + 6 * stripe, right, min(top + 6 * stripe + 6, bottom), PANEL)
 
 
-def _legend(page: Page, top: float, states: set[str]) -> float:
+def _legend(page: Page, top: float, states: set[str], colour: Colour) -> float:
     """What the bars mean, from the right; returns how far left it reaches."""
     edge = 1000.0 - GAP
     for state in (ANSWERED, PARTLY, REUSED, COMPUTED):
         if state in states:
             name = "answered by another pack" if state == ANSWERED else state
             edge = page.text(edge, top, name, SMALL, PALE, anchor="ra") - 24
-            _bar(page, edge, edge + 16, top + SMALL - 1, 0.8 * SMALL, state, INK)
+            _bar(page, edge, edge + 16, top + SMALL - 1, 0.8 * SMALL, state, colour)
             edge -= 22
     return edge
 

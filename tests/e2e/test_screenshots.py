@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from e2e.browser import Page
-from e2e.frontend import complaints, load
+from e2e.frontend import complaints, load, photograph
 from e2e.shipped import read_workflow
 from PIL import Image
 
@@ -21,6 +21,7 @@ STYLES = {"classic": False, "nodes_2": True}
 PALETTES = ("dark", "light")
 READABLE = 8  # pixels of a letter on the screen
 CONTRAST = 4.5  # of letters to what is behind them, which WCAG asks for
+CLOSE_UP = (350, 500)  # pixels
 EDGE = 2  # pixels by which borders and rounding may be off
 
 # Nodes with their picture, and the strip of one.
@@ -133,6 +134,29 @@ def test_after_a_run_all_words_are_in_their_nodes_and_the_strip_is_seen(screen, 
     assert contrast(page, shot) >= CONTRAST
     assert page.evaluate(ERRORS) == []
     assert complaints(page) == []
+
+
+def test_the_node_close_up_in_both_styles(after_a_run, pictures):
+    """The README's picture of it, `docs/images/timeline.png`, is a copy of the one that this leaves."""
+    page = after_a_run
+    page.call("Emulation.clearDeviceMetricsOverride")
+    set_up(page, "Comfy.ColorPalette", "dark")
+    page.evaluate("Object.assign(applyNode(), { color: undefined, bgcolor: undefined }), null")
+    shots = []
+    for style, nodes_2 in STYLES.items():
+        set_up(page, "Comfy.VueNodes.Enabled", nodes_2)
+        page.wait_for(f"Boolean(stripOf(applyNode()).closest('[data-node-id]')) == {str(nodes_2).lower()}")
+        page.evaluate("new Promise(drawn => setTimeout(drawn, 1000))")
+        shot = pictures / f"node_{style}.png"
+        photograph(page, shot, "[applyNode()]", *CLOSE_UP)
+        assert page.evaluate(CUT) == []
+        assert page.evaluate(LETTERS) >= 12
+        with Image.open(shot) as picture:
+            shots.append(picture.convert("RGB"))
+    both = Image.new("RGB", (2 * CLOSE_UP[0], CLOSE_UP[1]))
+    for place, picture in enumerate(shots):
+        both.paste(picture, (place * CLOSE_UP[0], 0))
+    both.quantize(256).save(pictures / "node.png", optimize=True)
 
 
 def contrast(page: Page, shot: Path) -> float:
