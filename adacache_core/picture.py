@@ -151,7 +151,6 @@ def _facts(report: RunReport) -> str:
     if report.skipped and not report.stopped:
         facts += [f"{report.counted_speedup:.2f}x counted"]
         facts += [f"{measured:.2f}x measured"] if measured is not None else []
-        facts += [f"expected {report.expected.db:.0f} dB"] if report.expected is not None else []
     if held:
         facts += [f"{held:.1f} MiB held" if held < 1024 else f"{held / 1024:.1f} GiB held"]
     return ", ".join(facts)

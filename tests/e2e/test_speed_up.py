@@ -16,7 +16,7 @@ from e2e.shipped import read_workflow
 SPEED_UP, TAKE_OUT = "AdaCache.SpeedUp", "AdaCache.TakeOut"
 APPLY, INSPECTOR = "AdaCacheApply", "AdaCacheInspector"
 TITLE = 30  # pixels of a node above its position
-REFUSED = {"video_causal_forcing_i2v": "the model makes frame after frame: AdaCache would refuse it"}
+LEFT_OUT = {"video_causal_forcing_i2v": "the model makes frame after frame: nothing of it would be skipped"}
 
 LISTEN = """
     window.told = []
@@ -131,12 +131,12 @@ def test_a_template_gets_it_before_every_sampler_and_is_afterwards_what_it_was(n
     assert rest == plain
     assert samplers
     served[name] = set(samplers) == set(applies)
-    assert served[name] or (name in REFUSED and not applies)
+    assert served[name] or (name in LEFT_OUT and not applies)
     assert len({str(each["inputs"]["model"]) for each in applies.values()}) == len(applies), "two of one model"
     assert overlapping(screen) == []
     again = command(screen, SPEED_UP)["summary"]
     assert again == (
-        "AdaCache found nothing to speed up here" if name in REFUSED else "AdaCache is in this workflow already"
+        "AdaCache found nothing to speed up here" if name in LEFT_OUT else "AdaCache is in this workflow already"
     )
     command(screen, TAKE_OUT)
     assert prompt(screen) == plain
@@ -147,10 +147,10 @@ def test_a_template_gets_it_before_every_sampler_and_is_afterwards_what_it_was(n
 def test_so_many_templates_are_served(served, capsys):
     if not served:
         pytest.skip("no template was tried: comfyui-workflow-templates-json is not installed")
-    why = "".join(f"; not {name}: {REFUSED[name]}" for name, well in served.items() if not well)
+    why = "".join(f"; not {name}: {LEFT_OUT[name]}" for name, well in served.items() if not well)
     with capsys.disabled():
         print(f"\nspeed up: {sum(served.values())} of {len(served)} local video templates served{why}")
-    assert {name for name, well in served.items() if not well} <= REFUSED.keys()
+    assert {name for name, well in served.items() if not well} <= LEFT_OUT.keys()
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import { ready, say } from "./words.js";
 const APPLY = "AdaCacheApply";
 const INSPECTOR = "AdaCacheInspector";
 const SETTINGS = ["AdaCacheCodebook", "AdaCacheMoReg", "AdaCacheSchedule"]; // nothing but AdaCache has a use for them
-const REFUSED = /ARVideo|SeedVR2/; // core nodes that come with models which AdaCache leaves out: it would stop the run
+// Core nodes of models of which AdaCache skips nothing: preset auto computes every step, the tables refuse them.
+const LEFT_OUT = /ARVideo|SeedVR2/;
 const HELP_LINK = 'a[href="#adacache-speed-up"]'; // in the help page of the node
 
 const GAP = 30; // between nodes
@@ -66,14 +67,14 @@ function passedBy(graph, link, found = new Set()) {
   return found;
 }
 
-/** Whether AdaCache would refuse the model, as far as the nodes around the sampler tell. */
-function isRefused(sampler, passed) {
+/** Whether nothing could be skipped of the model, as far as the nodes around the sampler tell. */
+function isLeftOut(sampler, passed) {
   const links = gives(sampler, "GUIDER") ? linksFrom(sampler, 0) : [];
   const users = links.map((link) => sampler.graph.getNodeById(link.target_id));
   const beside = [sampler, ...users.filter(Boolean)].flatMap((node) =>
     node.inputs.flatMap((_, slot) => makersOf(node.graph, linkInto(node, slot))),
   );
-  return [...passed, ...beside].some((node) => REFUSED.test(node.type));
+  return [...passed, ...beside].some((node) => LEFT_OUT.test(node.type));
 }
 
 /** The links on which a MODEL gets to a sampler without being changed, the last one first: through reroutes, and into
@@ -183,14 +184,14 @@ function asOneChange(change) {
 }
 
 function speedUp() {
-  const [ways, before, done, refused] = [[], [], [], []];
+  const [ways, before, done, without] = [[], [], [], []];
   for (const sampler of allNodes().filter(isSampler)) {
     for (const slot of slotsOf(sampler, "MODEL")) {
       const way = wayTo(sampler, slot);
       if (!way.length) continue;
       const passed = passedBy(sampler.graph, way[0].link);
       if ([...passed].some((node) => node.type === APPLY)) before.push(sampler);
-      else if (isRefused(sampler, passed)) refused.push(sampler);
+      else if (isLeftOut(sampler, passed)) without.push(sampler);
       else {
         ways.push(way);
         done.push(sampler);
@@ -198,7 +199,7 @@ function speedUp() {
     }
   }
   if (ways.length) asOneChange(() => cuts(ways).forEach(putBefore));
-  const leftOut = refused.length ? say("leftOut", { samplers: names(refused) }) : "";
+  const leftOut = without.length ? say("leftOut", { samplers: names(without) }) : "";
   if (done.length) tell("success", "isIn", [say("isInBefore", { samplers: names(done) }), leftOut]);
   else if (before.length) tell("info", "wasIn", [say("wasInBefore", { samplers: names(before) }), leftOut]);
   else tell("info", "nothingFound", [leftOut || say("whatIsSought")]);
