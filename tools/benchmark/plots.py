@@ -17,12 +17,12 @@ from .paired import OURS, Place, Point, at_speed
 ALWAYS = (OURS, "fewer steps")  # the second is what everybody has without a cache
 RANKED_AT = 2.0  # the speed at which the others are chosen
 
-# Okabe and Ito's colours without their yellow, which is hardly seen on white. No two share a dash or a marker, so that
-# they can be told apart in grey too.
+# Okabe and Ito's colours, told apart by colour-blind people too: ours has the blue of the node's strip, and their yellow
+# is left out, which is hardly seen on white. No two share a dash or a marker, so that they are told apart in grey.
 STYLES = (
-    {"color": "#000000", "linestyle": "-", "marker": "o", "linewidth": 2.6},
+    {"color": "#0072B2", "linestyle": "-", "marker": "o", "linewidth": 3.2},
     {"color": "#D55E00", "linestyle": (0, (5, 1.5)), "marker": "s"},
-    {"color": "#0072B2", "linestyle": (0, (1, 1)), "marker": "^"},
+    {"color": "#000000", "linestyle": (0, (1, 1)), "marker": "^"},
     {"color": "#009E73", "linestyle": (0, (6, 1.5, 1, 1.5)), "marker": "D"},
     {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "v"},
     {"color": "#E69F00", "linestyle": (0, (9, 3)), "marker": "X"},
@@ -88,7 +88,7 @@ def _draw(model: str, several: Sequence[Sequence[Point]], styles: Mapping[str, d
         xlabel="times less work", xticks=SPEEDS, xticklabels=[f"{speed:g}x" for speed in SPEEDS]
     )
     axis.grid(alpha=0.3)
-    axis.legend(handlelength=5)
+    axis.legend(handlelength=5, labelcolor="linecolor")
     conditions = "1 condition" if len(several) == 1 else f"{len(several)} conditions"
     axis.set_title(f"{model}: mean of {conditions}", loc="left")
     figure.savefig(file, dpi=100)
