@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from e2e.browser import Page
 from PIL import Image
 
 # A file that is not there is not ours, and the browser may be without a network; the last is the frontend's own word
 # at every start.
 NOT_OURS = ("Failed to load resource", "ComfyApp graph accessed before initialization")
+
+NODES_2_0 = (1, 49)  # the oldest frontend whose sizes of nodes are tested
 
 EMPTY = {"nodes": [], "links": [], "version": 0.4}
 
@@ -22,6 +25,13 @@ def load(page: Page, workflow: dict) -> None:
     page.complaints.clear()
     page.evaluate(f"app.loadGraphData({json.dumps(workflow)})")
     page.wait_for(f"app.graph.nodes.length == {len(workflow['nodes'])}")
+
+
+def skip_unless_nodes_2_0_are_as_now(page: Page) -> None:
+    """In older frontends they were tried out, and larger than nodes on the canvas: what fits now did not fit there."""
+    version = page.evaluate("window.__COMFYUI_FRONTEND_VERSION__ ?? '0.0'")
+    if tuple(map(int, version.split(".")[:2])) < NODES_2_0:
+        pytest.skip(f"how large Nodes 2.0 are in frontend {version} is not what is tested here")
 
 
 def complaints(page: Page) -> list[str]:

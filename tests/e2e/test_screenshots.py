@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from e2e.browser import Page
-from e2e.frontend import complaints, load, photograph
+from e2e.frontend import complaints, load, photograph, skip_unless_nodes_2_0_are_as_now
 from e2e.shipped import read_workflow
 from PIL import Image
 
@@ -115,6 +115,8 @@ def set_up(page: Page, setting: str, value: object) -> None:
 @pytest.mark.parametrize(("screen", "style", "palette"), list(product(SCREENS, STYLES, PALETTES)))
 def test_after_a_run_all_words_are_in_their_nodes_and_the_strip_is_seen(screen, style, palette, after_a_run, pictures):
     page, (width, height) = after_a_run, screen
+    if STYLES[style]:
+        skip_unless_nodes_2_0_are_as_now(page)
     page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
     set_up(page, "Comfy.VueNodes.Enabled", STYLES[style])
     set_up(page, "Comfy.ColorPalette", palette)
@@ -139,6 +141,7 @@ def test_after_a_run_all_words_are_in_their_nodes_and_the_strip_is_seen(screen, 
 def test_the_node_close_up_in_both_styles(after_a_run, pictures):
     """The README's picture of it, `docs/images/timeline.png`, is a copy of the one that this leaves."""
     page = after_a_run
+    skip_unless_nodes_2_0_are_as_now(page)
     page.call("Emulation.clearDeviceMetricsOverride")
     set_up(page, "Comfy.ColorPalette", "dark")
     page.evaluate("Object.assign(applyNode(), { color: undefined, bgcolor: undefined }), null")
