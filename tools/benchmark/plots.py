@@ -17,8 +17,8 @@ from .paired import OURS, Place, Point, at_speed
 ALWAYS = (OURS, "fewer steps")  # the second is what everybody has without a cache
 RANKED_AT = 2.0  # the speed at which the others are chosen
 
-# Okabe and Ito's colours, told apart by colour-blind people too: ours has the blue of the node's strip, and their yellow
-# is left out, which is hardly seen on white. No two share a dash or a marker, so that they are told apart in grey.
+# Okabe and Ito's colours, told apart by colour-blind people too. Ours has the blue of the node's strip; their yellow is
+# left out, which is hardly seen on white. No two share a dash or a marker, so that they are told apart in grey.
 STYLES = (
     {"color": "#0072B2", "linestyle": "-", "marker": "o", "linewidth": 3.2},
     {"color": "#D55E00", "linestyle": (0, (5, 1.5)), "marker": "s"},
