@@ -281,6 +281,11 @@ def test_without_a_sampler_it_says_so(screen):
     assert command(screen, TAKE_OUT)["summary"] == "There is no AdaCache in this workflow"
 
 
+def test_a_node_that_measures_adacache_needs_none(screen):
+    load(screen, read_workflow("measure_on_your_model"))
+    assert command(screen, SPEED_UP)["summary"] == "AdaCache found nothing to speed up here"
+
+
 def test_the_canvas_menu_offers_both(demo):
     items = "app.collectCanvasMenuItems?.(app.canvas)"
     if demo.evaluate(f"!{items}"):

@@ -7,6 +7,7 @@ import { app } from "../../../scripts/app.js";
 import { ready, say } from "./words.js";
 
 const APPLY = "AdaCacheApply";
+const MEASURE = "AdaCacheMeasure"; // samples with AdaCache by itself
 const INSPECTOR = "AdaCacheInspector";
 const SETTINGS = ["AdaCacheCodebook", "AdaCacheMoReg", "AdaCacheSchedule"]; // nothing but AdaCache has a use for them
 // Core nodes of models of which AdaCache skips nothing: preset auto computes every step, the tables refuse them.
@@ -38,7 +39,7 @@ const linkInto = (node, slot) => node.graph.getLink(node.inputs[slot]?.link);
 const linksFrom = (node, slot) => (node.outputs[slot].links ?? []).map((id) => node.graph.getLink(id));
 
 function isSampler(node) {
-  if (node.subgraph || !slotsOf(node, "MODEL").length) return false;
+  if (node.subgraph || node.type === MEASURE || !slotsOf(node, "MODEL").length) return false;
   const chooses = slotsOf(node, "SAMPLER").length || node.inputs.some((input) => input.name === "sampler_name");
   return gives(node, "GUIDER") || (gives(node, "LATENT") && (chooses || !gives(node, "MODEL")));
 }
