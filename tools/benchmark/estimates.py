@@ -237,6 +237,8 @@ on other videos of `demo`; `two_streams`, `clips` and `distilled` served for not
 |---|---|---|---|---|---|
 {expected}
 
+Where it held least, of each model: {least}.
+
 ![expected and true closeness](images/estimates.png)
 
 ## One quality for all videos, and one number of steps for all
@@ -276,6 +278,7 @@ def page(runs: list[Run]) -> str:
         largest=LARGEST,
         good=MARKS["good"],
         expected="\n".join(_expected_row(model, several) for model, several in by_model),
+        least="; ".join(_least(model, several) for model, several in by_model),
         mixed="\n".join(_mixed_row(model, several, setting) for model, several in by_model for setting in MIXED),
         asked="\n".join(_asked_row(model, several, name) for model, several in by_model for name in MARKS),
         marks=" | ".join(MARKS),
@@ -293,6 +296,20 @@ def _expected_row(model: str, runs: Sequence[Run]) -> str:
     both = [run.came for run in known], [run.expected for run in known]
     related = f"{np.corrcoef(*both)[0, 1]:.2f}" if min(map(pstdev, both)) > 0 else "–"
     return _row(model, len(known), f"{inside:.0%}", f"{mean(off):+.1f} dB", f"{pstdev(off):.1f} dB", related)
+
+
+def _least(model: str, runs: Sequence[Run]) -> str:
+    """The condition in which the range held least often, beside the model's other conditions."""
+    held: dict[str, list[bool]] = {}
+    for run in runs:
+        if run.expected is not None:
+            held.setdefault(run.condition, []).append(run.low <= run.came <= run.high)
+    if not held:
+        return f"`{model}` has no estimates"
+    least = min(held, key=lambda condition: mean(held[condition]))
+    others = [each for condition, several in held.items() if condition != least for each in several]
+    beside = f" ({mean(others):.0%} of {len(others)} elsewhere)" if others else ""
+    return f"`{model}`, {least}: {mean(held[least]):.0%} of {len(held[least])}{beside}"
 
 
 def _mixed_row(model: str, runs: Sequence[Run], setting: str) -> str:
