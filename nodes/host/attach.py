@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Attachment:
         run.register(guider.model_options)
         made = None
         try:
-            with _varying_allocations():
+            with nullcontext() if self.config.at_output else _varying_allocations():
                 out = executor(*args, **kwargs)
             made = fingerprint(out)
             return out
@@ -113,7 +113,11 @@ class Attachment:
 
 @contextmanager
 def _varying_allocations() -> Iterator[None]:
-    """Hosts from 0.34 on record what a model's forward allocates and replay it, which skipped blocks would break."""
+    """For a run whose model calls are not all alike, because blocks are skipped in some and watched in others.
+
+    Hosts from 0.34 on record what one call of a model allocates, and lay out the next calls the same way. Where whole
+    evaluations are skipped, each call of the model is the model's own, and what AdaCache holds is made between calls.
+    """
     before = getattr(host_arguments, "disable_comfy_compiler", None)
     if before is None:
         yield

@@ -41,13 +41,23 @@ def stands_in(module: nn.Module) -> str:
 def replaces_all(slot: str, replaced: Mapping[Any, Any], depth: int) -> str:
     """Whose functions take the place of every block: whether the blocks will run is then theirs to decide.
 
+    The host's own functions run the blocks they replace (its block-sparse attention and its control nets do so).
+
     Args:
         slot: how the host names the blocks of the first container.
         replaced: the host's `patches_replace["dit"]` of a call.
         depth: number of these blocks.
     """
     patches = [replaced.get((slot, index)) for index in range(depth)]
-    return "" if None in patches or not patches else module_of(patches[0])
+    # Those of the host's control nets keep the function that was there before and call that.
+    names = [module_of(getattr(patch, "previous", None) or patch) for patch in patches if patch is not None]
+    theirs = [name for name in names if not is_of_host(name)]
+    return theirs[0] if depth and len(theirs) == depth else ""
+
+
+def is_of_host(module: str) -> bool:
+    """Whether this Python module is the host's own."""
+    return module.startswith(("comfy.", "comfy_extras."))
 
 
 def module_of(function: Any) -> str:

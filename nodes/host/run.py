@@ -24,7 +24,7 @@ from ...adacache_core.sampler import Model, Sampler, probe_sampler, step_of
 from .changing import changing_steps
 from .families import LEFT_OUT, Family, class_name
 from .live import Live
-from .others import module_of, replaces_all, stands_in
+from .others import is_of_host, module_of, replaces_all, stands_in
 
 KEY = "adacache"
 
@@ -323,5 +323,5 @@ def _between(model_options: Mapping[str, Any], ours: str) -> str:
     functions = [function for key, each in by_key if key != ours for function in each]
     functions += filter(None, [model_options.get("model_function_wrapper")])
     names = dict.fromkeys(map(module_of, functions))
-    theirs = [name for name in names if not name.startswith(("comfy.", "comfy_extras."))]
+    theirs = [name for name in names if not is_of_host(name)]
     return f" ({', '.join(theirs)})" if theirs else ""

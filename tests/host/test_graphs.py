@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from host.running import (
@@ -10,10 +12,13 @@ from host.running import (
     Witness,
     blocks_of,
     holding_no_new_tensor,
+    on_call,
     row_of,
     sample,
+    with_hook,
 )
 from host.tiny.kind import noise
+from torch.utils._python_dispatch import TorchDispatchMode
 
 WAN = "Wan t2v"
 FAMILIES = ["Wan t2v", "HunyuanVideo", "LTXV"]
@@ -173,10 +178,13 @@ def test_weights_that_are_cast_as_they_are_needed(kind, tiny, adacache):
     torch.testing.assert_close(video, loaded, rtol=0, atol=1e-4 * loaded.abs().max().item())
 
 
-def test_hosts_that_record_allocations_are_told_not_to_for_the_run(wan, adacache, monkeypatch):
+@both_ways
+def test_hosts_that_record_allocations_are_told_not_to_where_blocks_are_skipped(
+    way, wan, by_output_or_blocks, monkeypatch
+):
     from comfy.cli_args import args
 
-    model, _ = adacache(wan.model, rate=3)
+    model, _ = by_output_or_blocks(way, wan.model)
     seen = []
 
     def callback(step, *rest):
@@ -184,11 +192,50 @@ def test_hosts_that_record_allocations_are_told_not_to_for_the_run(wan, adacache
 
     monkeypatch.setattr(args, "disable_comfy_compiler", False, raising=False)
     sample(wan, model, callback=callback)
-    assert seen == [True] * STEPS
+    assert seen == [way == "blocks"] * STEPS
     assert args.disable_comfy_compiler is False
     with pytest.raises(ZeroDivisionError):
         sample(wan, model, callback=lambda *_: 1 / 0)
     assert args.disable_comfy_compiler is False
+
+
+class Allocations(TorchDispatchMode):
+    """Counts the tensors that are made while the model is called, as a host does that records them."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.calls, self.inside = module, [], False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if self.inside:
+            self.calls[-1][str(func)] += 1
+        return made
+
+    def begin(self, *_):
+        self.calls.append(Counter())
+        self.inside = True
+
+    def end(self, *_):
+        self.inside = False
+
+
+@pytest.mark.parametrize("settings", [{"target": 2.0}, {"closeness": 20.0}])
+def test_auto_and_quality_leave_every_call_of_the_model_as_it_is(settings, wan, adacache):
+    """So the host may record what one call allocates, and replay it in the next."""
+
+    def calls_of(model):
+        allocations = Allocations(wan.module)
+        with allocations, with_hook(on_call(wan.module, allocations.begin, allocations.end)):
+            sample(wan, model, steps=16)
+        return allocations.calls
+
+    untouched = calls_of(wan.model)
+    model, attachment = adacache(wan.model, **settings)
+    ours = calls_of(model)
+    assert attachment.finished[-1].report.skipped
+    assert len(ours) < len(untouched)
+    assert all(call == untouched[1] for call in (*untouched[1:], *ours[1:]))
 
 
 @both_ways
