@@ -283,6 +283,56 @@ def test_where_every_block_is_replaced_adacache_stands_down(way, tiny, by_output
     assert report.notes == [f"stood down: {__name__} replaces every block of this model"]
 
 
+def of_the_host(args, extra):
+    """As the block-sparse attention of newer hosts has it: the block runs, with another attention in it."""
+    return extra["original_block"](args)
+
+
+of_the_host.__module__ = "comfy_extras.nodes_sparse_attention"
+
+
+class ControlOfTheHost:
+    """As the control net of newer hosts for MiniMax-H3 has it: it keeps the function that was there before, and calls it."""
+
+    def __init__(self, previous=None):
+        self.previous = previous
+
+    def __call__(self, args, extra):
+        out = extra["original_block"](args) if self.previous is None else self.previous(args, extra)
+        return out | {"img": out["img"] + 0.1}
+
+
+ControlOfTheHost.__module__ = "comfy_extras.nodes_minimax_h3"
+
+
+@pytest.mark.parametrize("way", ["blocks", "output"])
+@pytest.mark.parametrize("kind", ["Wan t2v", "MiniMax-H3"])
+@pytest.mark.parametrize("control", [None, ControlOfTheHost(), ControlOfTheHost(of_the_host)])
+def test_functions_of_the_hosts_own_may_replace_every_block(way, kind, control, tiny, by_output_or_blocks):
+    patched = tiny(kind).model.clone()
+    for index in range(len(blocks_of(tiny(kind).module))):
+        patched.set_model_patch_replace(of_the_host, "dit", "double_block", index)
+    if control is not None:
+        patched.set_model_patch_replace(control, "dit", "double_block", 0)
+    model, attachment = by_output_or_blocks(way, patched)
+    with Witness(tiny(kind)) as witness:
+        sample(tiny(kind), witness.watched(model))
+    report = attachment.finished[-1].report
+    assert (report.computed, report.notes) == (5, [])
+    assert row_of(report) == witness.row()
+
+
+@pytest.mark.parametrize("way", ["blocks", "output"])
+def test_a_function_behind_the_hosts_own_is_found(way, tiny, by_output_or_blocks):
+    wan = tiny("Wan t2v")
+    patched = wan.model.clone()
+    for index in range(len(blocks_of(wan.module))):
+        patched.set_model_patch_replace(ControlOfTheHost(skips), "dit", "double_block", index)
+    model, attachment = by_output_or_blocks(way, patched)
+    sample(wan, model)
+    assert attachment.finished[-1].report.notes == [f"stood down: {__name__} replaces every block of this model"]
+
+
 @pytest.mark.parametrize("layers", ["1", "0, 1"])
 def test_skip_layer_guidance_reuses_its_own_pass_and_stays_out_of_the_metric(layers, tiny, adacache):
     from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
