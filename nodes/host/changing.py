@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+Switch = tuple[str, float, bool]  # what, at which noise level, and whether it is an end
 Percents = Iterator[tuple[float, bool]]  # of the way, and whether it is an end: an end's own noise level is still in
 
 
@@ -21,16 +22,31 @@ def changing_steps(guider: Any, sampling: Any, sigmas: Sequence[float]) -> dict[
         sigmas: noise levels of the run, falling, (steps + 1,).
     """
     found: dict[int, str] = {}
-    steps = range(1, len(sigmas) - 1)
+    for what, level, is_end in (*_of_conditionings(guider, sampling), *_of_patches(guider.model_options)):
+        step = next((step for step in range(1, len(sigmas) - 1) if _is_beyond(sigmas[step], level, is_end)), None)
+        if step is not None and not _is_beyond(sigmas[0], level, is_end):
+            found[step] = what
+    return {**found, **_of_guider(guider, len(sigmas) - 1)}
+
+
+def _of_conditionings(guider: Any, sampling: Any) -> Iterator[Switch]:
     for conditionings in guider.original_conds.values():
         for conditioning in conditionings:
             for what, percents in _switches(conditioning):
                 for percent, is_end in percents:
-                    level = float(sampling.percent_to_sigma(percent))
-                    step = next((step for step in steps if _is_beyond(sigmas[step], level, is_end)), None)
-                    if step is not None and not _is_beyond(sigmas[0], level, is_end):
-                        found[step] = what
-    return {**found, **_of_guider(guider, len(sigmas) - 1)}
+                    yield what, float(sampling.percent_to_sigma(percent)), is_end
+
+
+def _of_patches(model_options: Mapping[str, Any]) -> Iterator[Switch]:
+    """Of control nets that are patches of the model (Uni3C, MiniMax-H3's), which know their own noise levels."""
+    options = model_options.get("transformer_options", {})
+    lists = [*options.get("patches", {}).values(), *map(dict.values, options.get("patches_replace", {}).values())]
+    for patch in (patch for patches in lists for patch in patches):
+        owner = getattr(patch, "control_patch", patch)
+        for name, is_end in (("sigma_start", False), ("sigma_end", True)):
+            level = getattr(owner, name, None)
+            if isinstance(level, (int, float)):
+                yield "a ControlNet begins or ends", float(level), is_end
 
 
 def _is_beyond(sigma: float, level: float, is_end: bool) -> bool:

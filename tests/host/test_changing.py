@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from host.running import STEPS, Witness, percent_of, row_of, sample
 from host.test_conditionings import control, guided_by, lora_with_keyframes, prompt
@@ -81,6 +83,37 @@ def test_exactly_at_the_level_of_a_step_as_the_host_has_it(step, is_end, tiny, s
         assert switched(wan, **conditionings) == {expected: CONDITIONING}
     finally:
         type(sampling).percent_to_sigma = before
+
+
+class ControlPatch:
+    """A control net that is a patch of the model, as the host's own are: it knows from which noise level to which."""
+
+    def __init__(self, sigma_start, sigma_end):
+        self.sigma_start, self.sigma_end = sigma_start, sigma_end
+
+    def __call__(self, args, extra=None):
+        if extra is None:
+            return args
+        return extra["original_block"](args)
+
+
+class BlockPatch(ControlPatch):
+    def __init__(self, control_patch):
+        self.control_patch = control_patch
+
+
+@pytest.mark.parametrize("in_place_of_a_block", [False, True])
+def test_a_control_net_that_is_a_patch_of_the_model(in_place_of_a_block, tiny, switched):
+    wan = tiny(WAN)
+    sampling = wan.model.get_model_object("model_sampling")
+    levels = [float(sampling.percent_to_sigma(percent_of(wan, step))) for step in (3, 6)]
+    patched = wan.model.clone()
+    control = ControlPatch(*levels)
+    if in_place_of_a_block:
+        patched.set_model_patch_replace(BlockPatch(control), "dit", "double_block", 0)
+    else:
+        patched.set_model_double_block_patch(control)
+    assert switched(replace(wan, model=patched)) == {3: CONTROLNET, 6: CONTROLNET}
 
 
 def test_what_is_there_from_the_beginning_to_the_end_or_never_is_no_switch(tiny, switched):

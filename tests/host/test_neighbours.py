@@ -292,7 +292,7 @@ of_the_host.__module__ = "comfy_extras.nodes_sparse_attention"
 
 
 class ControlOfTheHost:
-    """As the control net of newer hosts for MiniMax-H3 has it: it keeps the function that was there before, and calls it."""
+    """As the control net of newer hosts for MiniMax-H3 has it: it calls the function that was there before."""
 
     def __init__(self, previous=None):
         self.previous = previous
