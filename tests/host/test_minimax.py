@@ -6,13 +6,16 @@ Newer hosts have more nodes for it; what this host has not is skipped, and named
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from inspect import signature
 from types import SimpleNamespace
 
 import pytest
 import torch
 from host.running import Witness, row_of, sample
 from host.tiny.kind import fill, noise
+from torch import nn
 
 KIND = "MiniMax-H3"
 FULL = {"steps": 20, "sampler_name": "res_multistep", "cfg": 1.0}  # the official workflow
@@ -104,7 +107,7 @@ def control(tiny, start=0.0, end=1.0):
         dtype=torch.float32,
         device="cpu",
     )
-    made.load_state_dict(fill(made))
+    made.requires_grad_(False).load_state_dict(fill(made))
     vae = SimpleNamespace(spacial_compression_encode=lambda: 16, encode=lambda frames: noise(1, 24, 4, 8, 8, seed=13))
     patch = ModelPatcher(made, torch.device("cpu"), torch.device("cpu"))
     return nodes.MiniMaxH3FunControlNetApply.execute(
@@ -112,14 +115,31 @@ def control(tiny, start=0.0, end=1.0):
     ).args[0]
 
 
-def control_on_sparse_attention(tiny):
-    from dataclasses import replace
+def heads_by_noise_level(tiny):
+    """A bank of heads, of which a step takes those between its noise level and the next one's."""
+    import comfy.ops
 
+    layer = tiny.module.final_layer
+    if "sample_sigmas" not in signature(type(layer).forward).parameters:
+        pytest.skip("the MiniMax-H3 of this ComfyUI has one head")
+    model = tiny.model.clone()
+    for seed, name in enumerate(("video_out", "audio_out")):
+        head = getattr(layer, name)
+        bank = comfy.ops.disable_weight_init.Linear(head.in_features, head.out_features)
+        for part in ("weight", "bias"):
+            first = getattr(head, part)[: head.out_features]  # the bank of another test may still be in its place
+            others = [0.1 * noise(*first.shape, seed=seed + each) for each in range(3)]
+            setattr(bank, part, nn.Parameter(torch.cat([first, *others]), requires_grad=False))
+        model.add_object_patch(f"diffusion_model.final_layer.{name}", bank)
+    return model
+
+
+def control_on_sparse_attention(tiny):
     return control(replace(tiny, model=sparse_attention(tiny)))
 
 
 CONDITIONINGS = (text, tagged_text, first_frame, clips, references)
-PATCHES = (lora, other_shifts, sparse_attention, control, control_on_sparse_attention)
+PATCHES = (lora, other_shifts, heads_by_noise_level, sparse_attention, control, control_on_sparse_attention)
 CASES = [*((conditioning, nothing) for conditioning in CONDITIONINGS), *((references, patch) for patch in PATCHES)]
 
 every_case = pytest.mark.parametrize(
