@@ -4,7 +4,7 @@ What to reuse and when. Needs torch, numpy, einops; works on any module whose bl
 ModuleList or ModuleDict.
 """
 
-from .config import CacheConfig, Codebook, MotionConfig
+from .config import CacheConfig, Codebook, Fixed, MotionConfig, Off, Quality, Target, Watch
 from .engine import AdaCache, Engine, simulate
 from .errors import AdaCacheError
 from .plan import Schedule, average
@@ -26,13 +26,18 @@ __all__ = [
     "CacheConfig",
     "Codebook",
     "Engine",
+    "Fixed",
     "Grid",
     "MotionConfig",
+    "Off",
+    "Quality",
     "RunReport",
     "Schedule",
     "ScheduleState",
     "StackLayout",
     "StepRecord",
+    "Target",
+    "Watch",
     "auto",
     "average",
     "scale_codebook",

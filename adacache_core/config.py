@@ -1,5 +1,8 @@
 """Settings of AdaCache: frozen, validated, and nothing that changes during a run.
 
+A policy says what decides which steps are computed. There are six: a codebook of the paper, a target, a quality, a
+fixed schedule, watching, and off.
+
 What a run remembers is in `schedule.py` and `cache.py`. Published numbers are in `presets.py`.
 """
 
@@ -19,8 +22,23 @@ from .plan import Schedule
 EXAMPLE = "0.08:6, 0.16:5, 0.24:4, 0.32:3, 0.40:2, 1.00:1"
 
 
+class Policy:
+    """What decides which steps of a run are computed.
+
+    Attributes:
+        at_output: whether whole evaluations are skipped and what the sampler is given is forecast (`output.py`); else
+            residuals of blocks are reused.
+        settled: whether it is settled before the run which steps are computed.
+        never_skips: whether nothing is reused in a run of any length, and nothing measured.
+    """
+
+    at_output: bool = False
+    settled: bool = False
+    never_skips: bool = False
+
+
 @dataclass(frozen=True)
-class Codebook:
+class Codebook(Policy):
     """From rate of change to rate of reuse: the {threshold: rate} table of the paper.
 
     Attributes:
@@ -97,7 +115,7 @@ class Codebook:
         return self.entries[-1][1]
 
     @property
-    def never_skips(self) -> bool:
+    def never_skips(self) -> bool:  # type: ignore[override]
         return all(rate == 1 for _, rate in self.entries)
 
     def __str__(self) -> str:
@@ -171,41 +189,106 @@ class MotionConfig:
 
 
 @dataclass(frozen=True)
+class Target(Policy):
+    """As many steps as a wanted speed-up leaves, where this video needs them.
+
+    Attributes:
+        speedup: counted in model evaluations, from 1 (nothing is skipped).
+
+    Raises:
+        AdaCacheError: it is below 1.
+    """
+
+    speedup: float
+    at_output = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.speedup < math.inf:
+            raise AdaCacheError(f"the target is a speed-up of at least 1, got {self.speedup}; start from 2")
+
+    @property
+    def never_skips(self) -> bool:  # type: ignore[override]
+        return self.speedup == 1
+
+
+@dataclass(frozen=True)
+class Quality(Policy):
+    """As few steps as a wanted closeness to the video without AdaCache allows.
+
+    Attributes:
+        closeness: in dB; see `estimate.py`.
+
+    Raises:
+        AdaCacheError: it is not a finite number.
+    """
+
+    closeness: float
+    at_output = True
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.closeness):
+            raise AdaCacheError(f"closeness is a number of dB, got {self.closeness}; start from 25")
+
+
+@dataclass(frozen=True)
+class Fixed(Policy):
+    """The steps of a schedule, whatever is measured.
+
+    Attributes:
+        schedule: which these are.
+        at_output: see `Policy`.
+    """
+
+    schedule: Schedule
+    at_output: bool = True
+    settled = True
+
+    @property
+    def never_skips(self) -> bool:  # type: ignore[override]
+        return all(self.schedule.computed)
+
+
+@dataclass(frozen=True)
+class Watch(Policy):
+    """Every step, measured as a codebook would measure it: for calibrating."""
+
+    settled = True
+
+
+@dataclass(frozen=True)
+class Off(Policy):
+    """Every step, and nothing is measured or touched."""
+
+    at_output = True  # it does not look into the model
+    settled = True
+    never_skips = True
+
+
+@dataclass(frozen=True)
 class CacheConfig:
     """Everything a run needs to know before it starts.
 
     Attributes:
-        codebook: from change to rate; not asked where there is a target or a schedule.
-        moreg: motion regularisation, or None for the plain metric.
+        policy: what decides which steps are computed.
+        moreg: motion regularisation, or None for the plain metric. Only a codebook and watching look at it.
         start, end: fractions of the sampler steps in [0, 1] between which steps may be reused;
             equal values reuse nothing.
         probe_position: which block is watched, as a fraction of the (first) block container's depth.
         probe_stride: one token in so many is watched, the same positions in every frame;
             1 watches all, as the reference does.
         offload: keep residuals in main memory instead of on the device of the model.
-        enabled: False computes every step and touches nothing.
-        target: wanted speed-up, counted in model evaluations, from 1 (nothing is skipped). With it whole evaluations
-            are skipped, and their output is forecast; see `output.py`.
-        closeness: instead of a target, how close the video is to be to the one without AdaCache, in dB (`estimate.py`).
-        schedule: the steps to compute, whatever is measured.
-        watch: compute and measure every step, for calibrating.
 
     Raises:
         AdaCacheError: names the setting that is wrong.
     """
 
-    codebook: Codebook
+    policy: Policy
     moreg: MotionConfig | None = None
     start: float = 0.0
     end: float = 1.0
     probe_position: float = 0.5
     probe_stride: int = 4
     offload: bool = False
-    enabled: bool = True
-    target: float | None = None
-    closeness: float | None = None
-    schedule: Schedule | None = None
-    watch: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= 1 or not 0 <= self.end <= 1:
@@ -214,23 +297,14 @@ class CacheConfig:
             raise AdaCacheError(f"probe_position is a fraction in [0, 1], got {self.probe_position}; start from 0.5")
         if not _whole(self.probe_stride):
             raise AdaCacheError(f"probe_stride is a whole number >= 1, got {self.probe_stride}; start from 4")
-        if self.target is not None and not 1 <= self.target < math.inf:
-            raise AdaCacheError(f"the target is a speed-up of at least 1, got {self.target}; start from 2")
-        if self.closeness is not None and not (math.isfinite(self.closeness) and self.target is None):
-            raise AdaCacheError(f"closeness is a number of dB, and there is no target beside it; got {self.closeness}")
 
     @property
     def at_output(self) -> bool:
-        """Whether what the sampler is given is forecast; else residuals of blocks are reused."""
-        return (self.target is not None or self.closeness is not None) and not self.watch
+        """See `Policy`."""
+        return self.policy.at_output
 
     @property
     def never_skips(self) -> bool:
         """Whether nothing is reused in a run of any length, and nothing measured."""
-        if self.watch:
-            return not self.enabled
-        if self.schedule is not None:
-            nothing = all(self.schedule.computed)
-        else:
-            nothing = self.target == 1 if self.at_output else self.codebook.never_skips
-        return not self.enabled or self.start >= self.end or nothing
+        closed = self.start >= self.end and not isinstance(self.policy, Watch)
+        return self.policy.never_skips or closed

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .cache import ResidualCache
 from .change import change_sums
-from .config import CacheConfig
+from .config import CacheConfig, Codebook, Fixed, Off, Policy, Quality, Target, Watch
 from .control import Course, ErrorControl, State, flow_level
 from .errors import AdaCacheError
 from .estimate import MARKS, closeness_of, wrong_of
@@ -31,7 +31,7 @@ from .output import Output
 from .presets import FAST_30
 from .report import ANSWERED, BLOCKS, COMPUTED, OUTPUT, PARTLY, REUSED, RunReport, StepRecord
 from .sampler import Model, Sampler, euler, probe_sampler
-from .schedule import OUTSIDE, ScheduleState, WatchState
+from .schedule import OUTSIDE, BlockController, ScheduleState, WatchState
 from .stack import BlockStack, Grid, StackLayout, Tape
 
 # Runs whose steps are further apart than those of so many over the whole way from noise to video belong to distilled
@@ -41,13 +41,13 @@ FEW_STEPS = 12
 PROBE = "probe"  # the name of a run's one probe
 
 
-def controller_for(config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> ScheduleState:
-    """The controller of blocks that these settings ask for; arguments as of `ScheduleState`."""
-    if config.watch:
-        return WatchState(config, steps, ends_at_zero=ends_at_zero)
-    if config.schedule is not None:
-        return FixedState(config, steps, ends_at_zero=ends_at_zero)
-    return ScheduleState(config, steps, ends_at_zero=ends_at_zero)
+CONTROLLERS: dict[type[Policy], type[BlockController]] = {Codebook: ScheduleState, Fixed: FixedState}
+
+
+def controller_for(config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> BlockController:
+    """The controller of blocks that these settings ask for; arguments as of `BlockController`."""
+    kinds = [CONTROLLERS[kind] for kind in type(config.policy).__mro__ if kind in CONTROLLERS]
+    return (kinds or [WatchState])[0](config, steps, ends_at_zero=ends_at_zero)
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Engine:
         config: settings.
         steps: number of sampler steps.
         layout: where modules keep their blocks; None: nobody knows, which is enough for `config.at_output`.
-        ends_at_zero: see `ScheduleState`.
+        ends_at_zero: see `BlockController`.
         sampler: what is known of it; without it no output is forecast.
         span: which part of the way from noise to video the run covers, in (0, 1], in unshifted time.
         flow: whether latents are (1 - sigma) video + sigma noise; else they are video + sigma noise.
@@ -115,11 +115,13 @@ class Engine:
         self.others = ""
         self.report = report or RunReport()
         self.report.sampler_steps = steps
-        self.report.target, self.report.closeness = config.target, config.closeness
+        policy = config.policy
+        self.report.target = policy.speedup if isinstance(policy, Target) else None
+        self.report.closeness = policy.closeness if isinstance(policy, Quality) else None
         self.report.reuse = OUTPUT if config.at_output else BLOCKS
         self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero)
         self.output: Output | None = None
-        if config.at_output and sampler is not None:
+        if config.at_output and sampler is not None and not config.never_skips:
             self.output = _output_of(config, sampler, flow, changing or {}, mask, guidance, before)
         self.report.codebook = "" if config.at_output else self.schedule.table
         self.layout = layout
@@ -127,7 +129,7 @@ class Engine:
         if not config.never_skips:
             self.note(self.idle_reason)
             self.note(self._what_differs(steps))
-            if sampler is not None and sampler.draws_noise and not self.idle_reason and not config.watch:
+            if sampler is not None and sampler.draws_noise and not self.idle_reason and not isinstance(policy, Watch):
                 self.note(f"{sampler.name} draws fresh noise: expect another video of the same kind, not the same one")
             if config.moreg is not None and config.at_output:
                 self.note("MoReg does nothing with preset auto; it belongs to the tables of the paper")
@@ -146,7 +148,7 @@ class Engine:
             return "the noise levels of this run are not known, so nothing can be forecast: every step is computed"
         if self.config.at_output and sampler is not None and sampler.looks_inside:
             return f"{sampler.name} wants more of the model than the video it finds: every step is computed"
-        judge = self.config.schedule is None and not self.config.watch  # else what to compute is settled
+        judge = not self.config.policy.settled
         if judge and self.config.at_output and sampler is not None and sampler.draws_noise:
             return (
                 f"{sampler.name} draws fresh noise, which makes another video of any difference: every step is "
@@ -171,9 +173,10 @@ class Engine:
 
     def _what_differs(self, steps: int) -> str:
         """From what was asked for."""
-        if self.output is not None and self.config.schedule is None:
-            return "" if self.idle_reason else self.output.control.what_differs
-        made_for = steps if self.config.schedule is None else len(self.config.schedule.computed)
+        policy = self.config.policy
+        if not isinstance(policy, Fixed):
+            return "" if self.output is None or self.idle_reason else self.output.control.what_differs
+        made_for = len(policy.schedule.computed)
         return "" if made_for == steps else f"the schedule was made for {made_for} steps and is resampled to {steps}"
 
     def stand_down(self, reason: str) -> None:
@@ -307,9 +310,9 @@ class Engine:
             mistaken = output.state.mistaken
             given, record.error = output.found(record.step, record.sigma, x, denoised)
             record.wrong = sqrt(output.state.mistaken - mistaken) or None
-            record.tolerance = output.state.allowed
+            record.tolerance = None if self.config.policy.settled else output.state.allowed
             if output.state.guarded and not output.control.what_differs:
-                self.note(f"{self.config.target:g}x would change this video visibly: more steps are computed")
+                self.note(f"{self.report.target:g}x would change this video visibly: more steps are computed")
             self._note_output(record)
             return given
 
@@ -390,7 +393,7 @@ class Engine:
             answer: what it said, of the shape of x.
             again: makes the same call.
         """
-        if self.idle_reason or self.config.watch or kind in self._proved or not tape.residual:
+        if self.idle_reason or isinstance(self.config.policy, Watch) or kind in self._proved or not tape.residual:
             return
         self._proved.add(kind)
         with self._clock.own():
@@ -517,18 +520,18 @@ def _output_of(
     guidance: float,
     before: State | None,
 ) -> Output:
-    steps = len(sampler.sigmas) - 1
+    steps, policy = len(sampler.sigmas) - 1, config.policy
     outside = {step: OUTSIDE for step in range(steps) if not config.start <= step / steps < config.end}
     levels = [min(flow_level(sigma, flow), 1.0) for sigma in sampler.sigmas]  # those of another kind of model are above
     return Output(
         ErrorControl(
             Course(levels, {**outside, **changing}, sampler.evaluations or (), guidance),
-            config.target,
-            None if config.closeness is None else wrong_of(config.closeness),
+            policy.speedup if isinstance(policy, Target) else None,
+            wrong_of(policy.closeness) if isinstance(policy, Quality) else None,
         ),
         sampler,
         flow=flow,
-        schedule=config.schedule,
+        schedule=policy.schedule if isinstance(policy, Fixed) else None,
         changing=changing,
         mask=mask,
         before=before,
@@ -723,7 +726,7 @@ def simulate(
     config: CacheConfig,
     *,
     frames: int | None = None,
-    state: ScheduleState | None = None,
+    state: BlockController | None = None,
 ) -> RunReport:
     """Replays recorded probe residuals: the schedule that a run with these residuals would have had.
 
@@ -752,7 +755,7 @@ def simulate(
     tape = Tape(grid=grid, stride=config.probe_stride)
     cached: dict[str, Tensor] = {}
     for step in range(steps):
-        decision = state.decide(step) if config.enabled else None
+        decision = None if isinstance(config.policy, Off) else state.decide(step)
         compute = decision is None or decision.compute
         record = StepRecord(step, step, None, COMPUTED if compute else REUSED, decision.reason if decision else "off")
         if compute:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .config import CacheConfig, Codebook, MotionConfig
+from .config import CacheConfig, Codebook, MotionConfig, Quality, Target
 
 # AdaCache-DiT/AdaCache, commit 2c6d3ca: Open-Sora 1.2, 30 steps, "fast".
 FAST_30 = Codebook(((0.08, 6), (0.16, 5), (0.24, 4), (0.32, 3), (0.40, 2), (1.00, 1)), 30, "fast")
@@ -36,9 +36,9 @@ def auto(target: float, moreg: MotionConfig | None = None) -> CacheConfig:
 
     Args:
         target: counted in model evaluations, >= 1.
-        moreg: motion regularisation, which only `watch` looks at.
+        moreg: motion regularisation, which does nothing here; the report says so.
     """
-    return CacheConfig(FAST_30, moreg, target=target)
+    return CacheConfig(Target(target), moreg)
 
 
 def quality(closeness: float) -> CacheConfig:
@@ -47,4 +47,4 @@ def quality(closeness: float) -> CacheConfig:
     Args:
         closeness: in dB; see `estimate.py`.
     """
-    return CacheConfig(FAST_30, closeness=closeness)
+    return CacheConfig(Quality(closeness))

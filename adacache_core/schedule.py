@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .change import change_per_step
-from .config import CacheConfig
+from .config import CacheConfig, Codebook
 from .motion import MotionFactor, motion_score, paper_factor, reference_factor, with_gradient
 from .scaling import scale_codebook, scale_window
 
@@ -49,11 +49,11 @@ class Reading:
     rate: int  # what the codebook says
 
 
-class ScheduleState:
-    """The controller of one run: ask `decide`, tell `computed`, and `observe` what was measured.
+class BlockController:
+    """What any controller of blocks does in one run: ask `decide`, tell `computed`, and `observe` what was measured.
 
     Args:
-        config: settings; the codebook is scaled to `steps`.
+        config: settings.
         steps: number of sampler steps N of the run.
         ends_at_zero: whether the run finishes the video (its last sigma is 0). Only then are its
             last two steps protected; the first stage of a two-stage run has no end to protect.
@@ -63,12 +63,13 @@ class ScheduleState:
     """
 
     dtype = torch.float32  # of the arithmetic on the sums; thresholds are compared in it
+    table = ""  # the codebook that is asked, "" if none is
+    never_skips = False  # whether it is known before the run that nothing can be reused
 
     def __init__(self, config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> None:
         self.config = config
         self.steps = steps
         self.ends_at_zero = ends_at_zero
-        self.codebook = scale_codebook(config.codebook, steps)
         self.rate = 1
         self._last_computed: int | None = None
         self._last_observed = -1
@@ -88,30 +89,11 @@ class ScheduleState:
 
     def decide(self, step: int) -> Decision:
         """Whether an evaluation of this step (0..N-1) computes."""
-        if self._last_computed is None:
-            return Decision(True, "first step")
-        forced = self.forced(step)
-        if forced:
-            return Decision(True, forced)
-        if self.rate == 1:
-            return Decision(True, "rate 1" if self._last_observed > 0 else "no metric yet")
-        if step >= self._last_computed + self.rate:
-            return Decision(True, "due")
-        return Decision(False, f"rate {self.rate}")
-
-    @property
-    def table(self) -> str:
-        """The codebook that is asked, "" if none is."""
-        return str(self.codebook)
-
-    @property
-    def never_skips(self) -> bool:
-        """Whether it is known before the run that nothing can be reused."""
-        return self.codebook.never_skips
+        raise NotImplementedError
 
     def rate_for(self, metric: Tensor) -> int:
         """Steps to the next computed one after a change of so much per step."""
-        return self.codebook.rate_for(metric)
+        return 1
 
     def wants_metric(self, step: int) -> bool:
         """Only the first evaluation of a new step is measured: the others are less than a step away."""
@@ -190,14 +172,34 @@ class ScheduleState:
         return factor if strength == 1.0 else factor**strength
 
 
-class WatchState(ScheduleState):
-    """A controller that computes and measures every step."""
+class ScheduleState(BlockController):
+    """The controller of a codebook, which is scaled to the run's number of steps; arguments as of `BlockController`."""
 
-    table = ""
-    never_skips = False
+    def __init__(self, config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> None:
+        super().__init__(config, steps, ends_at_zero=ends_at_zero)
+        assert isinstance(config.policy, Codebook)
+        self.codebook = scale_codebook(config.policy, steps)
+        self.table = str(self.codebook)
+        self.never_skips = self.codebook.never_skips
+
+    def decide(self, step: int) -> Decision:
+        if self._last_computed is None:
+            return Decision(True, "first step")
+        forced = self.forced(step)
+        if forced:
+            return Decision(True, forced)
+        if self.rate == 1:
+            return Decision(True, "rate 1" if self._last_observed > 0 else "no metric yet")
+        if step >= self._last_computed + self.rate:
+            return Decision(True, "due")
+        return Decision(False, f"rate {self.rate}")
+
+    def rate_for(self, metric: Tensor) -> int:
+        return self.codebook.rate_for(metric)
+
+
+class WatchState(BlockController):
+    """A controller that computes and measures every step."""
 
     def decide(self, step: int) -> Decision:
         return Decision(True, "watched")
-
-    def rate_for(self, metric: Tensor) -> int:
-        return 1

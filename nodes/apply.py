@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from comfy_api.latest import io
 
-from ..adacache_core.config import CacheConfig, Codebook, MotionConfig
+from ..adacache_core.config import CacheConfig, Codebook, Fixed, MotionConfig, Off, Policy, Quality, Target, Watch
 from ..adacache_core.estimate import DRAFT, FAITHFUL, GOOD, LARGEST
 from ..adacache_core.plan import Schedule
-from ..adacache_core.presets import PRESETS, auto, quality
+from ..adacache_core.presets import PRESETS
 from .host.attach import attach
 from .schema import ADVANCED, CATEGORY, AdaCacheCodebookType, AdaCacheMoRegType, AdaCacheScheduleType, found_by
 
 AUTO, QUALITY, WATCH, OFF = "auto", "quality", "watch", "off"
+MAIN, OFFLOAD = "main", "offload"
 
 
 class AdaCacheApply(io.ComfyNode):
@@ -94,8 +93,8 @@ class AdaCacheApply(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "cache_device",
-                    options=["main", "offload"],
-                    default="main",
+                    options=[MAIN, OFFLOAD],
+                    default=MAIN,
                     tooltip="main keeps what is reused on the GPU (per prompt about the size of one latent in tokens); "
                     "offload keeps it in main memory. Start from main; take offload if memory runs out. Matters with "
                     "fast, slow, watch or a codebook; auto holds no more than a few latents.",
@@ -140,31 +139,35 @@ class AdaCacheApply(io.ComfyNode):
         schedule: Schedule | None = None,
         closeness: float = GOOD,
     ) -> io.NodeOutput:
-        if codebook is not None or preset in PRESETS:
-            config = CacheConfig(codebook or PRESETS[preset], moreg)
-        elif preset == QUALITY:
-            config = quality(closeness)
+        table = codebook or PRESETS.get(preset)
+        policy: Policy
+        if preset == OFF:
+            policy = Off()
+        elif preset == WATCH:
+            policy = Watch()
+        elif schedule is not None:
+            policy = Fixed(schedule, at_output=table is None)
+        elif table is not None:
+            policy = table
         else:
-            config = auto(speedup, moreg)
-        config = replace(
-            config,
-            start=start_percent,
-            end=end_percent,
-            probe_position=probe_position,
-            offload=cache_device == "offload",
-            schedule=schedule,
-            watch=preset == WATCH,
-            enabled=preset != OFF,
-        )
-        return io.NodeOutput(attach(model, config, _name(config, preset), getattr(cls.hidden, "unique_id", None)))
+            policy = Quality(closeness) if preset == QUALITY else Target(speedup)
+        config = CacheConfig(policy, moreg, start_percent, end_percent, probe_position, offload=cache_device == OFFLOAD)
+        return io.NodeOutput(attach(model, config, _name(policy), getattr(cls.hidden, "unique_id", None)))
 
 
-def _name(config: CacheConfig, preset: str) -> str:
-    """What reports call these settings."""
-    if preset in (WATCH, OFF):
-        return preset
-    if config.schedule is not None:
-        return f"schedule: {config.schedule}"
-    if config.closeness is not None:
-        return f"{QUALITY} {config.closeness:g} dB"
-    return config.codebook.name if config.target is None else f"{AUTO} {config.target:g}x"
+def _name(policy: Policy) -> str:
+    """What reports call it."""
+    match policy:
+        case Off():
+            return OFF
+        case Watch():
+            return WATCH
+        case Fixed(schedule):
+            return f"schedule: {schedule}"
+        case Quality(closeness):
+            return f"{QUALITY} {closeness:g} dB"
+        case Target(speedup):
+            return f"{AUTO} {speedup:g}x"
+        case Codebook(name=name):
+            return name
+    raise TypeError(policy)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
+from ..adacache_core.config import CacheConfig, Off
 from ..adacache_core.errors import AdaCacheError
 from ..adacache_core.measured import (
     AUTO,
@@ -38,7 +38,7 @@ from .preview import pictures_of
 from .schema import CATEGORY, found_by
 
 PREFIX = "adacache_measured/measured"  # in the host's output folder
-CONFIGS = {PLAIN: replace(auto(1.0), enabled=False), AUTO: auto(SPEEDUP), QUALITY: quality(CLOSENESS)}
+CONFIGS = {PLAIN: CacheConfig(Off()), AUTO: auto(SPEEDUP), QUALITY: quality(CLOSENESS)}
 NAMES = {PLAIN: OFF, AUTO: f"auto {SPEEDUP:g}x", QUALITY: f"quality {CLOSENESS:g} dB"}
 SHARE = "github.com/comfyui-adacache/ComfyUI-AdaCache/issues/new?template=measured.yml"
 

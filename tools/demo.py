@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from adacache_core import PRESETS, TABLES, AdaCacheError, CacheConfig, Codebook, RunReport, auto, scale_rates
+from adacache_core import PRESETS, TABLES, AdaCacheError, CacheConfig, Codebook, RunReport, Target, auto, scale_rates
 from tools.demo_model import WORDS, prompt_context
 from tools.host import PLACES, ROOT, HostError, find_host, install, version_of
 
@@ -266,7 +266,7 @@ def settings_of(workflow: dict[str, Any]) -> Settings:
         steps=steps,
         cfg=cfg,
         config=replace(config, start=start, end=end, probe_position=probe_position),
-        preset=f"{preset} {config.target:g}x" if config.target else config.codebook.name,
+        preset=f"{preset} {speedup:g}x" if isinstance(config.policy, Target) else config.policy.name,
         fps=widgets["AdaCacheCompare"][0][1],
     )
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from adacache_core import FAST_30, AdaCache, CacheConfig, RunReport, Schedule
+from adacache_core import FAST_30, AdaCache, CacheConfig, Fixed, RunReport, Schedule
 
 if TYPE_CHECKING:
     from diffusers import WanTransformer3DModel
@@ -191,9 +191,9 @@ def cached(
     levels = sigmas(steps).tolist()
     if schedule is not None:
         planned = set(schedule)
-        config = replace(
-            config or CacheConfig(FAST_30), schedule=Schedule(tuple(step in planned for step in range(steps)))
-        )
+        config = config or CacheConfig(FAST_30)
+        wanted = Schedule(tuple(step in planned for step in range(steps)))
+        config = replace(config, policy=Fixed(wanted, config.at_output))
 
     def asked(video_of: Callable[[Tensor, float], Tensor], x: Tensor) -> Tensor:
         return integrate(lambda x, step, sigma: (x - video_of(x, sigma)) / sigma, x, steps, sampler)

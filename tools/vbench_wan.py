@@ -20,7 +20,7 @@ from diffusers.utils import export_to_video
 from torch import Tensor
 from tqdm import tqdm
 
-from adacache_core import FAST_30, SLOW_30, TUNED_30, CacheConfig, MotionConfig
+from adacache_core import FAST_30, SLOW_30, TUNED_30, CacheConfig, MotionConfig, Off
 from tools.benchmark import paper_page
 from tools.benchmark.made import circumstances
 from tools.benchmark.real_weights import COMMAND
@@ -28,7 +28,7 @@ from tools.quality import compare
 from tools.video import frames_of, write_webp
 from tools.wan_pipeline import generate
 
-OFF = CacheConfig(FAST_30, enabled=False)
+OFF = CacheConfig(Off())
 SETTINGS = {
     "fast": CacheConfig(FAST_30),
     "fast + MoReg": CacheConfig(FAST_30, MotionConfig()),

@@ -369,7 +369,7 @@ def test_prompt_seed_and_speedup_go_into_the_workflow_and_nothing_else_changes()
     before = demo.settings_of(shipped)
     prompt = "triangle one green fast left checker"
     after = demo.settings_of(demo.wished(json.loads(demo.WORKFLOW.read_text()), prompt, 77, 3.0))
-    assert (after.prompt, after.seed, after.config.target) == (tuple(prompt.split()), 77, 3.0)
+    assert (after.prompt, after.seed, after.config.policy.speedup) == (tuple(prompt.split()), 77, 3.0)
     assert after.preset == "auto 3x"
     wished = {name: getattr(before, name) for name in ("prompt", "seed", "config", "preset")}
     assert replace(after, **wished) == before

@@ -9,7 +9,19 @@ import pytest
 import torch
 from toys import Bell, Drifting, heun
 
-from adacache_core import FAST_30, SLOW_30, AdaCache, AdaCacheError, CacheConfig, Engine, StackLayout, auto
+from adacache_core import (
+    FAST_30,
+    SLOW_30,
+    AdaCache,
+    AdaCacheError,
+    CacheConfig,
+    Engine,
+    Fixed,
+    Off,
+    StackLayout,
+    Watch,
+    auto,
+)
 from adacache_core import control as control_module
 from adacache_core.plan import Schedule
 from adacache_core.sampler import euler, probe_sampler
@@ -18,7 +30,7 @@ STEPS, SHAPE = 30, (1, 4, 3, 5, 5)
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
 LATENT = 4 * 4 * 3 * 5 * 5  # bytes
 THIRDS = Schedule(tuple(step % 3 == 0 for step in range(STEPS)))
-PLANNED = replace(auto(2.0), schedule=THIRDS)
+PLANNED = CacheConfig(Fixed(THIRDS))
 
 
 def noise(shape=SHAPE, seed=0):
@@ -148,9 +160,9 @@ def test_a_table_of_the_paper_reuses_blocks_and_says_so():
 
 NEVER_SKIPS = {
     "target 1": auto(1.0),
-    "not enabled": replace(auto(2.0), enabled=False),
+    "not enabled": CacheConfig(Off()),
     "start is end": replace(auto(2.0), start=0.4, end=0.4),
-    "all planned": replace(auto(2.0), schedule=Schedule((True,) * STEPS)),
+    "all planned": CacheConfig(Fixed(Schedule((True,) * STEPS))),
 }
 
 
@@ -189,7 +201,7 @@ def test_a_plan_is_followed_to_the_step():
 
 
 def test_a_plan_for_other_steps_is_resampled_and_the_report_says_so():
-    run = Asked(replace(auto(2.0), schedule=THIRDS.for_steps(60)))
+    run = Asked(CacheConfig(Fixed(THIRDS.for_steps(60))))
     run.sample()
     assert run.asked == [0, *range(3, STEPS, 3)]
     assert run.report.notes == ["the schedule was made for 60 steps and is resampled to 30"]
@@ -228,9 +240,7 @@ def test_where_the_model_is_known_to_jump_it_is_computed_and_the_forecast_begins
         return Bell(SHAPE)(x, sigma) + 3 * (sigma <= SIGMAS[7])
 
     seen = {}
-    run = Asked(
-        replace(auto(2.0), schedule=THIRDS), jumping, changing={7: "a ControlNet begins or ends"}, known=silent()
-    )
+    run = Asked(CacheConfig(Fixed(THIRDS)), jumping, changing={7: "a ControlNet begins or ends"}, known=silent())
     for step in range(9):
         x = noise(seed=step)
         seen[step] = (x - run(x, SIGMAS[step])) / SIGMAS[step], jumping(x, SIGMAS[step])
@@ -364,7 +374,7 @@ def test_a_loop_that_names_no_noise_levels_is_computed_whole():
 def few(schedule):
     """The report of a run of 8 steps."""
     sigmas, model = [1 - step / 8 for step in range(9)], Bell(SHAPE)
-    config = replace(auto(2.0), schedule=schedule)
+    config = CacheConfig(Fixed(schedule)) if schedule else auto(2.0)
     with AdaCache(model, steps=8, config=config, sigmas=sigmas) as run:
         loop(run, model, sigmas)
     return run.report
@@ -399,7 +409,7 @@ def test_where_the_model_is_not_called_nothing_is_skipped_any_more(step, sentenc
 
 def test_where_another_pack_answers_in_place_of_the_blocks_nothing_is_skipped_any_more():
     model = Drifting()
-    config = replace(auto(2.0), schedule=THIRDS)
+    config = CacheConfig(Fixed(THIRDS))
     with AdaCache(model, steps=STEPS, config=config, sigmas=SIGMAS, blocks="blocks", head="head") as run:
         answer = noise((1, 3, 8))
         with run.evaluation(0, 1.0), run.call("cond"):
@@ -495,7 +505,7 @@ def test_an_error_in_the_model_leaves_the_run_usable(step):
         return euler(SIGMAS)(again, x)
 
     schedule = Schedule(tuple(each in (0, 1, 9, 29) or each % 3 == 0 for each in range(STEPS)))
-    config = replace(auto(2.0), schedule=schedule)
+    config = CacheConfig(Fixed(schedule))
     run, undisturbed = Asked(config, once, sampler=retrying, known=probe_sampler(euler(SIGMAS), SIGMAS)), Asked(config)
     assert torch.equal(run.sample(), undisturbed.sample())
     assert broke
@@ -572,7 +582,7 @@ def test_what_the_model_says_is_handed_on_as_it_is():
 
 
 @pytest.mark.parametrize("model", [Bell, Drifting])
-@pytest.mark.parametrize("config", [None, CacheConfig(SLOW_30), replace(auto(2.0), watch=True)])
+@pytest.mark.parametrize("config", [None, CacheConfig(SLOW_30), CacheConfig(Watch())])
 def test_a_table_needs_to_know_where_the_blocks_are(model, config):
     with pytest.raises(AdaCacheError, match="only preset auto works without knowing where the blocks are"):
         AdaCache(model(), steps=STEPS, config=config, sigmas=SIGMAS)

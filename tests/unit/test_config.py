@@ -5,7 +5,19 @@ import math
 import pytest
 import torch
 
-from adacache_core import FAST_30, AdaCacheError, CacheConfig, Codebook, MotionConfig
+from adacache_core import (
+    FAST_30,
+    AdaCacheError,
+    CacheConfig,
+    Codebook,
+    Fixed,
+    MotionConfig,
+    Off,
+    Quality,
+    Schedule,
+    Target,
+    Watch,
+)
 
 CORRECT = "0.08:6, 0.16:5"
 
@@ -155,13 +167,41 @@ def test_the_cache_refuses_settings_out_of_range(wrong):
     "config",
     [
         CacheConfig(Codebook(((0.1, 1), (0.2, 1)))),
-        CacheConfig(FAST_30, enabled=False),
+        CacheConfig(Off()),
         CacheConfig(FAST_30, start=0.5, end=0.5),
         CacheConfig(FAST_30, start=0.7, end=0.5),
     ],
 )
 def test_settings_know_that_they_skip_nothing(config):
     assert config.never_skips
+
+
+@pytest.mark.parametrize("policy", [Target(1.0), Fixed(Schedule((True, True))), Fixed(Schedule((True,)), False), Off()])
+def test_policies_know_that_they_skip_nothing(policy):
+    assert CacheConfig(policy).never_skips
+
+
+@pytest.mark.parametrize("policy", [FAST_30, Target(1.1), Quality(20.0), Fixed(Schedule((True, False))), Watch()])
+def test_the_others_skip_or_measure(policy):
+    assert not CacheConfig(policy).never_skips
+
+
+def test_only_watching_is_not_ended_by_start_and_end():
+    closed = {"start": 0.5, "end": 0.5}
+    policies = (FAST_30, Target(2.0), Quality(20.0), Watch())
+    assert [CacheConfig(policy, **closed).never_skips for policy in policies] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("speedup", [0.9, math.nan, math.inf])
+def test_a_target_is_a_speedup(speedup):
+    with pytest.raises(AdaCacheError, match="at least 1"):
+        Target(speedup)
+
+
+@pytest.mark.parametrize("closeness", [math.nan, math.inf])
+def test_a_quality_is_a_number_of_decibels(closeness):
+    with pytest.raises(AdaCacheError, match="number of dB"):
+        Quality(closeness)
 
 
 def test_the_published_settings_skip():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import Plain
 
-from adacache_core import FAST_30, AdaCache, CacheConfig, Codebook, MotionConfig
+from adacache_core import FAST_30, AdaCache, CacheConfig, Codebook, MotionConfig, Off
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
@@ -64,7 +64,7 @@ def every(rate):
     return CacheConfig(Codebook(((1.0, rate),), STEPS), MotionConfig())
 
 
-@pytest.mark.parametrize("config", [every(1), CacheConfig(FAST_30, enabled=False), CacheConfig(FAST_30, start=1.0)])
+@pytest.mark.parametrize("config", [every(1), CacheConfig(Off()), CacheConfig(FAST_30, start=1.0)])
 def test_off_is_the_plain_model_bit_for_bit(transformer, config):
     plain = generate(transformer, Plain())
     with attach(transformer, config) as run:

@@ -20,6 +20,7 @@ from adacache_core import (
     Engine,
     Grid,
     MotionConfig,
+    Off,
     RunReport,
     ScheduleState,
     StackLayout,
@@ -74,7 +75,7 @@ def states(report):
 NEVER_SKIPS = {
     "rates of one": CacheConfig(Codebook(((0.5, 1), (1.0, 1)), STEPS)),
     "start is end": CacheConfig(FAST_30, start=0.4, end=0.4),
-    "not enabled": CacheConfig(FAST_30, enabled=False),
+    "not enabled": CacheConfig(Off()),
 }
 
 
@@ -613,7 +614,7 @@ def test_a_simulation_without_frames_measures_no_motion_and_says_so():
 
 
 def test_a_simulation_of_settings_that_are_off_computes_everything():
-    assert states(simulate(walk(), CacheConfig(FAST_30, enabled=False), frames=FRAMES)) == ["computed"] * STEPS
+    assert states(simulate(walk(), CacheConfig(Off()), frames=FRAMES)) == ["computed"] * STEPS
 
 
 def test_a_simulation_goes_on_with_a_controller_that_is_handed_over():

@@ -10,7 +10,7 @@ from typing import Any
 import fuzz
 import pytest
 
-from adacache_core import FAST_30, AdaCacheError, CacheConfig, Codebook, RunReport, Schedule, StepRecord, average
+from adacache_core import FAST_30, AdaCacheError, CacheConfig, Codebook, Fixed, RunReport, Schedule, StepRecord, average
 from adacache_core.calibrate import codebook_from_json, codebook_to_json, curve_of
 from adacache_core.fixed import FixedState
 from adacache_core.picture import draw
@@ -72,7 +72,7 @@ def use_report(report: RunReport) -> None:
 def use_schedule(schedule: Schedule) -> None:
     assert Schedule.from_json(schedule.to_json()) == schedule
     assert len(average([schedule, schedule.for_steps(7)]).computed) == max(7, len(schedule.computed))
-    state = FixedState(CacheConfig(FAST_30, schedule=schedule), 10)
+    state = FixedState(CacheConfig(Fixed(schedule)), 10)
     assert state.decide(0).compute
     assert str(schedule)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from adacache_core import AdaCacheError, CacheConfig, Schedule, auto, average
+from adacache_core import AdaCacheError, CacheConfig, Fixed, Schedule, average
 from adacache_core.fixed import FixedState
 
 EVERY_THIRD = Schedule(tuple(step % 3 == 0 for step in range(30)), "Wan auto")
@@ -83,7 +83,7 @@ def test_the_average_names_its_sources_once():
 
 
 def replayed(schedule, steps=30, evaluations=1, **settings):
-    state = FixedState(CacheConfig(auto(2).codebook, schedule=schedule, **settings), steps)
+    state = FixedState(CacheConfig(Fixed(schedule), **settings), steps)
     ran = []
     for step in range(steps):
         for evaluation in range(evaluations):

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 from toys import Bell
 
+from adacache_core.config import CacheConfig, Fixed
 from adacache_core.engine import AdaCache
 from adacache_core.plan import Schedule
 from adacache_core.presets import auto, quality
@@ -29,7 +29,7 @@ SHAPE = (1, 4, 6, 5, 5)
 WORLD = 2
 PATIENCE = 120  # seconds, on a busy machine; a process that waits for the other one waits longer
 PLAN = tuple(step % 2 == 0 or step == STEPS - 1 for step in range(STEPS))
-WAYS = {"auto": auto(2.0), "quality": quality(30.0), "schedule": replace(auto(2.0), schedule=Schedule(PLAN))}
+WAYS = {"auto": auto(2.0), "quality": quality(30.0), "schedule": CacheConfig(Fixed(Schedule(PLAN)))}
 
 
 class Halves(nn.Module):

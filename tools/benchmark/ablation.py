@@ -109,7 +109,7 @@ def measure_ablation(
     plain = {video: demo_model.preview(_sample(model, video)[0]) for video in tqdm(chosen, desc="plain")}
     measured = {}
     for config, watch in tqdm(departures, desc="ablation", mininterval=5):
-        own = replace(config, codebook=tables.get(watch, config.codebook))
+        own = replace(config, policy=tables.get(watch, config.policy))
         measured[config, watch] = _means([(video, *_sample(model, video, own, watch)) for video in chosen], plain)
     rows = [
         {"part": variant.part, "variant": variant.name} | measured[variant.config, variant.watch]

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from adacache_core import FAST_30, CacheConfig
+from adacache_core import CacheConfig, Off
 
 from .cost import memory, seconds
 from .made import sentence
@@ -19,7 +19,7 @@ from .random_models import COMPUTED, REUSED, RandomModel, cogvideox, dit, latte
 
 BUILDERS = {"CogVideoX": cogvideox, "Latte": latte, "DiT": dit}
 
-OFF = CacheConfig(FAST_30, enabled=False)
+OFF = CacheConfig(Off())
 HALF = 2  # bytes of a number in bfloat16
 PUBLISHED_PER_BLOCK = 2  # residuals that the reference keeps of each block: attention, and cross-attention with the MLP
 

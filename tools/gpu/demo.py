@@ -36,7 +36,7 @@ def run(job: Job, rows: Rows) -> None:
         settings = replace(settings, steps=REHEARSED_STEPS)
     model = comfy.sd.load_diffusion_model(str(demo_model.SHIPPED))
     core, attach = hosted.pack().adacache_core, hosted.pack().nodes.host.attach
-    cached = attach.attach(model, core.auto(settings.config.target), settings.preset)
+    cached = attach.attach(model, core.auto(settings.config.policy.speedup), settings.preset)
     repeats = 1 if job.rehearse else REPEATS
     videos, seconds = {}, {}
     for name, each in (("plain", model), ("cached", cached)):
