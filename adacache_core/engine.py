@@ -375,7 +375,10 @@ class Engine:
             with stack.recording(tape, avoid), self._counted(current, tape):
                 yield tape
             with self._lock, self._clock.own():
-                self._store(current, tape, keys, places, signature)
+                if tape.strange:
+                    self.stand_down(f"the blocks of this model are not where its like have them ({tape.strange})")
+                else:
+                    self._store(current, tape, keys, places, signature)
 
     def prove(
         self, module: nn.Module, kind: Hashable, tape: Tape, x: Tensor, answer: Tensor, again: Callable[[], Tensor]

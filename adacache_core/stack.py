@@ -143,6 +143,7 @@ class Tape:
         chunks: how many equal parts the batch has.
         grid, stride: which tokens to probe; `want_probe` False: no probe at all.
         ran: whether any block ran.
+        strange: what was not where the layout says, "" if all was; nothing else here is to be used then.
         stack_input: what the first block got, copies, one for each stream, with the batch where the model has it.
         residual: stack's output - stack input, (batch, tokens, width), one tensor per chunk; of several streams
             (batch, all their numbers).
@@ -154,9 +155,20 @@ class Tape:
     grid: Grid | None = None
     stride: int = 4
     ran: bool = False
+    strange: str = ""
     stack_input: list[Tensor] = field(default_factory=list)
     residual: list[Tensor] = field(default_factory=list)
     probe: Tensor | None = None
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Looks at what passes. A model that is built otherwise than expected costs the recording, not the call."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever it may be that a model of others hands on
+            self.strange = self.strange or f"{type(error).__name__}: {error}"
 
     def note_stack_input(self, x: Tensor | Sequence[Tensor]) -> None:
         # A copy, always: many models work in place on what they hand to their blocks.
@@ -302,11 +314,12 @@ class BlockStack:
     def _record(self, head: Head, x: Tensor) -> Tensor:
         """A head is reached: notes what the blocks added to its stream."""
         tape = self._tape
-        if tape.stack_input:
-            stack_input = tape.stack_input.pop(0)
-            after = x[None] if self.layout.batch is None else x
-            before = self.layout.batch_first(stack_input)
-            self._note_residual(_as_head_sees(before, after, head), after)
+        with tape.looking():
+            if tape.stack_input:
+                stack_input = tape.stack_input.pop(0)
+                after = x[None] if self.layout.batch is None else x
+                before = self.layout.batch_first(stack_input)
+                self._note_residual(_as_head_sees(before, after, head), after)
         return x
 
     def _note_residual(self, before: Tensor, after: Tensor) -> None:
@@ -492,19 +505,22 @@ class _Recorder(_Wrapper):
     def _recorded(self, inner: Callable, *args: Any, **kwargs: Any) -> Any:
         tape, layout = self._stack._tape, self._stack.layout
         tape.ran = True
-        probing = self._probe and tape.want_probe
-        if self._first or probing:
-            x = args[layout.argument] if args else kwargs[layout.stream]
-        if self._first:
-            tape.note_stack_input(x)
-        before = tape.sample(layout.batch_first(_streams(x)[0])) if probing else None
+        probing, before = self._probe and tape.want_probe, None
+        with tape.looking():
+            if self._first or probing:
+                x = args[layout.argument] if args else kwargs[layout.stream]
+            if self._first:
+                tape.note_stack_input(x)
+            if probing:
+                before = tape.sample(layout.batch_first(_streams(x)[0]))
         out = inner(*args, **kwargs)
-        if probing:
-            # At once: what comes next may write into the block's output.
-            made = out if isinstance(out, Tensor) else out[layout.output]
-            tape.probe = tape.sample(layout.batch_first(made)) - before
-        if self._last:
-            self._stack._record_end(out)
+        with tape.looking():
+            if before is not None:
+                # At once: what comes next may write into the block's output.
+                made = out if isinstance(out, Tensor) else out[layout.output]
+                tape.probe = tape.sample(layout.batch_first(made)) - before
+            if self._last:
+                self._stack._record_end(out)
         return out
 
 

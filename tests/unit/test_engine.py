@@ -72,6 +72,27 @@ def states(report):
     return [record.state for record in report.evaluations]
 
 
+def test_a_model_whose_blocks_take_something_else_is_computed_and_it_is_said():
+    """Its blocks are where the layout says, and are given the hidden states by another name."""
+
+    class ByName(Drifting):
+        def forward(self, x, t, prompt):
+            for block in self.blocks:
+                x = block(hidden_states=x, t=t, prompt=prompt)
+            return self.head(x)
+
+    layout = StackLayout(("blocks",), "head", stream="x")
+    model, run = ByName(), Engine(EVERY_THIRD, STEPS, layout)
+    x, prompts = begin()
+    for step in range(STEPS):
+        with run.evaluation(step, 1 - step / STEPS), run.call(model, ["cond"]):
+            made = model(x, 1 - step / STEPS, prompts["cond"])
+        assert torch.equal(made, model(x, 1 - step / STEPS, prompts["cond"]))
+    report = run.finish()
+    assert report.computed == report.total == STEPS
+    assert report.notes == ["stood down: the blocks of this model are not where its like have them (KeyError: 'x')"]
+
+
 NEVER_SKIPS = {
     "rates of one": CacheConfig(Codebook(((0.5, 1), (1.0, 1)), STEPS)),
     "start is end": CacheConfig(FAST_30, start=0.4, end=0.4),

@@ -144,6 +144,13 @@ class WithoutBatch(Stack):
         return self.head(x)[None]
 
 
+class Widened(Stack):
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.head(torch.cat([x, x], dim=-1))
+
+
 TWO = StackLayout(("blocks", "more"), "head")
 
 KINDS = [
@@ -207,6 +214,23 @@ def test_a_reused_call_runs_no_block_and_gives_the_head_its_input_plus_the_resid
     ran = [block.ran for block in blocks]
     assert torch.equal(reuse(stack, model, tokens(2, 5), tape), tokens(90, -160))
     assert [block.ran for block in blocks] == ran == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("model_class", "layout", "strange"),
+    [
+        (Enumerated, StackLayout(("blocks",), "head", stream="x"), "KeyError: 'x'"),  # another name
+        (Stack, StackLayout(("blocks",), "head", argument=1), "IndexError: "),  # another place
+        (Widened, LAYOUT, "RuntimeError: "),  # of another width
+    ],
+)
+def test_a_layout_that_is_wrong_about_the_blocks_is_noted_and_the_call_goes_on(model_class, layout, strange):
+    model, x = model_class(Double(), Double(), Double()), tokens(1, -3)
+    stack = BlockStack(model, layout)
+    tape, out = record(stack, model, x)
+    assert torch.equal(out, model(x))
+    assert tape.strange.startswith(strange)
+    assert tape.ran
 
 
 def test_afterwards_the_model_is_what_it_was(stacked):
