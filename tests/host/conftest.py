@@ -65,14 +65,24 @@ def schemas(pack):
 
 
 @pytest.fixture(scope="session")
-def tiny(host: Path):
-    """`tiny("Wan t2v")` -> the tiny model of that name, made once; law 2 is that sharing it is safe."""
-    made = {}
+def needs(host: Path):
+    """`needs("Flux", "0.33.0")` skips the test on an older host."""
     version = _numbers(version_of(host))
 
+    def check(kind: str, since: str) -> None:
+        if version < _numbers(since):
+            pytest.skip(f"the tiny {kind} can be made from ComfyUI {since} on")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def tiny(host: Path, needs):
+    """`tiny("Wan t2v")` -> the tiny model of that name, made once; law 2 is that sharing it is safe."""
+    made = {}
+
     def build(kind: str, dtype: torch.dtype = DTYPE) -> Tiny:
-        if version < _numbers(KINDS[kind].since):
-            pytest.skip(f"the tiny {kind} can be made from ComfyUI {KINDS[kind].since} on")
+        needs(kind, KINDS[kind].since)
         if (kind, dtype) not in made:
             try:
                 made[kind, dtype] = KINDS[kind].build(dtype)
