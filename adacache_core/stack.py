@@ -509,6 +509,8 @@ class _Recorder(_Wrapper):
         with tape.looking():
             if self._first or probing:
                 x = args[layout.argument] if args else kwargs[layout.stream]
+            if self._first and tape.residual:
+                raise AdaCacheError("they run more than once in a call")
             if self._first:
                 tape.note_stack_input(x)
             if probing:

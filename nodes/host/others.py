@@ -33,7 +33,7 @@ def stands_in(module: nn.Module) -> str:
             return f"{module_of(value)} replaces this model's {name}"
     for owner in type(module).__mro__:
         for name, value in vars(owner).items():
-            if "forward" in name and callable(value) and _package(module_of(value)) != _package(owner.__module__):
+            if "forward" in name and callable(value) and _package(module_of(value)) != _package(module_of(owner)):
                 return f"{module_of(value)} replaces this model's {name}"
     return ""
 

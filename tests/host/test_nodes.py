@@ -179,6 +179,28 @@ def test_a_class_that_is_put_there_after_adacache_makes_it_stand_down(apply, tin
     assert note == "stood down: RES4LYF.wan.model replaces this model by its own ReWanModel"
 
 
+@pytest.mark.parametrize("preset", ["auto", "quality"])
+def test_a_class_of_a_custom_node_whose_forward_is_its_own_is_no_reason_to_stand_down(
+    preset, apply, tiny, attachment_of
+):
+    """Its name is a path, as the host names custom nodes by their folders; so is that of its functions."""
+    home = "/x/custom_nodes/RES4LYF.wan.model"
+    made = tiny(WAN).kind.build()
+
+    def forward(self, *args, **kwargs):
+        return type(tiny(WAN).module).forward(self, *args, **kwargs)
+
+    forward.__module__ = home
+    patched = made.model.clone()
+    theirs = type("ReWanModel", (type(made.module),), {"__module__": home, "forward": forward})
+    patched.add_object_patch("diffusion_model.__class__", theirs)
+    model = apply(patched, preset)
+    sample(made, model)
+    report = attachment_of(model).finished[-1].report
+    assert report.family == ""  # it has no row
+    assert not [note for note in report.notes if "stood down" in note]
+
+
 def test_the_inputs_of_the_adacache_node_are_in_the_settings_of_its_runs(apply, attachment_of, tiny, pack):
     core = pack.adacache_core
     config = attachment_of(apply(tiny(WAN).model, "slow", 0.1, 0.9, 0.25, "offload")).config

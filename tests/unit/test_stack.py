@@ -144,6 +144,13 @@ class WithoutBatch(Stack):
         return self.head(x)[None]
 
 
+class OneByOne(Stack):
+    """Each sample of the batch goes through the blocks by itself."""
+
+    def forward(self, x):
+        return torch.cat([super(OneByOne, self).forward(each) for each in x.split(1)])
+
+
 class Widened(Stack):
     def forward(self, x):
         for block in self.blocks:
@@ -222,10 +229,11 @@ def test_a_reused_call_runs_no_block_and_gives_the_head_its_input_plus_the_resid
         (Enumerated, StackLayout(("blocks",), "head", stream="x"), "KeyError: 'x'"),  # another name
         (Stack, StackLayout(("blocks",), "head", argument=1), "IndexError: "),  # another place
         (Widened, LAYOUT, "RuntimeError: "),  # of another width
+        (OneByOne, LAYOUT, "AdaCacheError: they run more than once in a call"),
     ],
 )
 def test_a_layout_that_is_wrong_about_the_blocks_is_noted_and_the_call_goes_on(model_class, layout, strange):
-    model, x = model_class(Double(), Double(), Double()), tokens(1, -3)
+    model, x = model_class(Double(), Double(), Double()), tokens(1, -3).repeat(2, 1, 1)
     stack = BlockStack(model, layout)
     tape, out = record(stack, model, x)
     assert torch.equal(out, model(x))
