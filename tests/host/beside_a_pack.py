@@ -2,11 +2,12 @@
 
     python beside_a_pack.py COMFYUI PACK node NODE INPUTS
     python beside_a_pack.py COMFYUI PACK samplers NAMES STEPS
+    python beside_a_pack.py COMFYUI PACK trials
 
 COMFYUI and PACK are folders; INPUTS is JSON: what the node gets besides the model and its defaults; NAMES and STEPS are
 JSON lists. Prints one line of JSON: for each way to combine the node with AdaCache, whether the video is that of the
 other pack alone, and what the report says; or the speed-up counted with preset auto at 2x, of each sampler and number
-of steps.
+of steps; or what came of each of the pack's trials.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pack_trials
 
 ROOT = Path(__file__).absolute().parents[2]
+SCRATCH = TemporaryDirectory()  # for what the host and the packs write
 STEPS, CFG, PROMPT, SEED = 20, 4.0, "triangle one green fast down light", 203
 
 
@@ -37,6 +42,7 @@ def load(name: str, folder: Path):
 def start(host: Path, folder: Path):
     """Our pack, theirs, and `tools.demo_model`, in a host that is not a server."""
     sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention", "--disable-xformers"]
+    sys.argv += ["--output-directory", SCRATCH.name, "--user-directory", SCRATCH.name]
     sys.path.insert(0, str(host))
     os.chdir(host)
     import comfy.options
@@ -44,7 +50,10 @@ def start(host: Path, folder: Path):
     comfy.options.enable_args_parsing()
     import server
 
+    import nodes
+
     server.PromptServer(asyncio.new_event_loop())  # some add routes to it when they are loaded
+    asyncio.run(nodes.init_builtin_extra_nodes())  # which some build upon
     ours = load("adacache_pack", ROOT)
     sys.modules["adacache_core"] = ours.adacache_core  # `tools` means that of the pack
     load("tools", ROOT / "tools")
@@ -172,7 +181,9 @@ def _default(kind: tuple):
 
 if __name__ == "__main__":
     host, folder, kind, *given = sys.argv[1:]
-    if kind == "samplers":
+    if kind == "trials":
+        answer = pack_trials.TRIALS[Path(folder).name](pack_trials.Beside(*start(Path(host), Path(folder))))
+    elif kind == "samplers":
         answer = samplers(Path(host), Path(folder), *map(json.loads, given))
     else:
         answer = node(Path(host), Path(folder), given[0], json.loads(given[1]))
