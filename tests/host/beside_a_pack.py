@@ -105,9 +105,9 @@ def node(host: Path, folder: Path, name: str, inputs: dict) -> dict:
     theirs = pack.NODE_CLASS_MAPPINGS[name]
     attach, core = ours.nodes.host.attach, ours.adacache_core
     settings = {
-        "auto": {"target": 2.0},
-        "watch": {"watch": True, "target": 2.0},
-        "off": {"enabled": False},
+        "auto": core.Target(2.0),
+        "watch": core.Watch(),
+        "off": core.Off(),
     }
 
     def with_theirs(model):
@@ -117,8 +117,8 @@ def node(host: Path, folder: Path, name: str, inputs: dict) -> dict:
         defaults = {name: _default(kind) for name, kind in required.items() if name != "model"}
         return getattr(theirs(), theirs.FUNCTION)(model, **{**defaults, **inputs})[0]
 
-    def with_ours(model, config):
-        patched = attach.attach(model, core.CacheConfig(core.presets.FAST_30, **config), "test")
+    def with_ours(model, policy):
+        patched = attach.attach(model, core.CacheConfig(policy), "test")
         return patched, attach.attachment_of(patched)
 
     def sample(model):

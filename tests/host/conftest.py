@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from host.running import PLAN, STEPS
+from host.running import PLAN, STEPS, policy_of
 from host.tiny import KINDS, Tiny
 
 from tools import demo_model
@@ -102,28 +102,14 @@ def adacache(pack):
     """`adacache(model, rate=3)` -> (MODEL with AdaCache, its attachment), as the node makes it."""
     attach, core = pack.nodes.host.attach, pack.adacache_core
 
-    def apply(
-        model,
-        *,
-        rate: int | None = None,
-        table: tuple = ((1.0, 1),),
-        steps: int = STEPS,
-        target: float | None = None,
-        schedule=None,
-        watch: bool = False,
-        enabled: bool = True,
-        **config,
-    ):
-        """A constant rate, or a table of (threshold, rate), made for `steps` steps, a target, or another policy; the
-        rest is `CacheConfig`'s. A schedule is followed where the target would skip, else in the blocks."""
-        policy = core.Codebook(table if rate is None else ((1.0, rate),), steps)
-        if target is not None:
-            policy = core.Target(target)
-        if schedule is not None:
-            policy = core.Fixed(schedule, at_output=target is not None)
-        if watch:
-            policy = core.Watch()
-        patched = attach.attach(model, core.CacheConfig(policy if enabled else core.Off(), **config), "test")
+    wanted = ("target", "closeness", "schedule", "watch", "enabled")
+
+    def apply(model, *, rate: int | None = None, table: tuple = ((1.0, 1),), steps: int = STEPS, **config):
+        """A constant rate, or a table of (threshold, rate), made for `steps` steps, or what `policy_of` is told; the
+        rest is `CacheConfig`'s."""
+        codebook = core.Codebook(table if rate is None else ((1.0, rate),), steps)
+        policy = policy_of(core, codebook, **{name: config.pop(name) for name in wanted if name in config})
+        patched = attach.attach(model, core.CacheConfig(policy, **config), "test")
         return patched, attach.attachment_of(patched)
 
     return apply

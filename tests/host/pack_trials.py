@@ -39,14 +39,17 @@ class Beside:
     def node(self, name: str) -> Any:
         return self.theirs.NODE_CLASS_MAPPINGS[name]()
 
-    def with_ours(self, model: Any, **config: Any) -> Any:
-        core = self.ours.adacache_core
-        return self.ours.nodes.host.attach.attach(model, core.CacheConfig(core.presets.FAST_30, **config), "test")
+    @property
+    def core(self) -> Any:
+        return self.ours.adacache_core
+
+    def with_ours(self, model: Any, policy: Any) -> Any:
+        return self.ours.nodes.host.attach.attach(model, self.core.CacheConfig(policy), "test")
 
     def planned(self, model: Any) -> Any:
         """Preset auto, told which steps to compute."""
-        schedule = self.ours.adacache_core.Schedule(tuple(step in PLAN for step in range(STEPS)))
-        return self.with_ours(model, target=2.0, schedule=schedule)
+        schedule = self.core.Schedule(tuple(step in PLAN for step in range(STEPS)))
+        return self.with_ours(model, self.core.Fixed(schedule))
 
     def report_of(self, model: Any) -> Any:
         return self.ours.nodes.host.attach.attachment_of(model).finished[-1].report
@@ -87,12 +90,12 @@ class Beside:
 
         run, fresh, theirs = run or self.sample, fresh or self.fresh, patch or (lambda model: model)
         alone = run(theirs(fresh()))
-        off = run(self.with_ours(theirs(fresh()), target=2.0, enabled=False))
+        off = run(self.with_ours(theirs(fresh()), self.core.Off()))
         found: dict[str, Any] = {"off is theirs alone": torch.equal(off, alone)}
         ways = {
             "planned": lambda: self.planned(theirs(fresh())),
-            "auto": lambda: self.with_ours(theirs(fresh()), target=1.5),
-            "table": lambda: self.with_ours(theirs(fresh())),
+            "auto": lambda: self.with_ours(theirs(fresh()), self.core.Target(1.5)),
+            "table": lambda: self.with_ours(theirs(fresh()), self.core.FAST_30),
         }
         if patch is not None:
             found["changes the video by"] = _distance(alone, run(fresh()))
@@ -290,8 +293,8 @@ def _scheduled(beside: Beside, scale: Any, start: float, end: float) -> dict:
             )
 
     found = beside.tried(run=run)
-    schedule = beside.ours.adacache_core.Schedule(tuple(step < 2 for step in range(STEPS)))
-    model = beside.with_ours(beside.fresh(), target=2.0, schedule=schedule)
+    schedule = beside.core.Schedule(tuple(step < 2 for step in range(STEPS)))
+    model = beside.with_ours(beside.fresh(), beside.core.Fixed(schedule))
     run(model)
     records = beside.report_of(model).evaluations
     found["computed all the same"] = [[each.step, each.reason] for each in records if each.state == "computed"]

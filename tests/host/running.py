@@ -21,6 +21,30 @@ STEPS = 9
 PLAN = (0, 1, 4, 7, 8)  # of these steps, those that a rate of 3 computes
 
 
+def policy_of(
+    core: Any,
+    table: Any,
+    *,
+    target: float | None = None,
+    closeness: float | None = None,
+    schedule: Any = None,
+    watch: bool = False,
+    enabled: bool = True,
+) -> Any:
+    """The policy that a test wants in a few words; a schedule is followed where the target would skip, else in blocks.
+
+    Args:
+        core: the pack's `adacache_core`.
+        table: a codebook, if nothing else is wanted.
+        target, closeness, schedule, watch, enabled: what is wanted instead, the last of them that is.
+    """
+    policy = table if target is None else core.Target(target)
+    policy = policy if closeness is None else core.Quality(closeness)
+    policy = policy if schedule is None else core.Fixed(schedule, at_output=target is not None)
+    policy = core.Watch() if watch else policy
+    return policy if enabled else core.Off()
+
+
 def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **changes: Any) -> Tensor:
     """`comfy.sample.sample` with what the tiny model comes with, in inference mode as the host's executor has it.
 
