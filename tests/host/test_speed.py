@@ -10,7 +10,7 @@ WORK = 0.04  # seconds: of a block, and of what comes with each step beside the 
 
 
 class Clock:
-    """Goes on by what the work of a run would take, and by nothing else: this machine's load is none of its business."""
+    """Goes on by what the work of a run would take, and by nothing else: the load of this machine changes nothing."""
 
     now = 0.0
 
