@@ -60,7 +60,7 @@ def with_sentence(readme: str, found: Mapping[str, Any]) -> str:
     """The README with the line under its MARK saying what ran on a card."""
     before, rest = readme.split(MARK)
     after = rest.split("\n", 1)[1]
-    return f"{before}{MARK}**Limit:** that is a small model on a CPU; {sentence(found)}.\n{after}"
+    return f"{before}{MARK}**Limit:** this was measured with a small model on a CPU; {sentence(found)}.\n{after}"
 
 
 def _joined(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
