@@ -34,55 +34,57 @@ method, and every comparison: [all the data](benchmarks_data.md).
 
 ## What is measured
 
-How close a video made with a cache is to the one that the same model makes without. All methods get the same noise and
-prompts. Each video is compared with the plain one that the same library made on the same machine: PSNR, SSIM and motion
-on the preview of its latent, ST-LPIPS on its frames. *PSNR* is taken of each frame, counts at most 50 dB, beyond which
-nobody sees a difference, and is averaged over frames.
-*Work* is executed multiplications and additions, attention included, over those of the plain run; 2x is half of them.
-The constants of `auto` were tuned on `{TUNED_ON}` alone; nothing was chosen on the other models, which only judge. All
-models are small ([what they can and cannot do](demo_model.md)) and cannot tell how large ones err.
+How close a video made with a cache comes to the plain one, which the same model makes without a cache. All methods
+get the same noise and prompts. Each video is compared with the plain one from the same library on the same machine:
+PSNR, SSIM and motion on the preview of its latent, ST-LPIPS on its frames. *PSNR* is the mean over frames; above 50
+dB nobody sees a difference, so a frame counts at most 50. *Work* is multiplications and additions, attention
+included, relative to the plain run; 2x is half of its work. The constants of `auto` were tuned on `{TUNED_ON}` alone.
+The other models only judge: nothing was tuned on them. All models are small ([what they can and cannot
+do](demo_model.md)); they cannot show how large models err.
 """
 
 LEGEND = f"""\
-Each cell: mean PSNR (dB) / worst video (dB) / in how many conditions the method is within {NEAR_BEST:g} dB of the best,
-of those in which it is at this speed. All models count together. A method is at a speed with the setting that does
-the most work within {LEAST:g} to {MOST:g} of what the speed allows; without one, the condition does not count for it.
-So the means of two methods may be over different conditions, while the third figure compares with the best in each.
-*MB* is the most that a method held between evaluations beyond the plain run, at any setting, on `{TUNED_ON}`.
+Each cell: mean PSNR (dB) / worst video (dB) / the number of conditions in which the method is within {NEAR_BEST:g} dB
+of the best, of those in which it reaches this speed. All models count together. In each condition a method is
+represented by the setting that does the most work within {LEAST:g} to {MOST:g} of what the speed allows; if it has
+none, the condition does not count for it. So the means of two methods may be over different conditions; the third
+figure compares within each condition. *MB* is the most memory that a method held between evaluations beyond the plain
+run, at any setting, on `{TUNED_ON}`.
 """
 
 DUELS = f"""\
-**One setting against one setting**, by a rule fixed beforehand: each setting of another method meets, video by video,
-the position of our dial ({{dial}}) that does the most work without doing more than it does (within
-{100 * TOLERANCE:g} %). One of them is closer where the 95 % bootstrap interval of the mean difference in PSNR excludes
-0; else, and with fewer than {ENOUGH_VIDEOS} videos, they are level. Of pairs that are truly level, about one in forty
-comes out ahead of us by chance, and one in forty behind.
+**One setting against one setting**, by a rule fixed beforehand. Each setting of another method is compared, video by
+video, with one position of our dial ({{dial}}): the one that does the most work without exceeding its work by more
+than {100 * TOLERANCE:g} %. One of the two is closer if the 95 % bootstrap interval of the mean difference in PSNR
+excludes 0. Otherwise, or with fewer than {ENOUGH_VIDEOS} videos, they are level. If two are truly level, chance puts
+ours ahead in about one of forty pairs, and the other ahead in as many.
 """
 
 DRAWN = """\
-The best PSNR at no more than so much work, mean over all conditions of the model, straight between two settings. Drawn
-are ours, fewer steps, and of the methods measured under every condition those most often close to the best at 2x.
+Each point: the best PSNR that a method reaches with at most this much work, as the mean over all conditions of the
+model, interpolated linearly between settings. Drawn are ours, fewer steps, and those of the methods measured under
+every condition that are most often close to the best at 2x.
 """
 
 DATA_INTRO = f"""\
 # Benchmarks: all the data
 
-Made by `python -m tools.benchmark` from the records in `benchmarks/`; not edited by hand. What is measured, and how it
-came out: [benchmarks](benchmarks.md).
+Made by `python -m tools.benchmark` from the records in `benchmarks/`; not edited by hand. What is measured, and the
+results: [benchmarks](benchmarks.md).
 
-**A model's table** is the one of [where we stand](benchmarks.md#where-we-stand), for this model alone.
+**A model's table** is the table of [where we stand](benchmarks.md#where-we-stand), for this model alone.
 
-**Settings.** *Work*, *blocks* (calls of transformer blocks) and *time* (of the processor) are over those of the plain
-run. *PSNR* is the mean over videos, beside the worst video and the worst frame of any; dB. *ST-LPIPS* is the
-shift-tolerant perceptual distance of Ghildyal and Liu (2022) on enlarged frames: it is not the original LPIPS, and its
-numbers do not compare with that one's. *Motion* is the mean difference of neighbouring frames over that of the plain
-video. *Latent* is the mean square of the plain latent over the mean squared difference, dB. *MB* is the most that was
-held between evaluations beyond the plain run.
+**Settings.** *Work*, *blocks* (calls of transformer blocks) and *time* (of the processor) are relative to the plain
+run. *PSNR* is the mean over videos in dB, followed by the worst video and the worst frame of any video. *ST-LPIPS* is
+the shift-tolerant perceptual distance of Ghildyal and Liu (2022) on enlarged frames; its numbers cannot be compared
+with those of the original LPIPS. *Motion* is the mean difference of neighbouring frames relative to the plain video.
+*Latent* is the mean square of the plain latent over the mean squared difference, in dB. *MB* is the most memory held
+between evaluations beyond the plain run.
 
 **Duels.** Each setting of another method against the position of our dial that does as much work or less. All
-differences are ours minus theirs, turned so that more is closer for ours; *motion* is the distance from 1. The
-interval is a 95 % bootstrap over videos, and left out with fewer than {ENOUGH_VIDEOS} of them. *Won* is the share of
-videos in which our PSNR is higher. *No match*: every position of ours does more work.
+differences are ours minus theirs, with the sign chosen so that positive means ours is closer; *motion* is the
+distance from 1. The interval is a 95 % bootstrap over videos; with fewer than {ENOUGH_VIDEOS} videos there is none.
+*Won* is the share of videos in which our PSNR is higher. *No match*: every position of our dial does more work.
 """
 
 
@@ -112,7 +114,7 @@ def pages(records: Sequence[Record], plan: Iterable[tuple[str, str, str]], made:
         _duels(of_place, fought),
         *(f"![{model}](images/{picture(model)})\n" for model, _ in _by_model(of_place)),
         DRAWN,
-        "## Where somebody is ahead of us\n",
+        "## Where other methods are ahead\n",
         _ahead(fought),
         _share_measured(records, plan),
     ]
@@ -147,9 +149,9 @@ def _nearest(of_place: Mapping[Place, Sequence[Point]]) -> str:
         return ""
     _, place, one = min(found, key=lambda each: each[0])
     return (
-        f"The nearest to real models is *{place.condition}* on `{TUNED_ON}`: there the table `fast` of the paper comes "
-        f"to {one.psnr:.1f} dB at {1 / one.work:.2f}x, and the paper reports {PUBLISHED_PSNR:g} dB at "
-        f"{PUBLISHED_SPEED:g}x for Open-Sora. Of a real Wan or HunyuanVideo we found no report of more than 35 dB at "
+        f"The condition nearest to real models is *{place.condition}* on `{TUNED_ON}`: there the paper's table `fast` "
+        f"reaches {one.psnr:.1f} dB at {1 / one.work:.2f}x; the paper reports {PUBLISHED_PSNR:g} dB at "
+        f"{PUBLISHED_SPEED:g}x for Open-Sora. For a real Wan or HunyuanVideo we found no report of more than 35 dB at "
         "2x.\n"
     )
 
@@ -164,7 +166,7 @@ def _broken(records: Sequence[Record]) -> str:
     if not left_out:
         return f"None of the {plain} plain videos is broken.\n"
     where = "; ".join(f"{model}, {condition}: {number}" for (model, condition), number in sorted(left_out.items()))
-    return f"{left_out.total()} of the {plain} plain videos are broken themselves and left out everywhere ({where}).\n"
+    return f"{left_out.total()} of the {plain} plain videos are broken and left out everywhere ({where}).\n"
 
 
 def _table(of_place: Mapping[Place, Sequence[Point]], held_on: str) -> str:
@@ -209,9 +211,9 @@ def _duels(of_place: Mapping[Place, Sequence[Point]], fought: Sequence[Duel]) ->
     for model, group in groupby(fought, key=lambda duel: duel.place.model):
         count = Counter(duel.outcome for duel in group)
         lines.append(
-            f"- `{model}`: of {count.total()} settings of other methods, each under its condition, ours is closer than "
-            f"{count['ours']}, level with {count['level']}, and {count['theirs']} are closer than ours; "
-            f"{count['no match']} do less work than anything on our dial."
+            f"- `{model}`: {count.total()} settings of other methods, counted once per condition. Ours is closer than "
+            f"{count['ours']} and level with {count['level']}; {count['theirs']} are closer than ours; "
+            f"{count['no match']} do less work than any position of our dial."
         )
     return "\n".join(lines) + "\n"
 
@@ -238,10 +240,11 @@ def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> 
     level = sum(duel.outcome == "level" for duel in all_here)
     text = (
         f"**{place.model}, {place.condition}.** Closer than ours: {len(lost)} of {len(all_here)} settings of other "
-        f"methods; level: {level}. The furthest ahead is {theirs.choice.method} at {theirs.choice.setting}, by "
-        f"{-psnr.mean:.1f} dB (95 % interval {-psnr.high:.1f} to {-psnr.low:.1f}) and in {_percent(1 - first.won)} of "
-        f"{theirs.videos} videos, with {_percent(theirs.work)} of plain's work where ours at {ours.choice.setting} "
-        f"does {_percent(ours.work)}; worst video {theirs.worst_video:.1f} dB against {ours.worst_video:.1f}."
+        f"methods; level: {level}. The furthest ahead is {theirs.choice.method} at {theirs.choice.setting}: by "
+        f"{-psnr.mean:.1f} dB (95 % interval {-psnr.high:.1f} to {-psnr.low:.1f}), in {_percent(1 - first.won)} of "
+        f"{theirs.videos} videos. It does {_percent(theirs.work)} of the plain run's work, ours at "
+        f"{ours.choice.setting} {_percent(ours.work)}; its worst video has {theirs.worst_video:.1f} dB, ours "
+        f"{ours.worst_video:.1f}."
     )
     others: dict[str, float] = {}
     for duel in lost:
@@ -263,8 +266,8 @@ def _share_measured(records: Iterable[Record], plan: Sequence[tuple[str, str, st
     if done == len(plan):
         return ""
     return (
-        f"Of the {len(plan)} pairs of a method and a condition that are planned, {done} are measured so far; "
-        "[the others](benchmarks_data.md#not-measured-yet).\n"
+        f"Of the {len(plan)} planned pairs of method and condition, {done} are measured so far; "
+        "[the others](benchmarks_data.md#not-measured-yet) are not.\n"
     )
 
 
@@ -387,12 +390,12 @@ def with_headline(readme: str, records: Sequence[Record], conditions: Iterable[C
         raise ValueError(f"no record of {' at '.join(SHOWN)} on the model {TUNED_ON} is there for the headline")
     ours = paired.point(Place(TUNED_ON, ""), SHOWN, every)
     counted = f"{1 / ours.work:.2f}x"
-    faster = f"{counted} less work" if isnan(ours.time) else f"{1 / ours.time:.2f}x measured ({counted} counted)"
+    faster = f"{counted} less work" if isnan(ours.time) else f"{1 / ours.time:.2f}x faster ({counted} less work)"
     paragraph = (
         f"**{faster} at {ours.psnr:.1f} dB PSNR to the uncached video, worst video {ours.worst_video:.1f} dB, SSIM "
-        f"{ours.ssim:.3f}**: preset auto at {SHOWN.setting}, mean of {ours.videos} videos of the small demo model, on "
-        f"which auto was tuned, under {_conditions([each for each, of in found.items() if of])}, {machine}. "
-        "[All conditions, other models, all other methods](docs/benchmarks.md).\n"
+        f"{ours.ssim:.3f}**: the mean of {ours.videos} videos of the small demo model, with preset auto at "
+        f"{SHOWN.setting}, under {_conditions([each for each, of in found.items() if of])}. Auto was tuned on this "
+        f"model. Measured on {machine}. [All conditions, other models, all other methods](docs/benchmarks.md).\n"
     )
     before, mark, after = readme.partition(HEADLINE + "\n")
     if not mark:
