@@ -13,16 +13,15 @@ PAGE = ROOT / "docs" / "models.md"
 INTRODUCTION = """\
 # Models
 
-Made from the table in `nodes/host/families.py` by `python -m tools.models_page`. What each was tried with is in
+Made from the table in `nodes/host/families.py` by `python -m tools.models_page`. What we tried each model with is in
 [compatibility.md](compatibility.md).
 
-Preset auto works on any model. A row here is needed where what the blocks of a model add is looked at or reused: by
-the tables of the paper (fast, slow or a codebook) and by watch. A model that is not here is tried with the row of its
-base class, or of a model that has the same parts; the first step shows whether that works, and if not, every step is
-computed. Where no row fits at all, the AdaCache node says so, with the class's name; an issue that tells this name is
-how it gets here."""
+Presets auto and quality work on any model. The paper's tables (fast, slow or a codebook) and watch use what the blocks
+of a model add; for them a model needs a row here. A model without a row is tried with the row of its base class, or of
+a model that has the same parts: the first step checks whether that works, and if not, every step is computed. If no row
+fits, the AdaCache node says so and names the model's class. To get the model added, open an issue with that name."""
 
-NEVER = "Of these preset auto computes every step; the tables and watch refuse them."
+NEVER = "On these models auto and quality compute every step; the tables and watch raise an error."
 
 
 def families() -> ModuleType:
@@ -35,7 +34,7 @@ def families() -> ModuleType:
 
 def page() -> str:
     table = families()
-    lines = [INTRODUCTION, "", "| model | classes of ComfyUI | skipped | added to the input of |", "| --- " * 4 + "|"]
+    lines = [INTRODUCTION, "", "| model | classes of ComfyUI | blocks that are skipped | residual is added to the input of |", "| --- " * 4 + "|"]
     for family in sorted(table.FAMILIES, key=lambda family: family.name.lower()):
         classes = "<br>".join(f"`{name.removeprefix('comfy.ldm.')}`" for name in family.classes)
         blocks = ", ".join(f"`{path}`" for path in family.layout.blocks)
