@@ -34,7 +34,12 @@ def families() -> ModuleType:
 
 def page() -> str:
     table = families()
-    lines = [INTRODUCTION, "", "| model | classes of ComfyUI | blocks that are skipped | residual is added to the input of |", "| --- " * 4 + "|"]
+    lines = [
+        INTRODUCTION,
+        "",
+        "| model | classes of ComfyUI | blocks skipped | residual added to the input of |",
+        "| --- " * 4 + "|",
+    ]
     for family in sorted(table.FAMILIES, key=lambda family: family.name.lower()):
         classes = "<br>".join(f"`{name.removeprefix('comfy.ldm.')}`" for name in family.classes)
         blocks = ", ".join(f"`{path}`" for path in family.layout.blocks)
