@@ -63,7 +63,7 @@ class AdaCacheApply(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip="Steps from this fraction of the run on are never skipped. Start from 1; "
-                    "0.9 protects fine detail. Equal to start_percent nothing is skipped.",
+                    "0.9 protects fine detail. If both are equal, nothing is skipped.",
                 ),
                 AdaCacheCodebookType.Input(
                     "codebook", optional=True, tooltip="Your own table of how fast a change allows how many steps."
