@@ -89,6 +89,8 @@ COLOURS = """(() => {
         return [...pen.getImageData(0, 0, 1, 1).data]
     })]
 })()"""
+DARK = """document.querySelector(".dark-theme") != null
+    || getComputedStyle(document.documentElement).colorScheme == "dark" """  # frontend 1.49 and before, frontend 1.58
 ERRORS = """[...document.querySelectorAll(".p-toast-message-error, [role=dialog], [role=alertdialog]")]
     .filter(each => each.checkVisibility()).map(each => each.innerText)"""
 
@@ -128,7 +130,7 @@ def test_after_a_run_all_words_are_in_their_nodes_and_the_strip_is_seen(screen, 
     shot = pictures / f"demo_{style}_{palette}_{width}x{height}.png"
     page.screenshot(shot)
     assert page.evaluate("[innerWidth, innerHeight]") == [width, height]
-    assert page.evaluate("Boolean(document.querySelector('.dark-theme'))") == (palette == "dark")
+    assert page.evaluate(DARK) == (palette == "dark")
     assert page.evaluate(OUTSIDE) == []
     assert page.evaluate(ON_TOP)
     assert page.evaluate(CUT) == []

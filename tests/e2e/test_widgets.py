@@ -89,7 +89,13 @@ def test_a_schedule_takes_the_place_of_speedup_and_closeness(preset, put, page):
 def test_a_preset_that_comes_from_elsewhere_leaves_all_awake(put, page):
     put("AdaCacheApply")
     assert grey(page) == AUTO
-    page.evaluate("made.inputs.find(each => each.name == 'preset').link = 1, void made.onConnectionsChange()")
+    page.evaluate(
+        """(() => {
+            const other = LiteGraph.createNode("PrimitiveNode")
+            app.graph.add(other)
+            other.connect(0, made, made.findInputSlot("preset"))
+        })()"""
+    )
     assert grey(page) == []
 
 

@@ -26,7 +26,10 @@ const STYLE = `
   box-sizing: border-box; min-height: ${HEIGHT}px;
   color: var(--input-text); font: 12px/15px Inter, Arial, sans-serif;
 }
-.dark-theme .adacache-timeline { --adacache-computed: #56b4e9; }
+.dark-theme .adacache-timeline { --adacache-computed: #56b4e9; } /* frontend 1.49 and before; 1.58 has a color-scheme */
+@supports (color: light-dark(red, red)) {
+  .adacache-timeline { --adacache-computed: light-dark(#0072b2, #56b4e9); }
+}
 .adacache-timeline > .bars {
   flex: 1; display: flex; min-height: 24px; max-height: 60px; padding: 3px; border-radius: 4px; box-sizing: border-box;
   background: var(--comfy-input-bg); outline-offset: 1px;
