@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,12 +122,13 @@ class Server:
 
 
 @contextmanager
-def serve(host: Path, work: Path, pack: Path | None = None) -> Iterator[Server]:
+def serve(host: Path, work: Path, pack: Path | None = None, beside: Sequence[Path] = ()) -> Iterator[Server]:
     """Starts the ComfyUI at `host` and stops it again; with the frontend in COMFYUI_FRONTEND, a folder, if that is set.
 
     Args:
         work: folder of ours for all that the server writes; `server.log` in it has its output.
         pack: an installed pack in `work/custom_nodes`, to load in place of this clone.
+        beside: folders of other packs to load.
 
     Raises:
         HostError: it did not start, or went away; with the end of its log.
@@ -138,10 +139,13 @@ def serve(host: Path, work: Path, pack: Path | None = None) -> Iterator[Server]:
     for name in ("input", "models", "output", "temp", "user"):
         (work / name).mkdir(parents=True, exist_ok=True)
     pack = pack or _this_clone(work / "custom_nodes")
+    for other in beside:
+        _put(other, pack.parent / other.name)
     port = _free_port()
     command = [python, "main.py", "--port", str(port), "--disable-auto-launch"]
     command += ["--use-pytorch-cross-attention", "--database-url", "sqlite:///:memory:"]
     command += ["--base-directory", work, "--disable-all-custom-nodes", "--whitelist-custom-nodes", pack.name]
+    command += [other.name for other in beside]
     if frontend := os.environ.get("COMFYUI_FRONTEND"):
         command += ["--front-end-root", frontend]
     if not _has_accelerator(python, environment):
@@ -168,14 +172,18 @@ def serve(host: Path, work: Path, pack: Path | None = None) -> Iterator[Server]:
 
 
 def _this_clone(custom_nodes: Path) -> Path:
-    """This clone as the only pack in a folder: a link, or a copy where links are not allowed."""
+    """This clone as the only pack in a folder."""
     shutil.rmtree(custom_nodes, ignore_errors=True)
     custom_nodes.mkdir(parents=True)
-    pack = custom_nodes / PACK
+    return _put(ROOT, custom_nodes / PACK)
+
+
+def _put(folder: Path, pack: Path) -> Path:
+    """A link to a folder, or a copy of it where links are not allowed."""
     try:
-        pack.symlink_to(ROOT, target_is_directory=True)
+        pack.symlink_to(folder, target_is_directory=True)
     except OSError:
-        shutil.copytree(ROOT, pack, ignore=shutil.ignore_patterns(".*", "output", "tests", "__pycache__"))
+        shutil.copytree(folder, pack, ignore=shutil.ignore_patterns(".*", "output", "tests", "__pycache__"))
     return pack
 
 

@@ -15,6 +15,7 @@ WORKFLOWS = sorted(path.stem for path in FOLDER.glob("*.json"))
 DEMOS = [name for name in WORKFLOWS if name.startswith("demo_")]  # those whose model comes along
 ABSENT = "nobody has this.safetensors"
 LOADED = ("unet_name", "clip_name", "clip_name1", "clip_name2", "vae_name", "ckpt_name", "image")  # name files
+LOADED += ("lora_name", "text_encoder", "model_name")
 
 
 def read_workflow(name: str) -> dict:
