@@ -1,20 +1,23 @@
 """docs/compatibility.md: what the host tests found, of every host that they were run on.
 
-`python -m tools.host_tests --compatibility` runs them and writes it; with names of tests, those are run again. Nothing
-in it is written by hand but what could not be tried.
+`python -m tools.host_tests --compatibility` runs them and writes it; with names of tests, those are run again. Its
+first table is of the host's official templates: `python -m tools.compatibility official.xml` takes it from a JUnit
+file (`tools/official.py` says how to get one). Nothing is written by hand but what could not be tried.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tools.host import ROOT
+from tools import official
+from tools.host import PLACES, ROOT, find_host, version_of
 
 RESULTS = ROOT / "docs" / "compatibility.json"
 PAGE = ROOT / "docs" / "compatibility.md"
@@ -94,7 +97,7 @@ def save(host: str, made: str, results: list[Result], again: bool = False) -> No
         made: when, from which commit, with what.
         again: these are some of its tests, made again with all their cases; the others stay.
     """
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    stored = read_stored()
     rows = [asdict(result) for result in results]
     if again:
         files = ", ".join(dict.fromkeys(result.file for result in results))
@@ -104,13 +107,25 @@ def save(host: str, made: str, results: list[Result], again: bool = False) -> No
     stored[host] = {"made": made, "results": rows}
     # A line for each test, so that what changed can be read in a diff.
     RESULTS.write_text(json.dumps(stored).replace('{"file"', '\n{"file"') + "\n")
-    PAGE.write_text(page(stored))
+    PAGE.write_text(page(stored, official.table()))
 
 
-def page(stored: Mapping[str, dict]) -> str:
-    """The page in Markdown, newest host first."""
+def read_stored() -> dict[str, dict]:
+    """Host -> what was found on it so far."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def page(stored: Mapping[str, dict], for_users: str = "") -> str:
+    """The page in Markdown, newest host first.
+
+    Args:
+        for_users: what comes before it.
+    """
     hosts = sorted(stored, key=lambda host: [int(part) for part in re.findall(r"\d+", host)], reverse=True)
-    parts = ["# Compatibility", "", EXPLAINED]
+    parts = ["# Compatibility", ""]
+    if for_users:
+        parts += [for_users, "", "## Model by model", ""]
+    parts += [EXPLAINED]
     for host in hosts:
         results = [Result(**each) for each in stored[host]["results"]]
         parts += ["", f"## ComfyUI {host}", "", stored[host]["made"], "", _models(results)]
@@ -180,3 +195,18 @@ def _count(results: list[Result]) -> str:
     reasons = sorted({result.outcome for result in results} - {"passed"})
     count = f"{passed} of {len(results)}" if len(results) > 1 or not passed else "yes"
     return "; ".join([count, *("**failed**" if reason == "failed" else reason for reason in reasons)])
+
+
+def main(junit: str) -> int:
+    """Writes the page with what was found in official templates."""
+    host = find_host()
+    if host is None:
+        print(f"no ComfyUI was found (looked at {PLACES}), so nobody knows on which one this was run", file=sys.stderr)
+        return 1
+    official.save(version_of(host), Path(junit))
+    PAGE.write_text(page(read_stored(), official.table()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

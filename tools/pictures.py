@@ -37,9 +37,9 @@ CARDS = {  # the other workflows: they need models of many GB
     "wan_i2v_adacache": ("Wan 2.1", "image to video"),
     "hunyuan_video_adacache": ("HunyuanVideo", "text to video"),
     "ltxv_adacache": ("LTX-Video", "text to video"),
-    "minimax_h3_adacache": ("MiniMax-H3", "text to video, sound"),
+    "minimax_h3_adacache": ("MiniMax-H3", "text to video with sound"),
     "wan22_14b_adacache": ("Wan 2.2 14B", "text to video"),
-    "ltx2_adacache": ("LTX-2.3", "text to video, sound"),
+    "ltx2_adacache": ("LTX-2.3", "text to video with sound"),
     MEASURE: ("Your model", "what AdaCache brings"),
 }
 

@@ -180,13 +180,16 @@ def attachment_of(model: Any) -> Attachment | None:
 
 
 def fingerprint(samples: Tensor) -> tuple[float, ...] | None:
-    """Evenly spread numbers of a latent, to know it again after a cast or a move."""
+    """Evenly spread numbers of a latent, to know it again after a cast or a move.
+
+    One with sound is nested, and packed into one tensor while it is sampled; both have the same fingerprint.
+    """
     tensors = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
-    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+    flat = torch.cat([tensor.detach().flatten(1) for tensor in tensors], dim=1).flatten()
     if flat.numel() == 0:
         return None
     points = torch.linspace(0, flat.numel() - 1, _FINGERPRINT_POINTS).long()
-    return (*(float(size) for size in tensors[0].shape), *flat[points.to(flat.device)].float().cpu().tolist())
+    return (float(flat.numel()), *flat[points.to(flat.device)].float().cpu().tolist())
 
 
 def _alike(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

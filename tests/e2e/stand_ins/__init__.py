@@ -179,6 +179,7 @@ TEXTS = {
     "wan": lambda: Text(4096, {}),
     "minimax": lambda: Text(48, {}),
     "ltx": lambda: Text(48, {"attention_mask": torch.ones(1, 6, dtype=torch.int64)}),
+    "ltx 2": lambda: Text(64, {"attention_mask": torch.ones(1, 6, dtype=torch.int64)}),
 }
 
 

@@ -1,0 +1,99 @@
+"""The first table of docs/compatibility.md, the one for users: what AdaCache does in the host's official templates.
+
+    .nox/test/bin/pytest tests/e2e/test_official.py --junitxml=official.xml -o junit_family=xunit1
+    .nox/test/bin/python -m tools.compatibility official.xml
+
+puts what that test found into docs/official.json, and writes the page.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from tools.host import ROOT
+
+STORED = ROOT / "docs" / "official.json"
+SWITCHED = "test_with_its_switch_for_few_steps"  # a test of a template that has a LoRA for that
+OURS = "test_a_workflow_of_ours"
+
+MODELS = {  # how the names of their templates begin, and what people call them
+    "video_minimax_h3": "MiniMax-H3",
+    "video_wan2_2_14B": "Wan 2.2 14B",
+    "video_ltx2_3": "LTX-2.3",
+    "video_ltx2_5": "LTX-2.5",
+    "video_ltx2": "LTX-2",
+    "text_to_video_wan": "Wan 2.1",
+}
+MUCH = 1 / 3  # of the steps skipped
+
+ABOUT = """\
+## In the official templates of ComfyUI
+
+**works**: the template ran to its end on a real server. With AdaCache put in by the command *Speed up this workflow
+with AdaCache* and `preset` off, every latent was the same, bit for bit. With `auto` at 2x, the report told as many
+model calls as were counted. **helps**: the steps that `auto` skipped, for each pass of the template.
+
+Nodes, samplers and steps are the template's own. The weights were tiny and random (LTX-2.5 had those of LTX-2.3), the
+videos small, text encoders and VAEs stand-ins. Your video may get more steps, or fewer. **This table does not say how
+close a video comes:** see [the small models that we trained](benchmarks.md) and, on real weights,
+[what people measured](measured.md). The template *measure_on_your_model* measures yours; please share it."""
+
+
+def save(host: str, junit: Path) -> None:
+    """Stores what a JUnit file of the test says."""
+    made = f"`tests/e2e/test_official.py`, {date.today().isoformat()}, ComfyUI {host}, CPU."
+    stored = {"made": made, "templates": read(junit)}
+    STORED.write_text(json.dumps(stored).replace('{"name"', '\n{"name"') + "\n")
+
+
+def read(junit: Path) -> list[dict[str, Any]]:
+    """Of each template that was tried: name, title, outcome, and what it counted and noted."""
+    found = []
+    for case in ElementTree.parse(junit).getroot().iter("testcase"):  # noqa: S314 (ours)
+        test, _, name = case.get("name", "").removesuffix("]").partition("[")
+        if not name or test.startswith(OURS):
+            continue
+        skipped = case.find("skipped")
+        failed = case.find("failure") is not None or case.find("error") is not None
+        outcome = "failed" if failed else "yes" if skipped is None else skipped.get("message", "not run")
+        noted = {each.get("name"): each.get("value", "") for each in case.iter("property")}
+        found.append(
+            {
+                "name": name,
+                "title": noted.get("title", name) + (" with its LoRA for few steps" if test == SWITCHED else ""),
+                "outcome": outcome,
+                "counted": json.loads(noted.get("counted", "[]")),
+                "notes": json.loads(noted.get("notes", "[]")),
+            }
+        )
+    return found
+
+
+def table() -> str:
+    """What is stored, in Markdown: a row for each model and what it skipped, with the templates of which that is so."""
+    stored = json.loads(STORED.read_text())
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for each in stored["templates"]:
+        model = next(model for start, model in MODELS.items() if each["name"].startswith(start))
+        rows.setdefault((model, each["outcome"], helps(each["counted"], each["notes"])), []).append(each["title"])
+    order = list(MODELS.values())
+    lines = ["| model | works | helps | official templates |", "| --- | --- | --- | --- |"]
+    for model, works, help_ in sorted(rows, key=lambda row: order.index(row[0])):
+        lines.append(f"| {model} | {works} | {help_} | {'; '.join(rows[model, works, help_])} |")
+    return "\n".join([ABOUT, "", stored["made"], "", *lines])
+
+
+def helps(counted: list[list[int]], notes: list[str]) -> str:
+    """How much, in steps skipped, and why it is not more."""
+    if not counted:
+        return "–"
+    share = 1 - sum(computed for computed, _ in counted) / sum(total for _, total in counted)
+    passes = " and ".join(f"{total - computed} of {total}" for computed, total in counted)
+    if share >= MUCH:
+        return f"yes: {passes} steps skipped"
+    why = f" ({notes[0].partition(':')[0].partition(';')[0]})" if notes else ""
+    return f"{'a little' if share else 'no'}: {passes} steps skipped{why}"
