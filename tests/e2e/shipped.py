@@ -13,6 +13,7 @@ from tools.server import Server
 FOLDER = Path(__file__).parents[2] / "workflows"
 WORKFLOWS = sorted(path.stem for path in FOLDER.glob("*.json"))
 DEMOS = [name for name in WORKFLOWS if name.startswith("demo_")]  # those whose model comes along
+LATEST = ["minimax_h3_adacache", "wan22_14b_adacache", "ltx2_adacache"]  # as large as the demos
 ABSENT = "nobody has this.safetensors"
 LOADED = ("unet_name", "clip_name", "clip_name1", "clip_name2", "vae_name", "ckpt_name", "image")  # name files
 LOADED += ("lora_name", "text_encoder", "model_name")

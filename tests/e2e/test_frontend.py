@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from comfy_cli.workflow_to_api import convert_ui_to_api
 from e2e.frontend import complaints, load, photograph, skip_unless_nodes_2_0_are_as_now
-from e2e.shipped import DEMOS, read_workflow, with_report, with_steps
+from e2e.shipped import DEMOS, LATEST, read_workflow, with_report, with_steps
 from PIL import Image
 
 from adacache_core.canvas import SMALL
@@ -57,9 +57,9 @@ def test_in_a_demo_no_wire_runs_behind_a_node(name, page):
     assert page.evaluate(HIDDEN) == []
 
 
-@pytest.mark.parametrize("name", DEMOS)
+@pytest.mark.parametrize("name", [*DEMOS, *LATEST])
 @pytest.mark.parametrize("nodes_2", [False, True])
-def test_in_a_demo_no_node_is_drawn_out_of_its_group(name, nodes_2, page):
+def test_no_node_is_drawn_out_of_its_group(name, nodes_2, page):
     """The frontend makes nodes as large as they have to be, whatever size was saved with them."""
     if nodes_2:
         skip_unless_nodes_2_0_are_as_now(page)

@@ -128,8 +128,8 @@ class Counter:
 
     def run(self, graph: dict[str, dict]) -> Run:
         graph = copy.deepcopy(graph)
-        samplers = [node for node, each in graph.items() if each["class_type"] in SAMPLERS]
-        samplers.sort(key=lambda node: len(upstream(graph, node).intersection(samplers)))
+        found = [node for node, each in graph.items() if each["class_type"] in SAMPLERS]
+        samplers = sorted(found, key=lambda node: len(upstream(graph, node).intersection(found)))
         applies = [node for node, each in graph.items() if each["class_type"] == APPLY]
         for node in samplers:
             graph[f"{node}, seen"] = {"class_type": "StandInWitness", "inputs": {"latent": [node, 0]}}

@@ -9,15 +9,14 @@ from urllib.request import urlopen
 
 import pytest
 from comfy_cli.workflow_to_api import convert_ui_to_api
-from e2e.shipped import DEMOS, LOADED, misses_nothing_but_files, read_workflow
+from e2e.shipped import DEMOS, LATEST, LOADED, misses_nothing_but_files, read_workflow
 
 from tools.server import PACK
 
 SIDE_BY_SIDE = {"demo_wan_tiny", "demo_wan_tiny_paper"}
 NAMES = SIDE_BY_SIDE | {"demo_two_videos", "wan_t2v_adacache", "wan_i2v_adacache"}
 NAMES |= {"hunyuan_video_adacache", "ltxv_adacache", "measure_on_your_model"}
-LATEST = {"minimax_h3_adacache", "wan22_14b_adacache", "ltx2_adacache"}
-NAMES |= LATEST
+NAMES |= {*LATEST}
 WITH_ADACACHE = sorted(NAMES - {"measure_on_your_model"})  # there AdaCache Measure puts it on the model
 NOTES = {"MarkdownNote"}  # the frontend's own; the server never sees them
 SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
@@ -143,7 +142,7 @@ def box_of(node: dict) -> tuple[float, float, float, float]:
     return left, top - TITLE, left + width, top + height
 
 
-@pytest.mark.parametrize("name", [*DEMOS, *sorted(LATEST)])
+@pytest.mark.parametrize("name", [*DEMOS, *LATEST])
 def test_it_opens_large_enough_to_be_read_and_every_node_lies_in_one_group(name):
     workflow = read_workflow(name)
     groups = [(x, y, x + w, y + h) for x, y, w, h in (group["bounding"] for group in workflow["groups"])]

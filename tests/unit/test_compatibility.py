@@ -1,6 +1,6 @@
 """The page of compatibility, from a JUnit file of four tests."""
 
-from tools import compatibility
+from tools import compatibility, official
 from tools.compatibility import page, read, save
 
 JUNIT = """<testsuites><testsuite>
@@ -60,3 +60,31 @@ def test_what_is_run_again_takes_the_place_of_its_own_old_results_only(tmp_path,
     assert "**failed**" not in text
     assert "| two branches do not see each other (a, new) | 1 of 2; too old |" in text
     assert "Made first. Again, test_laws, test_graphs: Made then." in text
+
+
+OFFICIAL = """<testsuites><testsuite>
+<testcase name="test_a_template[video_ltx2_3_t2v]"><properties><property name="title" value="Text"/>
+  <property name="counted" value="[[6, 8], [3, 3]]"/><property name="notes" value='["2x is too much: why", "more"]'/>
+  </properties></testcase>
+<testcase name="test_a_template[video_ltx2_3_i2v]"><properties><property name="title" value="Picture"/>
+  <property name="counted" value="[[6, 8], [3, 3]]"/><property name="notes" value='["2x is too much: why"]'/>
+  </properties></testcase>
+<testcase name="test_a_template[video_minimax_h3_t2v]"><properties><property name="title" value="H3"/>
+  <property name="counted" value="[[9, 20]]"/><property name="notes" value="[]"/></properties></testcase>
+<testcase name="test_a_template[video_minimax_h3_i2v]"><failure message="no"/></testcase>
+<testcase name="test_a_template[video_minimax_h3_r2v]"><skipped message="no such node"/></testcase>
+<testcase name="test_a_workflow_of_ours_is_run[ltx2_adacache]"/>
+</testsuite></testsuites>"""
+
+
+def test_the_table_for_users_joins_the_templates_of_which_the_same_was_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(official, "STORED", tmp_path / "official.json")
+    (tmp_path / "official.xml").write_text(OFFICIAL)
+    official.save("0.33.0", tmp_path / "official.xml")
+    rows = [line for line in official.table().splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        "| MiniMax-H3 | yes | yes: 11 of 20 steps skipped | H3 |",
+        "| MiniMax-H3 | failed | – | video_minimax_h3_i2v |",
+        "| MiniMax-H3 | no such node | – | video_minimax_h3_r2v |",
+        "| LTX-2.3 | yes | a little: 2 of 8 and 0 of 3 steps skipped (2x is too much) | Text; Picture |",
+    ]
