@@ -473,6 +473,21 @@ def test_the_inspector_finds_the_run_that_made_a_latent_after_casts_and_later_pa
     assert inspect(nodes, model, videos[9] + 1)["json"]["sampler_steps"] == 11
 
 
+@pytest.mark.parametrize("kind", ["LTX-2", "MiniMax-H3"])
+def test_the_inspector_finds_the_run_that_made_a_latent_with_sound(kind, nodes, apply, tiny):
+    """While it is sampled, picture and sound are one tensor."""
+    made = tiny(kind)
+    model, nested = apply(made.model, "auto"), type(made.latent)
+    sizes = [part.shape for part in made.latent.unbind()]
+    rows = {steps: sample(made, model, steps=steps) for steps in (9, 10)}
+    for steps, row in rows.items():
+        parts = row.split([size.numel() for size in sizes])
+        latent = nested([part.view(size) for part, size in zip(parts, sizes, strict=True)])
+        shown = inspect(nodes, model, latent)["json"]
+        assert shown["sampler_steps"] == steps
+        assert not any("no run made this latent" in note for note in shown["notes"])
+
+
 def test_an_attachment_keeps_a_bounded_number_of_reports_and_no_tensor(apply, attachment_of, tiny):
     model = apply(tiny(WAN).model)
     for seed in range(20):
