@@ -35,7 +35,7 @@ class AdaCacheApply(io.ComfyNode):
                     "quality aims at the closeness below and takes as many steps as this video needs for it. "
                     "fast and slow are the tables of the paper, watch computes and measures every step (for "
                     "calibrating); these three need a model that AdaCache knows. off changes nothing. Start from auto. "
-                    "A connected codebook replaces the preset.",
+                    "A connected codebook replaces the preset, unless that is watch or off.",
                 ),
                 io.Float.Input(
                     "speedup",
@@ -66,20 +66,21 @@ class AdaCacheApply(io.ComfyNode):
                     "0.9 protects fine detail. If both are equal, nothing is skipped.",
                 ),
                 AdaCacheCodebookType.Input(
-                    "codebook", optional=True, tooltip="Your own table of how fast a change allows how many steps."
+                    "codebook", optional=True, tooltip="Your own table: how many steps to skip for how much change."
                 ),
                 AdaCacheMoRegType.Input(
                     "moreg",
                     optional=True,
-                    tooltip="Spend more steps where there is more motion (MoReg). It belongs to the tables of the "
-                    "paper (fast, slow or a codebook) and does nothing with auto.",
+                    tooltip="Computes more steps where there is more motion (MoReg). Works with the paper's tables "
+                    "(fast, slow or a codebook); does nothing with auto and quality.",
                 ),
                 AdaCacheScheduleType.Input(
                     "schedule",
                     optional=True,
-                    tooltip="Compute exactly these steps, whatever the video does: the schedule of another run, from "
-                    "an inspector or an AdaCache Schedule node. Preset auto forecasts the others; fast and slow reuse "
-                    "what the blocks added before. Goes before codebook, moreg and speedup.",
+                    tooltip="Computes exactly these steps, whatever the video does: the schedule of another run, "
+                    "from an inspector or an AdaCache Schedule node. With auto and quality the other steps are "
+                    "forecast; with fast, slow or a codebook they reuse what the blocks added before. It overrides "
+                    "speedup, closeness, codebook and moreg.",
                 ),
                 io.Float.Input(
                     "probe_position",
@@ -87,17 +88,17 @@ class AdaCacheApply(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Which block is watched for change: 0 the first, 1 the last. Start from 0.5. Matters with "
-                    "fast, slow, watch or a codebook; auto watches none.",
+                    tooltip="Which block is watched for change: 0 is the first, 1 the last. Start from 0.5. Matters "
+                    "only with fast, slow, watch or a codebook.",
                     **ADVANCED,
                 ),
                 io.Combo.Input(
                     "cache_device",
                     options=[MAIN, OFFLOAD],
                     default=MAIN,
-                    tooltip="main keeps what is reused on the GPU (per prompt about the size of one latent in tokens); "
-                    "offload keeps it in main memory. Start from main; take offload if memory runs out. Matters with "
-                    "fast, slow, watch or a codebook; auto holds no more than a few latents.",
+                    tooltip="main keeps what is reused on the GPU, offload in main memory. Start from main; take "
+                    "offload if memory runs out. Matters only with fast, slow, watch or a codebook: auto and quality "
+                    "hold no more than a few latents.",
                     **ADVANCED,
                 ),
                 io.Float.Input(

@@ -34,7 +34,9 @@ class AdaCacheCalibrate(io.ComfyNode):
             not_idempotent=True,
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL from an AdaCache node with preset watch."),
-                io.Latent.Input("latent", tooltip="What the sampler made with it, so that this comes after it."),
+                io.Latent.Input(
+                    "latent", tooltip="What the sampler made with this model. It makes this node run after it."
+                ),
                 io.Float.Input(
                     "speedup",
                     default=2.0,
@@ -49,14 +51,14 @@ class AdaCacheCalibrate(io.ComfyNode):
                     default=16,
                     min=1,
                     max=16,
-                    tooltip="How many of the last watched runs count. Start from 16, as the paper has it.",
+                    tooltip="How many of the last watched runs count. Start from 16, as in the paper.",
                 ),
-                io.String.Input("name", default="my model", tooltip="Of the codebook, and of its file."),
+                io.String.Input("name", default="my model", tooltip="The name of the codebook and of its file."),
                 io.Combo.Input(
                     "save",
                     options=[DO_NOT, NEW, REPLACE],
                     default=DO_NOT,
-                    tooltip="Into models/adacache, where the AdaCache Codebook node finds it (press R).",
+                    tooltip="Saves it in models/adacache, where the AdaCache Codebook node finds it (press R).",
                 ),
                 AdaCacheReportType.Input(
                     "reports", optional=True, tooltip="Watched runs of other models or graphs, from an inspector."

@@ -66,7 +66,8 @@ class AdaCacheCompare(io.ComfyNode):
             node_id="AdaCacheCompare",
             display_name="AdaCache Compare",
             category=CATEGORY,
-            description="Measures how far a video is from another one of the same seed: with AdaCache from without.",
+            description="Plays two videos of the same seed side by side, such as without and with AdaCache, and "
+            "measures how far apart they are.",
             **found_by("PSNR", "SSIM", "LPIPS", "difference of two videos", "quality"),
             is_output_node=True,
             inputs=[

@@ -41,11 +41,11 @@ SLOTS = {
     ),
     "direction": (
         ("right", "left", "down", "up", "mixed"),
-        "Where the shapes set out to; they bounce off the edges. mixed sends each its own way. Start from right.",
+        "Where the shapes move at first; they bounce off the edges. mixed sends each its own way. Start from right.",
     ),
     "background": (
         ("dark", "light", "stripes", "checker"),
-        "Ground behind the shapes; stripes and checker drift with the motion. Start from dark.",
+        "What is behind the shapes; stripes and checker drift at half their speed. Start from dark.",
     ),
 }
 ROW_OF = {word: row for row, word in enumerate(word for words, _ in SLOTS.values() for word in words)}

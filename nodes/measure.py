@@ -70,33 +70,42 @@ class AdaCacheMeasure(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Of the noise, which is the same for all three. Take another one to measure another video.",
+                    tooltip="The seed of the noise, the same for all three videos. Change it to measure another video.",
                 ),
                 io.Int.Input(
-                    "steps", default=20, min=2, max=10000, tooltip="As many as you take otherwise. Start from 20 to 30."
+                    "steps", default=20, min=2, max=10000, tooltip="As many as you usually take. Start from 20 to 30."
                 ),
                 io.Float.Input(
-                    "cfg", default=6.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance, as you take it."
+                    "cfg",
+                    default=6.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Guidance, as you usually set it.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
                     options=comfy.samplers.KSampler.SAMPLERS,
                     default="euler",
-                    tooltip="As you take it. Start from euler.",
+                    tooltip="The sampler that you usually take. Start from euler.",
                 ),
                 io.Combo.Input(
                     "scheduler",
                     options=comfy.samplers.KSampler.SCHEDULERS,
                     default="simple",
-                    tooltip="As you take it. Start from simple.",
+                    tooltip="The scheduler that you usually take. Start from simple.",
                 ),
                 io.Sampler.Input(
-                    "sampler", optional=True, tooltip="If your workflow has a SAMPLER: it replaces the sampler's name."
+                    "sampler",
+                    optional=True,
+                    tooltip="Connect it if your workflow has a SAMPLER. It replaces sampler_name.",
                 ),
                 io.Sigmas.Input(
                     "sigmas",
                     optional=True,
-                    tooltip="If your workflow has SIGMAS, of LTXVScheduler say: they replace steps and scheduler.",
+                    tooltip="Connect it if your workflow has SIGMAS, from LTXVScheduler for example. They "
+                    "replace steps and scheduler.",
                 ),
                 io.Vae.Input(
                     "vae",

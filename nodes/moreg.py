@@ -55,7 +55,7 @@ class AdaCacheMoReg(io.ComfyNode):
                 io.String.Input(
                     "strides",
                     default="1",
-                    tooltip="Latent frames apart that are compared, as '1' or '1, 2'. Start from 1; "
+                    tooltip="How many latent frames apart two frames are compared: '1', or '1, 2'. Start from 1; "
                     "add 2 for slow motion.",
                 ),
                 io.Float.Input(
