@@ -21,7 +21,7 @@ def test_auto_costs_next_to_nothing_beside_a_large_model_and_holds_few_latents()
     measured = auto_cost.measure_auto_cost()
     assert measured["share_of_a_step"]["computed"] < 0.001
     assert measured["share_of_a_step"]["reused"] < 0.01
-    assert 2 < measured["held_latents"] <= measured["peak_latents"] <= 10
+    assert 2 <= measured["held_latents"] <= measured["peak_latents"] <= 10
     assert measured["peak_megabytes"] == round(measured["peak_latents"] * prod(auto_cost.LARGE) * 4 / 1e6) < 200
     assert "Wan 14B" in auto_cost.section(
         measured | {"made": {"command": "x", "date": "", "commit": "", "torch": "", "machine": ""}}
