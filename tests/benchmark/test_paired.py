@@ -173,3 +173,9 @@ def test_at_a_speed_a_method_has_its_mean_its_worst_and_in_how_many_places_it_is
     found = at(2, *records)
     assert found["a"] == paired.AtSpeed(35.5, 30.0, 15.0, near_best=2, places=2)
     assert found["b"] == paired.AtSpeed(pytest.approx((32 + 38.9 + 20) / 3), 20.0, 25.0, near_best=2, places=3)
+
+
+def test_a_place_where_nobody_else_is_at_a_speed_is_no_place_to_be_best_in():
+    alone = [*videos(OURS, 30.0), *videos(f"{OURS} on even steps", 20.0)]
+    assert at(2, *alone) == {}
+    assert at(2, *alone, *videos("a", 25.0))[OURS].places == 1

@@ -48,8 +48,8 @@ Each cell: mean PSNR (dB) / worst video (dB) / the number of conditions in which
 of the best, of those in which it reaches this speed. All models count together. In each condition a method is
 represented by the setting that does the most work within {LEAST:g} to {MOST:g} of what the speed allows; if it has
 none, the condition does not count for it. So the means of two methods may be over different conditions; the third
-figure compares within each condition. *MB* is the most memory that a method held between evaluations beyond the plain
-run, at any setting, on `{TUNED_ON}`.
+figure compares within each condition. Conditions in which only `AdaCache auto` has such a setting are left out. *MB* is
+the most memory that a method held between evaluations beyond the plain run, at any setting, on `{TUNED_ON}`.
 """
 
 DUELS = f"""\

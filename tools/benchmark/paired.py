@@ -266,7 +266,7 @@ class AtSpeed:
 
 
 def at_speed(measured: Iterable[Sequence[Point]], speed: float) -> dict[str, AtSpeed]:
-    """The methods that have a setting at this speed, with how they do there.
+    """The methods that have a setting at this speed, with how they do where somebody else has one, too.
 
     Args:
         measured: the points of each place, values of `points`.
@@ -275,6 +275,8 @@ def at_speed(measured: Iterable[Sequence[Point]], speed: float) -> dict[str, AtS
     of_method: dict[str, list[tuple[Point, float]]] = defaultdict(list)
     for here in measured:
         chosen = fastest_allowed(here, speed)
+        if all(method.startswith(OURS) for method in chosen):  # nobody to be better than
+            continue
         best = max((one.psnr for one in chosen.values()), default=nan)
         for method, one in chosen.items():
             of_method[method].append((one, best))
