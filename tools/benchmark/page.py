@@ -62,8 +62,8 @@ ours ahead in about one of forty pairs, and the other ahead in as many.
 
 DRAWN = """\
 Each point: the best PSNR that a method reaches with at most this much work, as the mean over all conditions of the
-model, interpolated linearly between settings. Drawn are ours, fewer steps, and those of the methods measured under
-every condition that are most often close to the best at 2x.
+model in which fewer steps were measured, too, interpolated linearly between settings. Drawn are ours, fewer steps, and those of the methods measured under
+every one of these conditions that are most often close to the best at 2x.
 """
 
 DATA_INTRO = f"""\

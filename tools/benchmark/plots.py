@@ -50,6 +50,9 @@ def draw(measured: Mapping[Place, Sequence[Point]], folder: Path) -> list[Path]:
     of_model: dict[str, list[Sequence[Point]]] = defaultdict(list)
     for place, here in measured.items():
         of_model[place.model].append(here)
+    for model, several in of_model.items():  # those where all that are always drawn were measured
+        compared = [here for here in several if {point.choice.method for point in here}.issuperset(ALWAYS)]
+        of_model[model] = compared or several
     drawn = styled([shown(several) for several in of_model.values()])
     return [
         _draw(model, several, styles, folder / picture(model))
