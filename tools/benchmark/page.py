@@ -61,9 +61,9 @@ ours ahead in about one of forty pairs, and the other ahead in as many.
 """
 
 DRAWN = """\
-Each point: the best PSNR that a method reaches with at most this much work, as the mean over all conditions of the
-model in which fewer steps were measured, too, interpolated linearly between settings. Drawn are ours, fewer steps, and those of the methods measured under
-every one of these conditions that are most often close to the best at 2x.
+Each point: the best PSNR that a method reaches with at most this much work, interpolated linearly between settings, as
+the mean over all conditions of the model in which fewer steps were measured, too. Drawn are ours, fewer steps, and
+those of the methods measured under every one of these conditions that are most often close to the best at 2x.
 """
 
 DATA_INTRO = f"""\
