@@ -132,7 +132,7 @@ class Engine:
             if sampler is not None and sampler.draws_noise and not self.idle_reason and not isinstance(policy, Watch):
                 self.note(f"{sampler.name} draws fresh noise: expect another video of the same kind, not the same one")
             if config.moreg is not None and config.at_output:
-                self.note("MoReg does nothing with preset auto; it belongs to the tables of the paper")
+                self.note("MoReg does nothing with auto and quality; it belongs to the tables of the paper")
         self.cache = ResidualCache(config.offload)
         self._bytes_max = 0
         self._stacks: dict[nn.Module, BlockStack] = {}

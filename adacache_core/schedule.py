@@ -1,6 +1,6 @@
 """Which evaluation computes: the controller of AdaCache, fed with numbers and knowing no model.
 
-Settings are `CacheConfig`; everything that evolves is in `ScheduleState`, one per sampling run.
+Settings are `CacheConfig`; everything that evolves is in a `BlockController`, one per sampling run.
 
 The clock is the sampler *step*, counted from 0, not the model evaluation: a rate of 6 means that the
 sixth step after the last computed one computes again, at its first evaluation, and that all further
@@ -10,6 +10,7 @@ evaluations of the steps between (heun has two per step) are reused. Rate 1 comp
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ class Reading:
     rate: int  # what the codebook says
 
 
-class BlockController:
+class BlockController(ABC):
     """What any controller of blocks does in one run: ask `decide`, tell `computed`, and `observe` what was measured.
 
     Args:
@@ -87,9 +88,9 @@ class BlockController:
         """That this step is not between start and end, "" if it is."""
         return "" if self.config.start <= step / self.steps < self.config.end else OUTSIDE
 
+    @abstractmethod
     def decide(self, step: int) -> Decision:
         """Whether an evaluation of this step (0..N-1) computes."""
-        raise NotImplementedError
 
     def rate_for(self, metric: Tensor) -> int:
         """Steps to the next computed one after a change of so much per step."""

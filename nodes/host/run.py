@@ -169,11 +169,17 @@ class Run:
         # Not past functions of others, who may count how often they are called.
         if tape is not None and not self.engine.others:
             kind = module, variant, signature
-            again, named = _without_control(arguments), dict(kwargs)
-            (again if positional else named)[_OPTIONS_ARGUMENT if positional else "transformer_options"] = {
-                key: value for key, value in options.items() if key != _POSE_CACHE
-            }
-            self.engine.prove(module, kind, tape, x, answer, lambda: executor(*again, **named))
+
+            def again() -> Any:
+                once_more, named = _without_control(arguments), dict(kwargs)
+                fresh = {key: value for key, value in options.items() if key != _POSE_CACHE}
+                if positional:
+                    once_more[_OPTIONS_ARGUMENT] = fresh
+                else:
+                    named["transformer_options"] = fresh
+                return executor(*once_more, **named)
+
+            self.engine.prove(module, kind, tape, x, answer, again)
         return answer
 
     def _look_at(self, module: Any, replaced: Mapping[Any, Any]) -> None:

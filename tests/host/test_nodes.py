@@ -294,7 +294,7 @@ def moreg(nodes, strides="1", window="as published", start=0.1, end=0.9):
 
 
 def test_moreg_does_nothing_with_auto_and_the_report_says_so(apply, attachment_of, tiny, pack):
-    note = "MoReg does nothing with preset auto; it belongs to the tables of the paper"
+    note = "MoReg does nothing with auto and quality; it belongs to the tables of the paper"
     for moreg, notes in ((None, []), (pack.adacache_core.MotionConfig(), [note])):
         model = apply(tiny(WAN).model, "auto", moreg=moreg)
         sample(tiny(WAN), model)

@@ -192,10 +192,7 @@ def read() -> list[Run]:
     if not RECORDS.exists():
         return []
     with RECORDS.open(newline="") as lines:
-        return [
-            Run(**{field.name: _cell(field.type, row[field.name]) for field in fields(Run)})
-            for row in csv.DictReader(lines)
-        ]
+        return list(map(_of_row, csv.DictReader(lines)))
 
 
 def _of_row(row: dict[str, str]) -> Run:
