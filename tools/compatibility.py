@@ -52,7 +52,7 @@ NOT_TRIED = """\
 
 No GPU was at hand: CUDA, dynamic VRAM, `--lowvram` and `--highvram` for real, fp8 weights, inductor and CUDA graphs,
 pinned memory and asynchronous copies of `offload`, and models with their real weights. Several GPUs are two threads
-and two copies of the model on one CPU. No host from 0.34 on was run; [what was read of them](hosts.md)."""
+and two copies of the model on one CPU. No host from 0.34 on was run."""
 
 
 @dataclass(frozen=True)

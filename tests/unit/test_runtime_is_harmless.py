@@ -25,8 +25,21 @@ def shipped(ending: str) -> list[str]:
 
 PYTHON, SCRIPTS, PAGES = shipped(".py"), shipped(".js"), [each for each in shipped(".md") if each.startswith("web")]
 
-MODULES = {"__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "inspect", "itertools"}
-MODULES |= {"json", "logging", "math", "pathlib", "re", "reprlib", "statistics", "threading", "time", "types", "typing"}
+MODULES = {"__future__", "abc", "collections", "contextlib", "dataclasses", "functools", "hashlib", "inspect"}
+MODULES |= {
+    "itertools",
+    "json",
+    "logging",
+    "math",
+    "pathlib",
+    "re",
+    "reprlib",
+    "statistics",
+    "threading",
+    "time",
+    "types",
+    "typing",
+}
 MODULES |= {"PIL", "comfy", "comfy_api", "einops", "folder_paths", "kornia", "lpips", "numpy", "safetensors", "torch"}
 MODULES |= {"comfyui_version", "latent_preview"}
 # Of modules that can do harm, only this.
