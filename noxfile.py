@@ -52,7 +52,7 @@ def test(session: nox.Session) -> None:
 def benchmark(session: nox.Session) -> None:
     """AdaCache beside all other caches, for docs/benchmarks.md: hours, or two minutes (-- --quick)."""
     install_benchmark(session)
-    session.run("python", "-m", "tools.benchmark", *session.posargs)
+    session.run("python", "-m", "research.benchmark", *session.posargs)
 
 
 def install_benchmark(session: nox.Session) -> None:
@@ -72,7 +72,7 @@ def install_benchmark(session: nox.Session) -> None:
 def train(session: nox.Session) -> None:
     """A small model from nothing, in hours, or on from where it was stopped (-- --model NAME --out FOLDER)."""
     session.install(*PINNED, *TOOLS, *MEDIA)
-    session.run("python", "-m", "tools.train_demo", *session.posargs)
+    session.run("python", "-m", "research.train_demo", *session.posargs)
 
 
 @nox.session

@@ -5,14 +5,14 @@ ModuleList or ModuleDict.
 """
 
 from .config import CacheConfig, Codebook, Fixed, MotionConfig, Off, Quality, Target, Watch
+from .decide.codebook import ScheduleState
+from .decide.scaling import scale_codebook, scale_rates, scale_window
 from .engine import AdaCache, Engine, simulate
 from .errors import AdaCacheError
-from .plan import Schedule, average
 from .presets import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES, TUNED_30, auto
-from .report import RunReport, StepRecord
-from .scaling import scale_codebook, scale_rates, scale_window
-from .schedule import ScheduleState
-from .stack import Grid, StackLayout
+from .reuse.stack import Grid, StackLayout
+from .schedule import Schedule, average
+from .tell.report import RunReport, StepRecord
 
 __all__ = [
     "FAST_30",

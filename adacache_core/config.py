@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .documents import is_number, is_whole
 from .errors import AdaCacheError
-from .plan import Schedule
+from .schedule import Schedule
 
 EXAMPLE = "0.08:6, 0.16:5, 0.24:4, 0.32:3, 0.40:2, 1.00:1"
 

@@ -18,21 +18,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .cache import ResidualCache
-from .change import change_sums
+from .closeness import MARKS, closeness_of, wrong_of
 from .config import CacheConfig, Codebook, Fixed, Off, Policy, Quality, Target, Watch
-from .control import Course, ErrorControl, State, flow_level
+from .correct.sampler import Model, Sampler, euler, probe_sampler
+from .decide.change import change_sums
+from .decide.codebook import OUTSIDE, BlockController, ScheduleState, WatchState
+from .decide.error_control import Course, ErrorControl, State, flow_level
+from .decide.fixed import FixedState
+from .decide.motion import motion_sums
 from .errors import AdaCacheError
-from .estimate import MARKS, closeness_of, wrong_of
-from .fixed import FixedState
-from .forecast import distance
-from .motion import motion_sums
-from .output import Output
 from .presets import FAST_30
-from .report import ANSWERED, BLOCKS, COMPUTED, OUTPUT, PARTLY, REUSED, RunReport, StepRecord
-from .sampler import Model, Sampler, euler, probe_sampler
-from .schedule import OUTSIDE, BlockController, ScheduleState, WatchState
-from .stack import BlockStack, Grid, StackLayout, Tape
+from .reuse.cache import ResidualCache
+from .reuse.forecast import distance
+from .reuse.output import Output
+from .reuse.stack import BlockStack, Grid, StackLayout, Tape
+from .tell.report import ANSWERED, BLOCKS, COMPUTED, OUTPUT, PARTLY, REUSED, RunReport, StepRecord
 
 # Runs whose steps are further apart than those of so many over the whole way from noise to video belong to distilled
 # models: every step matters. Those of LTX-2.3 and MiniMax-H3 turbo take 8, and lose 18 to 24 dB if some are skipped.

@@ -8,11 +8,12 @@ from .apply import AdaCacheApply
 from .calibrate import AdaCacheCalibrate
 from .codebook import AdaCacheCodebook
 from .compare import AdaCacheCompare
-from .demo import AdaCacheDemoModel, AdaCacheDemoPrompt
+from .demo.model import AdaCacheDemoModel
+from .demo.preview import AdaCacheLatentPreview
+from .demo.prompt import AdaCacheDemoPrompt
 from .inspector import AdaCacheInspector
 from .measure import AdaCacheMeasure
 from .moreg import AdaCacheMoReg
-from .preview import AdaCacheLatentPreview
 from .schedule import AdaCacheSchedule
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..adacache_core.closeness import DRAFT, FAITHFUL, GOOD, LARGEST
 from ..adacache_core.config import CacheConfig, Codebook, Fixed, MotionConfig, Off, Policy, Quality, Target, Watch
-from ..adacache_core.estimate import DRAFT, FAITHFUL, GOOD, LARGEST
-from ..adacache_core.plan import Schedule
 from ..adacache_core.presets import PRESETS
+from ..adacache_core.schedule import Schedule
 from .host.attach import attach
 from .schema import ADVANCED, CATEGORY, AdaCacheCodebookType, AdaCacheMoRegType, AdaCacheScheduleType, found_by
 

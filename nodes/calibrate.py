@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..adacache_core.calibrate import Calibration, calibrate, codebook_to_json, curve_of
 from ..adacache_core.errors import AdaCacheError
-from ..adacache_core.picture import draw
-from ..adacache_core.report import RunReport
+from ..adacache_core.tell.calibrate import Calibration, calibrate, codebook_to_json, curve_of
+from ..adacache_core.tell.picture import draw
+from ..adacache_core.tell.report import RunReport
 from .host import library
 from .host.attach import attachment_of
 from .schema import CATEGORY, AdaCacheCodebookType, AdaCacheReportType, found_by

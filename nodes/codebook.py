@@ -7,9 +7,9 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..adacache_core.config import EXAMPLE, Codebook
+from ..adacache_core.decide.scaling import scale_rates
 from ..adacache_core.errors import AdaCacheError
 from ..adacache_core.presets import TABLES
-from ..adacache_core.scaling import scale_rates
 from .host import library
 from .schema import CATEGORY, AdaCacheCodebookType, found_by
 

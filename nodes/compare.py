@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ..adacache_core.documents import finite
 from ..adacache_core.errors import AdaCacheError
-from ..adacache_core.picture import beside
-from ..adacache_core.report import RunReport
+from ..adacache_core.tell.picture import beside
+from ..adacache_core.tell.report import RunReport
+from .demo.preview import pictures_of
 from .host.attach import attachment_of
-from .preview import pictures_of
 from .schema import CATEGORY, found_by
 
 # Of a frame that is equal in both, whose PSNR is infinite and would swallow the mean over frames.

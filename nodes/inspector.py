@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..adacache_core.picture import draw
-from ..adacache_core.report import RunReport
+from ..adacache_core.tell.picture import draw
+from ..adacache_core.tell.report import RunReport
 from .host.attach import attachment_of
 from .host.live import timeline
 from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType, found_by

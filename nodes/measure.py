@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..adacache_core.config import CacheConfig, Off
 from ..adacache_core.errors import AdaCacheError
-from ..adacache_core.measured import (
+from ..adacache_core.presets import auto, quality
+from ..adacache_core.tell.measured import (
     AUTO,
     CLOSENESS,
     LONGEST_TEXT,
@@ -28,13 +29,12 @@ from ..adacache_core.measured import (
     MeasuredRun,
     Settings,
 )
-from ..adacache_core.measured_picture import draw
-from ..adacache_core.presets import auto, quality
+from ..adacache_core.tell.measured_picture import draw
 from .apply import OFF
+from .demo.preview import pictures_of
 from .host.attach import attach, attachment_of
 from .host.library import write
 from .host.measuring import WARM_UP, Bar, Sampling, facts, likeness, sampling
-from .preview import pictures_of
 from .schema import CATEGORY, found_by
 
 PREFIX = "adacache_measured/measured"  # in the host's output folder

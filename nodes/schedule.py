@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..adacache_core.errors import AdaCacheError
-from ..adacache_core.plan import average
-from ..adacache_core.report import RunReport, schedules_in
+from ..adacache_core.schedule import average
+from ..adacache_core.tell.report import RunReport, schedules_in
 from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType, found_by
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tools import demo_model
+from research import demo_model
 
 STORED = Path(__file__).with_suffix(".safetensors")
 PROMPT = "triangle few multi fast mixed checker"

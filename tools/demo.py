@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from adacache_core import PRESETS, TABLES, AdaCacheError, CacheConfig, Codebook, RunReport, Target, auto, scale_rates
-from tools.demo_model import WORDS, prompt_context
+from research.demo_model import WORDS, prompt_context
 from tools.host import PLACES, ROOT, HostError, find_host, install, version_of
 
 WORKFLOW = ROOT / "workflows" / "demo_wan_tiny.json"
@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--prompt", help=f"six words, one of each of: {'; '.join(WORDS)} (default: what the workflow says)"
+        "--prompt",
+        help=f"six words, one of each of: {'; '.join(map(' '.join, WORDS.values()))} (default: what the workflow says)",
     )
     parser.add_argument("--seed", type=int, help="of both videos (default: what the workflow says)")
     parser.add_argument(
@@ -273,9 +274,9 @@ def settings_of(workflow: dict[str, Any]) -> Settings:
 
 def in_diffusers(settings: Settings, files: Files) -> Made:
     """Samples the same model with the same settings in this process."""
-    from adacache_core.picture import beside, draw
-    from tools import clips, demo_model
-    from tools.quality import compare
+    from adacache_core.tell.picture import beside, draw
+    from research import clips, demo_model
+    from research.quality import compare
     from tools.video import frames_of, write_webp
 
     print("Loading the model ...", flush=True)

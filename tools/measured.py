@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from adacache_core import AdaCacheError
-from adacache_core.measured import RUNS, Measured
+from adacache_core.tell.measured import RUNS, Measured
 from tools.host import PLACES, ROOT, HostError, find_host
 from tools.server import Server, serve
 

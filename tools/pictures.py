@@ -18,8 +18,8 @@ from typing import Any
 from PIL import Image, ImageSequence
 
 from adacache_core import RunReport
-from adacache_core.canvas import PANEL, PAPER, Page
-from adacache_core.picture import INK, SERIES, draw
+from adacache_core.tell.canvas import PANEL, PAPER, Page
+from adacache_core.tell.picture import INK, SERIES, draw
 from tools.host import PLACES, ROOT, find_host
 from tools.server import Server, serve
 

@@ -17,8 +17,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...adacache_core.config import CacheConfig
-from ...adacache_core.control import State
-from ...adacache_core.report import RunReport
+from ...adacache_core.decide.error_control import State
+from ...adacache_core.tell.report import RunReport
 from .families import Family, family_of, known_family
 from .run import KEY, Run
 

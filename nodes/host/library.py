@@ -13,9 +13,9 @@ from reprlib import repr as short
 
 import folder_paths
 
-from ...adacache_core.calibrate import codebook_from_json
 from ...adacache_core.config import Codebook
 from ...adacache_core.errors import AdaCacheError
+from ...adacache_core.tell.calibrate import codebook_from_json
 
 LONGEST = 100  # bytes; with ending and all a file system takes 255, and letters may take four each
 DEVICE = re.compile(

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ...adacache_core.documents import finite
-from ...adacache_core.report import RunReport, StepRecord
+from ...adacache_core.tell.report import RunReport, StepRecord
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from latent_preview import prepare_callback
 from torch import Tensor
 
 from ...adacache_core.errors import AdaCacheError
-from ...adacache_core.measured import Likeness
+from ...adacache_core.tell.measured import Likeness
 from .attach import called
 
 WARM_UP = 2  # steps
@@ -185,7 +185,7 @@ def likeness(model: Any, plain: dict, other: dict) -> Likeness:
 
 
 def _closeness(plain: Tensor, other: Tensor) -> float:
-    """See `adacache_core/estimate.py`; inf of equal ones, and at most as far as floats go."""
+    """See `adacache_core/closeness.py`; inf of equal ones, and at most as far as floats go."""
     wrong = (plain - other).square().mean().item()
     if wrong == 0:
         return math.inf

@@ -17,10 +17,10 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ...adacache_core.config import CacheConfig
-from ...adacache_core.control import State
+from ...adacache_core.correct.sampler import Model, Sampler, probe_sampler, step_of
+from ...adacache_core.decide.error_control import State
 from ...adacache_core.engine import Engine
-from ...adacache_core.report import RunReport
-from ...adacache_core.sampler import Model, Sampler, probe_sampler, step_of
+from ...adacache_core.tell.report import RunReport
 from .changing import changing_steps
 from .families import LEFT_OUT, Family, class_name
 from .live import Live

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tools.benchmark.library import Bench, NotHere
+from research.benchmark.library import Bench, NotHere
 
 
 @pytest.fixture(scope="module")

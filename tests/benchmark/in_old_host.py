@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from benchmark.step_by_step import STEPS, VIDEO, Ran
 
-from tools.benchmark import plan, worker
-from tools.benchmark.fitted import seen
-from tools.benchmark.host_caches import OLD_PACKS, fitted_on, old_host
-from tools.benchmark.library import Bench, OnHost
-from tools.benchmark.meter import Meter
+from research.benchmark import plan, worker
+from research.benchmark.fitted import seen
+from research.benchmark.host_caches import OLD_PACKS, fitted_on, old_host
+from research.benchmark.library import Bench, OnHost
+from research.benchmark.meter import Meter
 
 
 @pytest.fixture(scope="module")

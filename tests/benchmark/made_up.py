@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tools.benchmark.records import PLAIN, Record
+from research.benchmark.records import PLAIN, Record
 
 
 def record(method: str, **fields: Any) -> Record:

@@ -6,11 +6,11 @@ from functools import cache
 
 from torch import Tensor
 
-from tools import demo_model
-from tools.benchmark import plan
-from tools.benchmark.library import PLAIN_RUN, Bench, Method
-from tools.benchmark.meter import Meter
-from tools.benchmark.plan import Condition
+from research import demo_model
+from research.benchmark import plan
+from research.benchmark.library import PLAIN_RUN, Bench, Method
+from research.benchmark.meter import Meter
+from research.benchmark.plan import Condition
 
 STEPS = 21  # neither end of the native caches, nor the start of a pack, falls onto a step
 VIDEO = plan.cases("demo", Condition("euler", STEPS, demo_model.SHIFT, 4.0), 0)[1]

@@ -5,11 +5,11 @@ import torch
 from benchmark.tiny_wan import tiny_wan
 
 from adacache_core import FAST_30, CacheConfig, Codebook, MotionConfig
-from tools import demo_model
-from tools.benchmark import ablation
-from tools.benchmark.ablation import VARIANTS, measure_ablation, section, translated
-from tools.benchmark.videos import CFG, Video
-from tools.benchmark.watched import METRICS, PLACES, USUAL, Watch, cosine_sums, l2_sums, watched
+from research import demo_model
+from research.benchmark import ablation
+from research.benchmark.ablation import VARIANTS, measure_ablation, section, translated
+from research.benchmark.videos import CFG, Video
+from research.benchmark.watched import METRICS, PLACES, USUAL, Watch, cosine_sums, l2_sums, watched
 
 STEPS = 12
 

@@ -6,7 +6,7 @@ from math import prod
 
 import torch
 
-from tools.benchmark import auto_cost
+from research.benchmark import auto_cost
 
 
 def test_what_operations_make_or_read_is_counted_once_for_each():

@@ -5,9 +5,9 @@ import pytest
 import torch
 from benchmark.tiny_wan import LAYERS, STEPS, assert_reused, assert_whole_steps_are_plain, near, run
 
-from tools.benchmark.cache_dit_caches import CALIBRATORS, METHODS, dbcache
-from tools.benchmark.diffusers_caches import first_block_cache
-from tools.benchmark.guidance import plain_in_two_calls
+from research.benchmark.cache_dit_caches import CALIBRATORS, METHODS, dbcache
+from research.benchmark.diffusers_caches import first_block_cache
+from research.benchmark.guidance import plain_in_two_calls
 
 WARMUP = 8
 ANY = 1e9  # a threshold below which every change is

@@ -3,7 +3,7 @@
 import pytest
 
 from adacache_core import FAST_100, CacheConfig, simulate
-from tools.benchmark.codebook import codebook_100, computed_steps, drifting
+from research.benchmark.codebook import codebook_100, computed_steps, drifting
 
 
 @pytest.mark.parametrize("change", [0.02, 0.08, 0.3])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from benchmark.tiny_wan import LAYERS, STEPS, assert_reused, assert_whole_steps_are_plain, near, run, way
 
-from tools import demo_model
-from tools.benchmark import diffusers_caches
-from tools.benchmark.diffusers_caches import (
+from research import demo_model
+from research.benchmark import diffusers_caches
+from research.benchmark.diffusers_caches import (
     METHODS,
     fastercache,
     first_block_cache,
@@ -17,7 +17,7 @@ from tools.benchmark.diffusers_caches import (
     seacache,
     taylorseer,
 )
-from tools.benchmark.guidance import plain, plain_in_two_calls, plain_unconditional_first
+from research.benchmark.guidance import plain, plain_in_two_calls, plain_unconditional_first
 
 ALL = list(range(STEPS))
 

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("diffusers")
 
-from tools.benchmark import estimates
-from tools.benchmark.estimates import Run
+from research.benchmark import estimates
+from research.benchmark.estimates import Run
 
 
 def run(setting="auto 2x", seed=0, computed="1010", expected=30.0, came=32.0, model="demo", **more):
@@ -70,7 +70,7 @@ def test_the_fixed_schedule_has_the_share_of_all_and_the_places_of_its_own_condi
 
 @pytest.fixture
 def host_or_skip():
-    from tools.benchmark.library import Bench, NotHere
+    from research.benchmark.library import Bench, NotHere
 
     try:
         return Bench()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tools.benchmark.fitted import Seen, fit, seen
+from research.benchmark.fitted import Seen, fit, seen
 
 
 def run(changes, polynomial=lambda change: change, lengths=()):

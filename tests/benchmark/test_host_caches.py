@@ -7,11 +7,11 @@ import pytest
 from benchmark.step_by_step import STEPS, VIDEO, Ran
 
 from adacache_core import auto
-from tools import demo_model
-from tools.benchmark import host_caches
-from tools.benchmark.host_caches import evenly, every, load, old_host, pack_folder, protected
-from tools.benchmark.library import NotHere
-from tools.quality import closeness
+from research import demo_model
+from research.benchmark import host_caches
+from research.benchmark.host_caches import evenly, every, load, old_host, pack_folder, protected
+from research.benchmark.library import NotHere
+from research.quality import closeness
 
 START, END = 0.15, 0.95  # of the native nodes
 LATENT_BYTES = 4 * math.prod(demo_model.LATENT)

@@ -12,14 +12,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tools import demo_model, small_models
-from tools.benchmark import diffusers_caches, host_caches, library, plan, worker
-from tools.benchmark.diffusers_caches import magnitude_ratios
-from tools.benchmark.guidance import in_two_calls, plain
-from tools.benchmark.library import Bench, FewerSteps, NotHere, OnDiffusers, OnHost
-from tools.benchmark.meter import Meter
-from tools.benchmark.plan import Condition
-from tools.small_models import DISTILLED_LEVELS, MODELS
+from research import demo_model, small_models
+from research.benchmark import diffusers_caches, host_caches, library, plan, worker
+from research.benchmark.diffusers_caches import magnitude_ratios
+from research.benchmark.guidance import in_two_calls, plain
+from research.benchmark.library import Bench, FewerSteps, NotHere, OnDiffusers, OnHost
+from research.benchmark.meter import Meter
+from research.benchmark.plan import Condition
+from research.small_models import DISTILLED_LEVELS, MODELS
 
 THROUGH_DIFFUSERS = OnDiffusers("none", {}, attach=plain)
 ON_THE_HOST = (*host_caches.OURS, *host_caches.NATIVES, *host_caches.PACKS)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tools import demo_model
-from tools.benchmark.meter import Meter
-from tools.benchmark.videos import CFG
+from research import demo_model
+from research.benchmark.meter import Meter
+from research.benchmark.videos import CFG
 
 
 @pytest.fixture(scope="module")

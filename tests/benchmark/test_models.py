@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tools.benchmark.cost import memory
-from tools.benchmark.models import REAL, fit, measure
-from tools.benchmark.random_models import COMPUTED, REUSED, cogvideox, dit, latte, wan
+from research.benchmark.cost import memory
+from research.benchmark.models import REAL, fit, measure
+from research.benchmark.random_models import COMPUTED, REUSED, cogvideox, dit, latte, wan
 
 MODELS = {
     "CogVideoX": lambda: cogvideox(layers=2, frames=2, height=8, width=8),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmark.host_caches import old_host
-from tools.benchmark.library import NotHere
+from research.benchmark.host_caches import old_host
+from research.benchmark.library import NotHere
 
 HERE = Path(__file__).parent
 

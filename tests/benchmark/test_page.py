@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from benchmark.made_up import plain, record, videos
 
-from tools.benchmark import page, paired, plots
-from tools.benchmark.paired import OURS
-from tools.benchmark.plan import Condition
+from research.benchmark import page, paired, plots
+from research.benchmark.paired import OURS
+from research.benchmark.plan import Condition
 
 EULER = Condition("euler", 30, 3.0, 4.0)
 UNI_PC = Condition("uni_pc", 20, 8.0, 6.0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from benchmark.made_up import plain, record, videos
 
-from tools.benchmark import paired
-from tools.benchmark.paired import OURS, Choice, Place
+from research.benchmark import paired
+from research.benchmark.paired import OURS, Choice, Place
 
 HERE = Place("demo", "euler 30, shift 3, cfg 4")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmark import codebook, made, paper_page, real_weights
+from research.benchmark import codebook, made, paper_page, real_weights
 
 MADE = {"command": "python -m it", "date": "2026-01-02", "commit": "abc", "torch": "9", "machine": "a machine"}
 

@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 import torch
 
-from tools import clips
-from tools.benchmark import plan
-from tools.benchmark.library import FewerSteps
-from tools.benchmark.plan import CONDITIONS, VIDEOS_OF_A_CLASS, Condition
-from tools.small_models import DISTILLED_LEVELS, MODELS
+from research import clips
+from research.benchmark import plan
+from research.benchmark.library import FewerSteps
+from research.benchmark.plan import CONDITIONS, VIDEOS_OF_A_CLASS, Condition
+from research.small_models import DISTILLED_LEVELS, MODELS
 
 
 def videos(model, condition=None):

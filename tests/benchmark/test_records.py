@@ -4,7 +4,7 @@ import os
 import pytest
 from benchmark.made_up import plain, record
 
-from tools.benchmark.records import NAMES, Store
+from research.benchmark.records import NAMES, Store
 
 
 def stored(folder, *records):

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from adacache_core import CacheConfig, Codebook
-from tools import vbench_wan
-from tools.wan_pipeline import attached, generate
+from research import vbench_wan
+from research.wan_pipeline import attached, generate
 
 STEPS, SHAPE = 12, (5, 48, 48)
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tools.benchmark import plan, worker
-from tools.benchmark.library import NotHere, OnDiffusers, OnHost
-from tools.benchmark.plan import Condition
-from tools.benchmark.records import BROKEN, PLAIN
+from research.benchmark import plan, worker
+from research.benchmark.library import NotHere, OnDiffusers, OnHost
+from research.benchmark.plan import Condition
+from research.benchmark.records import BROKEN, PLAIN
 
 GONE = "of a pack that is not here"
 CASES = plan.cases("demo", Condition("euler", 4, 8.0, 4.0), 0)[:2]

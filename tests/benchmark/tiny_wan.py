@@ -12,8 +12,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
-from tools import demo_model
-from tools.benchmark.plan import Case, Condition
+from research import demo_model
+from research.benchmark.plan import Case, Condition
 
 LAYERS = 3
 STEPS = 12

@@ -10,8 +10,8 @@ from e2e.frontend import complaints, load, photograph, skip_unless_nodes_2_0_are
 from e2e.shipped import DEMOS, LATEST, read_workflow, with_report, with_steps
 from PIL import Image
 
-from adacache_core.canvas import SMALL
-from adacache_core.picture import SERIES
+from adacache_core.tell.canvas import SMALL
+from adacache_core.tell.picture import SERIES
 
 BAR = SERIES[0][0]  # the colour of a computed step
 

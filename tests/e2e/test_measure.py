@@ -17,7 +17,7 @@ from e2e.test_frontend import see_everything
 from e2e.test_templates import press
 from PIL import Image
 
-from adacache_core.measured import AUTO, PLAIN, QUALITY, RUNS, Measured
+from adacache_core.tell.measured import AUTO, PLAIN, QUALITY, RUNS, Measured
 from tools.measured import DEMO_SETTINGS, DEMO_SIZE, DEMO_WORDS
 from tools.server import PACK
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adacache_core.calibrate import codebook_from_json
+from adacache_core.tell.calibrate import codebook_from_json
 from tools.host import HostError
 from tools.server import serve
 

@@ -19,7 +19,7 @@ from e2e.frontend import complaints, load
 from tools.host import ROOT
 
 TEMPLATE = "text_to_video_wan"
-WEIGHTS = ROOT / "nodes" / "demo_assets" / "demo_wan.safetensors"
+WEIGHTS = ROOT / "nodes" / "demo" / "assets" / "demo_wan.safetensors"
 SPEED_UP = "Speed up this workflow with AdaCache"
 ACTIONS = 3
 STEPS = 30  # of the template

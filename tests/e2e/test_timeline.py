@@ -11,7 +11,7 @@ from e2e.frontend import complaints, load, photograph
 from e2e.shipped import read_workflow, with_report, with_steps
 
 from adacache_core import RunReport
-from adacache_core.estimate import GOOD
+from adacache_core.closeness import GOOD
 
 STEPS = 24  # of its own: what another test has just sampled, the host would take from its cache; too many for a note
 APPLY, INSPECTOR = "AdaCacheApply", "AdaCacheInspector"

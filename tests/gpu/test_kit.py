@@ -69,9 +69,9 @@ def test_a_rehearsal_is_not_stored_as_a_result(rehearsed, tmp_path, capsys):
 
 def test_a_rehearsed_training_leaves_its_checkpoint_and_log_and_says_how_far_it_came(tmp_path, monkeypatch):
     pytest.importorskip("diffusers", reason="diffusers is not installed")
-    from tools import demo_model
+    from research import demo_model
+    from research.small_models import Stage, new_wan
     from tools.gpu import train
-    from tools.small_models import Stage, new_wan
 
     tiny = demo_model.ARCHITECTURE | {"attention_head_dim": 12, "ffn_dim": 48, "num_layers": 2}
     subject = replace(train.SUBJECT, make=lambda: new_wan(tiny), curriculum=(Stage(1, 2, 1.0),))

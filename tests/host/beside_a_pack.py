@@ -40,7 +40,7 @@ def load(name: str, folder: Path):
 
 
 def start(host: Path, folder: Path):
-    """Our pack, theirs, and `tools.demo_model`, in a host that is not a server."""
+    """Our pack, theirs, and `research.demo_model`, in a host that is not a server."""
     sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention", "--disable-xformers"]
     sys.argv += ["--output-directory", SCRATCH.name, "--user-directory", SCRATCH.name]
     sys.path.insert(0, str(host))
@@ -55,14 +55,15 @@ def start(host: Path, folder: Path):
     server.PromptServer(asyncio.new_event_loop())  # some add routes to it when they are loaded
     asyncio.run(nodes.init_builtin_extra_nodes())  # which some build upon
     ours = load("adacache_pack", ROOT)
-    sys.modules["adacache_core"] = ours.adacache_core  # `tools` means that of the pack
-    load("tools", ROOT / "tools")
+    sys.modules["adacache_core"] = ours.adacache_core  # so the other folders use this pack
+    for name in ("tools", "research"):
+        load(name, ROOT / name)
     try:
         theirs = load(str(host / "custom_nodes" / folder.name), folder)
     except ImportError as error:
         print("\n" + json.dumps({"cannot be loaded": str(error).split(" (")[0]}))  # without the path to the host
         sys.exit()
-    return ours, theirs, importlib.import_module("tools.demo_model")
+    return ours, theirs, importlib.import_module("research.demo_model")
 
 
 def demo(demo_model):

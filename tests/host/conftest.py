@@ -14,7 +14,7 @@ import torch
 from host.running import PLAN, STEPS, policy_of
 from host.tiny import KINDS, Tiny
 
-from tools import demo_model
+from research import demo_model
 from tools.host import PLACES, ROOT, find_host, version_of
 
 # Elsewhere than on a CPU: what the host is started with instead, and the dtype of models where a test names none.

@@ -20,7 +20,7 @@ class Beside:
 
     Args:
         ours, theirs: the two packages.
-        demo_model: `tools.demo_model`.
+        demo_model: `research.demo_model`.
     """
 
     def __init__(self, ours: Any, theirs: Any, demo_model: Any) -> None:

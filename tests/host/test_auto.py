@@ -12,7 +12,7 @@ from host.running import PLAN, STEPS, Witness, each, joined, replay, row_of, sam
 from host.tiny import KINDS
 from torch import nn
 
-from tools import demo_model
+from research import demo_model
 
 WAN = "Wan t2v"
 SKIPPED = [step for step in range(STEPS) if step not in PLAN]
@@ -101,7 +101,7 @@ def test_at_the_first_skipped_step_the_velocity_goes_on_by_half_of_its_change(ki
     half, one = torch.tensor([0.5]), torch.ones(1)
     flow = float(sampling.noise_scaling(half, 0 * one, one)) == 0.5
     assert flow == (kind in (WAN, "LTX-2"))
-    soft = pack.adacache_core.control.SOFT
+    soft = pack.adacache_core.decide.error_control.SOFT
     found = []
     for sigma, x, video in seen[:3]:
         level, scaled = (sigma, x) if flow else (sigma / (1 + sigma), x / (1 + sigma))
@@ -224,13 +224,13 @@ def test_what_lies_outside_the_mask_is_left_as_it_was(settings, kind, tiny, adac
 def test_errors_outside_the_mask_do_not_count(tiny, planned, pack, monkeypatch):
     """Errors are measured by the engine's own ruler, which is told the mask that the host was given."""
     masks = []
-    distance = pack.adacache_core.output.distance
+    distance = pack.adacache_core.reuse.output.distance
 
     def noting(velocity, forecast, mask=None):
         masks.append(mask)
         return distance(velocity, forecast, mask)
 
-    monkeypatch.setattr(pack.adacache_core.output, "distance", noting)
+    monkeypatch.setattr(pack.adacache_core.reuse.output, "distance", noting)
     wan = tiny(WAN)
     mask = torch.zeros(1, 1, *wan.latent.shape[2:])
     mask[..., :2] = 1

@@ -168,7 +168,7 @@ def test_with_the_model_latents_are_compared_as_pictures_and_its_run_is_told(pac
     """The run that made the changed latent, though another came after it."""
     patched, attachment = planned(demo)
     first, second = (denoised(patched, seed) for seed in (1, 2))
-    pictures = [pack.nodes.preview.pictures_of(patched, each) for each in (second, first)]
+    pictures = [pack.nodes.demo.preview.pictures_of(patched, each) for each in (second, first)]
     execute = pack.nodes.compare.AdaCacheCompare.execute
     done = execute(latent(second), latent(first), 4.0, patched)
     assert done.args[2:5] == execute(*pictures, 4.0).args[2:5]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tools import demo_model
+from research import demo_model
 
 VIDEO = ("triangle one green fast down light", 203)
 STEPS, CFG = 24, 4.0
@@ -40,7 +40,7 @@ def test_a_video_ends_nearer_to_the_plain_one_than_without(sampler, demo, planne
     plain, errors = preview(demo, sampler), []
     for correct in (True, False):
         if not correct:
-            monkeypatch.setattr(pack.adacache_core.sampler, "linear_steps_of", lambda *_: None)
+            monkeypatch.setattr(pack.adacache_core.correct.sampler, "linear_steps_of", lambda *_: None)
         model, attachment = planned(demo, (0, 1, *range(3, STEPS, 3), STEPS - 1), STEPS)
         errors.append(float((preview(model, sampler) - plain).square().mean()))
         assert any(record.corrected for record in attachment.finished[-1].report.evaluations) == correct

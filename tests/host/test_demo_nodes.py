@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tools import clips
+from research import clips
 
 
 @pytest.fixture(scope="module")
 def demo_model(pack):
-    return pack.nodes.demo.AdaCacheDemoModel.execute().args[0]
+    return pack.nodes.demo.model.AdaCacheDemoModel.execute().args[0]
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +18,10 @@ def prompt(pack):
     """`prompt("square one blue slow right light")` -> CONDITIONING; `prompt("")` is the empty one."""
 
     def conditioning(text: str):
-        slots = pack.nodes.demo.SLOTS
-        words = text.split() or [options[0] for options, _ in slots.values()]
+        slots = pack.nodes.demo.prompt.WORDS
+        words = text.split() or [options[0] for options in slots.values()]
         named = dict(zip(slots, words, strict=True))
-        return pack.nodes.demo.AdaCacheDemoPrompt.execute(empty=not text, **named).args[0]
+        return pack.nodes.demo.prompt.AdaCacheDemoPrompt.execute(empty=not text, **named).args[0]
 
     return conditioning
 
@@ -29,7 +29,7 @@ def prompt(pack):
 @pytest.fixture(scope="module")
 def preview(pack):
     def pictures(model, samples, scale=1, **more):
-        return pack.nodes.preview.AdaCacheLatentPreview.execute(model, {"samples": samples}, scale, **more).args[0]
+        return pack.nodes.demo.preview.AdaCacheLatentPreview.execute(model, {"samples": samples}, scale, **more).args[0]
 
     return pictures
 
@@ -89,11 +89,11 @@ def hosts_picture(latent_format, samples):
 def test_the_prompt_is_one_token_row_per_slot_in_the_order_of_training(pack, prompt):
     from safetensors.torch import load_file
 
-    tokens = load_file(pack.nodes.demo.ASSETS / "prompt_tokens.safetensors")["tokens"].float()
+    tokens = load_file(pack.nodes.demo.model.ASSETS / "prompt_tokens.safetensors")["tokens"].float()
     first, last = prompt("circle one red static right dark"), prompt("triangle many multi fast mixed checker")
     assert torch.equal(first[0][0], tokens[[0, 3, 6, 12, 15, 20]][None])
     assert torch.equal(last[0][0], tokens[[2, 5, 11, 14, 19, 23]][None])
-    assert sorted(pack.nodes.demo.ROW_OF.values()) == list(range(len(tokens)))
+    assert sorted(pack.nodes.demo.prompt.ROW_OF.values()) == list(range(len(tokens)))
 
 
 def test_the_empty_prompt_is_zeros_of_the_same_shape(prompt):
@@ -154,7 +154,7 @@ def test_a_latent_of_the_demo_model_is_shown_smoothly_as_the_clip_that_it_holds(
     dice = torch.Generator().manual_seed(1)
     drawn = clips.draw(clips.random_prompts(1, dice), dice)  # (1, 3, 16, 32, 32)
     latent = clips.encode(drawn)
-    assert torch.allclose(pack.nodes.demo.clip_of(latent), clips.pictures(latent), atol=1e-5)
+    assert torch.allclose(pack.nodes.demo.model.clip_of(latent), clips.pictures(latent), atol=1e-5)
     shown = preview(demo_model, demo_model.model.process_latent_out(latent), 2, smooth=True)
     assert shown.shape == (16, 32, 32, 3)
     assert torch.allclose(shown, clips.pictures(latent), atol=1e-4)
@@ -163,7 +163,7 @@ def test_a_latent_of_the_demo_model_is_shown_smoothly_as_the_clip_that_it_holds(
 
 def test_with_adacache_it_is_still_known_for_the_demos(pack, demo_model):
     patched = pack.nodes.host.attach.attach(demo_model, pack.adacache_core.auto(2.0), "auto")
-    assert len(pack.nodes.preview.pictures_of(patched, torch.randn(1, 16, 8, 16, 16))) == 16
+    assert len(pack.nodes.demo.preview.pictures_of(patched, torch.randn(1, 16, 8, 16, 16))) == 16
 
 
 def test_smooth_has_no_hard_edges_on_any_format(host, preview):
@@ -199,12 +199,15 @@ def test_a_latent_of_another_model_is_refused_with_both_channel_counts(demo_mode
 
 def test_ids_and_input_orders_are_frozen_and_every_input_has_a_tooltip(pack):
     frozen = {
-        pack.nodes.demo.AdaCacheDemoModel: ("AdaCacheDemoModel", []),
-        pack.nodes.demo.AdaCacheDemoPrompt: (
+        pack.nodes.demo.model.AdaCacheDemoModel: ("AdaCacheDemoModel", []),
+        pack.nodes.demo.prompt.AdaCacheDemoPrompt: (
             "AdaCacheDemoPrompt",
             ["shape", "count", "colour", "motion", "direction", "background", "empty"],
         ),
-        pack.nodes.preview.AdaCacheLatentPreview: ("AdaCacheLatentPreview", ["model", "latent", "scale", "smooth"]),
+        pack.nodes.demo.preview.AdaCacheLatentPreview: (
+            "AdaCacheLatentPreview",
+            ["model", "latent", "scale", "smooth"],
+        ),
     }
     for node, (node_id, inputs) in frozen.items():
         schema = node.define_schema()

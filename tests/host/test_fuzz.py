@@ -54,9 +54,10 @@ def test_texts_of_the_codebook_and_schedule_nodes(pack):
 @pytest.mark.parametrize(("node", "count"), [("AdaCacheDemoPrompt", COUNT), ("AdaCacheDemoModel", 20)])
 def test_files_of_the_demo_model(node, count, pack, monkeypatch):
     """Of the model a few must do: it is large, and the same code looks at both."""
-    demo, dice = pack.nodes.demo, random.Random(0)
-    words = {slot: choices[0] for slot, (choices, _) in demo.SLOTS.items()} | {"empty": False}
-    execute, given = getattr(demo, node).execute, words if node == "AdaCacheDemoPrompt" else {}
+    demo, prompt, dice = pack.nodes.demo.model, pack.nodes.demo.prompt, random.Random(0)
+    words = {slot: choices[0] for slot, choices in prompt.WORDS.items()} | {"empty": False}
+    asked = node == "AdaCacheDemoPrompt"
+    execute, given = getattr(prompt if asked else demo, node).execute, words if asked else {}
     execute(**given)
     whole = (demo.ASSETS / (demo.TOKENS if given else demo.MODEL)).read_bytes()
     for number in range(count):

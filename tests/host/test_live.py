@@ -187,14 +187,14 @@ def test_without_a_browser_a_node_or_a_server_nothing_is_sent(tiny, watched, bro
 
 
 def test_a_metric_that_is_not_finite_is_told_in_json_that_browsers_read(pack, browser):
-    core, live = pack.adacache_core.report, pack.nodes.host.live
+    core, live = pack.adacache_core.tell.report, pack.nodes.host.live
     report = core.RunReport(sampler_steps=9, evaluations=[core.StepRecord(0, 0, 1.0, metric=float("nan"))])
     live.Live(NODE, report).evaluated()
     assert browser.told[0]["evaluations"][0]["metric"] == "nan"
 
 
 def test_telling_of_an_evaluation_takes_less_than_a_millisecond(pack, browser):
-    core, live = pack.adacache_core.report, pack.nodes.host.live
+    core, live = pack.adacache_core.tell.report, pack.nodes.host.live
     report = core.RunReport(sampler_steps=100)
     follower = live.Live(NODE, report)
     seconds = []

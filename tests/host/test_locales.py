@@ -112,7 +112,7 @@ def _english_of_the_browser() -> dict[str, str]:
 
 
 def test_the_browser_has_what_closeness_means_word_for_word_and_every_mark(pack):
-    estimate, english = pack.adacache_core.estimate, _english_of_the_browser()
+    estimate, english = pack.adacache_core.closeness, _english_of_the_browser()
     said = {estimate.Estimate(db, db, db).words for db in range(100)}
     assert {f"close {words}": words for words in said}.items() <= english.items()
     assert {key for key in english if key.startswith("close ")} == {f"close {words}" for words in said}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adacache_core.measured import AUTO, PLAIN, QUALITY, Measured
+from adacache_core.tell.measured import AUTO, PLAIN, QUALITY, Measured
 
 SAID = "words that nobody else may read"
 STEPS = 12
@@ -169,7 +169,7 @@ def test_a_second_measurement_does_not_replace_the_first(measure, output):
 
 def test_the_videos_stand_side_by_side_in_the_previews_colours_or_as_a_vae_makes_them(pack, demo, measure):
     _, done = measure()
-    one = pack.nodes.preview.pictures_of(demo, done.args[3]["samples"])
+    one = pack.nodes.demo.preview.pictures_of(demo, done.args[3]["samples"])
     assert done.args[1].shape == (len(one), one.shape[1], 3 * one.shape[2], 3)
     assert torch.equal(done.args[1][:, :, : one.shape[2]], one)
     white = SimpleNamespace(decode=lambda samples: torch.ones(len(samples), 9, 16, 24, 3))

@@ -13,7 +13,7 @@ WAN = "Wan t2v"
 
 @pytest.fixture(scope="module")
 def step_of(pack):
-    return pack.adacache_core.sampler.step_of
+    return pack.adacache_core.correct.sampler.step_of
 
 
 def sigmas_of(tiny_model, scheduler, steps, shift):

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tools.small_models import (
+from research.small_models import (
     MODELS,
     TWO_STREAMS_ARCHITECTURE,
     Stage,
     new_two_streams,
     throw_drawn,
 )
-from tools.train_demo import Training
+from research.train_demo import Training
 
 TINY = TWO_STREAMS_ARCHITECTURE | {"hidden_size": 24, "axes_dim": [8, 8, 8], "depth": 2, "depth_single_blocks": 2}
 OF_THE_HOST = ("two_streams", "distilled")

@@ -23,9 +23,9 @@ import torch
 from safetensors.torch import load_file
 
 from adacache_core import simulate
-from adacache_core.change import change_sums
-from adacache_core.motion import motion_sums
-from adacache_core.stack import BlockStack, StackLayout, Tape
+from adacache_core.decide.change import change_sums
+from adacache_core.decide.motion import motion_sums
+from adacache_core.reuse.stack import BlockStack, StackLayout, Tape
 from parity.reference import ReferenceState, Settings
 from parity.stdit3 import STDiT3, sample
 

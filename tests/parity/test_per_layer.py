@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from adacache_core import FAST_30, AdaCache, CacheConfig
-from tools.benchmark.per_layer import scheduled_apart, stricter
+from research.benchmark.per_layer import scheduled_apart, stricter
 
 from .replay import LAYOUT
 from .stdit3 import STDiT3, sample

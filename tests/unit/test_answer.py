@@ -22,9 +22,9 @@ from adacache_core import (
     Watch,
     auto,
 )
-from adacache_core import control as control_module
-from adacache_core.plan import Schedule
-from adacache_core.sampler import euler, probe_sampler
+from adacache_core.correct.sampler import euler, probe_sampler
+from adacache_core.decide import error_control as control_module
+from adacache_core.schedule import Schedule
 
 STEPS, SHAPE = 30, (1, 4, 3, 5, 5)
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]

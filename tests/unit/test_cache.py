@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adacache_core.cache import ResidualCache
+from adacache_core.reuse.cache import ResidualCache
 
 
 def residual(value=1.0, tokens=4, width=8, dtype=torch.float32):
@@ -76,7 +76,7 @@ def test_clearing_leaves_nothing():
 @pytest.fixture
 def main_memory(monkeypatch):
     """Stands for another device, of which this machine may have none: what goes there becomes float64."""
-    monkeypatch.setattr("adacache_core.cache._in_main_memory", lambda tensor: tensor.double())
+    monkeypatch.setattr("adacache_core.reuse.cache._in_main_memory", lambda tensor: tensor.double())
 
 
 def test_offloaded_everything_lies_in_main_memory(main_memory):

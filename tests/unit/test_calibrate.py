@@ -6,7 +6,7 @@ from statistics import mean
 import pytest
 
 from adacache_core import FAST_30, AdaCacheError, Codebook, RunReport, StepRecord
-from adacache_core.calibrate import (
+from adacache_core.tell.calibrate import (
     calibrate,
     codebook_from_json,
     codebook_to_json,

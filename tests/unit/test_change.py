@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adacache_core.change import change_per_step, change_sums
+from adacache_core.decide.change import change_per_step, change_sums
 
 
 def test_the_sums_are_those_of_the_difference_and_of_the_old_residual():

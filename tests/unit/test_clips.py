@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
-from tools import clips, demo_model, demo_sheet, real_clips  # noqa: E402 (they need diffusers)
-from tools.small_models import MODELS, context_of, prompt_tokens  # noqa: E402
-from tools.train_demo import flow_loss  # noqa: E402
+from research import clips, demo_model, demo_sheet, real_clips  # noqa: E402 (they need diffusers)
+from research.small_models import MODELS, context_of, prompt_tokens  # noqa: E402
+from research.train_demo import flow_loss  # noqa: E402
 
 HEADINGS = dict(zip(clips.SLOTS[clips.DIRECTION], clips.HEADINGS, strict=False))
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from adacache_core import control
-from adacache_core.control import Course, ErrorControl, flow_level, place_of, usual_error
+from adacache_core.decide import error_control as control
+from adacache_core.decide.error_control import Course, ErrorControl, flow_level, place_of, usual_error
 
 
 def levels(steps, shift):

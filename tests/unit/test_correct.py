@@ -6,11 +6,11 @@ import pytest
 import torch
 from toys import heun
 
-from adacache_core import correct
-from adacache_core.control import Course, ErrorControl
-from adacache_core.correct import Change, Corrector
-from adacache_core.output import Output
-from adacache_core.sampler import LinearStep, Sampler, euler, linear_steps_of
+from adacache_core.correct import corrector as correct
+from adacache_core.correct.corrector import Change, Corrector
+from adacache_core.correct.sampler import LinearStep, Sampler, euler, linear_steps_of
+from adacache_core.decide.error_control import Course, ErrorControl
+from adacache_core.reuse.output import Output
 
 STEPS = 12
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adacache_core import AdaCache
-from adacache_core.estimate import ABOVE, BELOW, LARGEST, MARKS, closeness_of, wrong_of
+from adacache_core.closeness import ABOVE, BELOW, LARGEST, MARKS, closeness_of, wrong_of
 from adacache_core.presets import auto, quality
 
 STEPS = 30

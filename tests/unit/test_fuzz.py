@@ -11,12 +11,12 @@ import fuzz
 import pytest
 
 from adacache_core import FAST_30, AdaCacheError, CacheConfig, Codebook, Fixed, RunReport, Schedule, StepRecord, average
-from adacache_core.calibrate import codebook_from_json, codebook_to_json, curve_of
-from adacache_core.fixed import FixedState
-from adacache_core.picture import draw
-from adacache_core.report import schedules_in
-from adacache_core.scaling import scale_codebook, scale_rates
-from adacache_core.schedule import ScheduleState
+from adacache_core.decide.codebook import ScheduleState
+from adacache_core.decide.fixed import FixedState
+from adacache_core.decide.scaling import scale_codebook, scale_rates
+from adacache_core.tell.calibrate import codebook_from_json, codebook_to_json, curve_of
+from adacache_core.tell.picture import draw
+from adacache_core.tell.report import schedules_in
 
 COUNT = 10_000
 DRAWN = 50  # of those that were read; a picture takes much longer than reading

@@ -11,9 +11,19 @@ import pytest
 from PIL import Image
 
 from adacache_core import AdaCacheError, RunReport, StepRecord
-from adacache_core.measured import AUTO, LONGEST_TEXT, PLAIN, QUALITY, RUNS, Likeness, Measured, MeasuredRun, Settings
-from adacache_core.measured_picture import COLOURS, draw
-from adacache_core.picture import ALARM
+from adacache_core.tell.measured import (
+    AUTO,
+    LONGEST_TEXT,
+    PLAIN,
+    QUALITY,
+    RUNS,
+    Likeness,
+    Measured,
+    MeasuredRun,
+    Settings,
+)
+from adacache_core.tell.measured_picture import COLOURS, draw
+from adacache_core.tell.picture import ALARM
 from tools.measured import FILES, ONLINE, PAGE, main, page, plainly, read
 
 SETTINGS = Settings(

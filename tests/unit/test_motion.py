@@ -5,7 +5,7 @@ import torch
 from toys import tokens
 
 from adacache_core import MotionConfig
-from adacache_core.motion import motion_score, motion_sums, paper_factor, reference_factor, with_gradient
+from adacache_core.decide.motion import motion_score, motion_sums, paper_factor, reference_factor, with_gradient
 
 PUBLISHED = MotionConfig()
 

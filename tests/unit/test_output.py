@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from adacache_core.control import Course, ErrorControl, flow_level, place_of
-from adacache_core.forecast import UNTRIED, Forecast, distance
-from adacache_core.output import Output
-from adacache_core.plan import Schedule
-from adacache_core.sampler import Sampler
+from adacache_core.correct.sampler import Sampler
+from adacache_core.decide.error_control import Course, ErrorControl, flow_level, place_of
+from adacache_core.reuse.forecast import UNTRIED, Forecast, distance
+from adacache_core.reuse.output import Output
+from adacache_core.schedule import Schedule
 
 SHAPE = (1, 4, 3, 5, 5)
 STEPS = 30

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from adacache_core import FAST_30, SLOW_30, Codebook, RunReport, StepRecord
-from adacache_core.canvas import PANEL
-from adacache_core.picture import beside, draw
+from adacache_core.tell.canvas import PANEL
+from adacache_core.tell.picture import beside, draw
 
 WIDTH = 1000
 STRIP_LEFT, STRIP_RIGHT, STRIP_TOP, STRIP_BOTTOM = 92, 920, 103, 175  # of the first report, at this width
@@ -235,7 +235,7 @@ def test_small_videos_are_enlarged_whole_times_and_keep_their_shape(size):
 def test_the_steps_stand_above_the_videos(monkeypatch):
     said = []
     monkeypatch.setattr(
-        "adacache_core.canvas.Page.text", lambda page, x, y, text, *rest, **more: said.append(text) or x
+        "adacache_core.tell.canvas.Page.text", lambda page, x, y, text, *rest, **more: said.append(text) or x
     )
     videos = [still(RED), still(RED)]
     beside(videos, report_of("ccrrc"), "40.0 dB PSNR")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from adacache_core import AdaCacheError, CacheConfig, Fixed, Schedule, average
-from adacache_core.fixed import FixedState
+from adacache_core.decide.fixed import FixedState
 
 EVERY_THIRD = Schedule(tuple(step % 3 == 0 for step in range(30)), "Wan auto")
 

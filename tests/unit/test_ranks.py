@@ -20,8 +20,8 @@ from toys import Bell
 
 from adacache_core.config import CacheConfig, Fixed
 from adacache_core.engine import AdaCache
-from adacache_core.plan import Schedule
 from adacache_core.presets import auto, quality
+from adacache_core.schedule import Schedule
 
 STEPS = 30
 SIGMAS = [3 * t / (1 + 2 * t) for t in (1 - step / STEPS for step in range(STEPS + 1))]

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from adacache_core import AdaCacheError, RunReport, StepRecord
-from adacache_core.report import schedules_in
+from adacache_core.tell.report import schedules_in
 
 
 def report_of(states, seconds=None, **extra):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toys import heun
 
-from adacache_core.sampler import Sampler, euler, probe_sampler, step_of
+from adacache_core.correct.sampler import Sampler, euler, probe_sampler, step_of
 
 STEPS = 12
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]

@@ -9,8 +9,8 @@ from torch import nn
 from toys import Double, DoubleInPlace, DoubleInTuple, Head, Stack, tokens
 
 from adacache_core import AdaCacheError, Grid, StackLayout
-from adacache_core.stack import BlockStack, Tape, probe_positions
-from adacache_core.stack import Head as stack_head
+from adacache_core.reuse.stack import BlockStack, Tape, probe_positions
+from adacache_core.reuse.stack import Head as stack_head
 
 LAYOUT = StackLayout(("blocks",), "head")
 

@@ -13,8 +13,8 @@ from safetensors import safe_open
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
-from tools import demo_model  # noqa: E402 (they need diffusers)
-from tools.small_models import (  # noqa: E402
+from research import demo_model  # noqa: E402 (they need diffusers)
+from research.small_models import (  # noqa: E402
     DISTILLED_LEVELS,
     MODELS,
     Stage,
@@ -24,7 +24,7 @@ from tools.small_models import (  # noqa: E402
     prompt_tokens,
     read_wan,
 )
-from tools.train_demo import Muon, Task, Training, learning_rate_factor, noise_levels, train  # noqa: E402
+from research.train_demo import Muon, Task, Training, learning_rate_factor, noise_levels, train  # noqa: E402
 
 CPU = torch.device("cpu")
 PATCH = (1, 2, 2)  # frames, height and width of a token, of Wan and of HunyuanVideo

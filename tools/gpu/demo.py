@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from adacache_core.picture import beside
-from tools import clips, demo_model
+from adacache_core.tell.picture import beside
+from research import clips, demo_model
+from research.quality import compare
 from tools.demo import WORKFLOW, Settings, settings_of
-from tools.quality import compare
 from tools.video import frames_of, write_webp
 
 from . import hosted

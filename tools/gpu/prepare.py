@@ -26,7 +26,7 @@ PYTHON = "3.12"  # of the machine with the GPU
 GLIBC = ("2_28", "2_27", "2_24", "2_17")  # pip takes each exactly
 
 LIMIT_MIB = 64  # for the clone's files and the prepared folder together
-NOT_NEEDED = "tools/checkpoints"  # by no part of the kit, and too much to be carried as well
+NOT_NEEDED = "research/checkpoints"  # by no part of the kit, and too much to be carried as well
 
 # Beyond PyTorch, torchvision, torchaudio, transformers, numpy, scipy, einops, safetensors, Pillow, PyYAML, aiohttp,
 # psutil, OpenCV and pytest. Enough to import the host's samplers and its node API, not to start its server.
@@ -43,7 +43,7 @@ LEFT_OUT = ("__pycache__", "tests", "*.pyc")
 CHECK = (
     "from tools.gpu import hosted; hosted.start(hosted.CPU); import comfy.sd, comfy.sample, comfy.nested_tensor; "
     "from comfy_extras import nodes_torch_compile; from comfy_api import torch_helpers; hosted.pack(); "
-    "import tools.quality, diffusers; print(comfy.__path__[0])"
+    "import research.quality, diffusers; print(comfy.__path__[0])"
 )
 
 

@@ -1,6 +1,6 @@
 """A demo model trained on the card: the shipped one's architecture, many times as many clips. For show, for judging.
 
-Knows how long it may take and which checkpoint was best; how one trains, `tools.train_demo` knows.
+Knows how long it may take and which checkpoint was best; how one trains, `research.train_demo` knows.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from research.small_models import MODELS
+from research.train_demo import Training
 from tools.host import ROOT
-from tools.small_models import MODELS
-from tools.train_demo import Training
 
 from .job import Job
 from .rows import Rows

@@ -1,0 +1,1 @@
+"""What a sampler does, and how errors of skipped steps are corrected."""

@@ -1,0 +1,1 @@
+"""What a run tells: reports, pictures, calibration, shared measurements."""

@@ -1,0 +1,1 @@
+"""A small model to try AdaCache on, its prompts, and its pictures."""

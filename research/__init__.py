@@ -1,0 +1,4 @@
+"""Measuring and training: benchmark, small models, their clips, quality of videos, VBench.
+
+The pack imports none of it.
+"""

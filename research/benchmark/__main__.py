@@ -1,0 +1,129 @@
+"""AdaCache beside every other training-free cache, on small models of ours: one command, one machine.
+
+`python -m research.benchmark` measures what is not measured yet of the whole plan (a night on two cores), most wanted
+first, and writes docs/benchmarks/, docs/benchmarks.md and README's headline. It may be stopped at any time, or by
+`--minutes`; the same command goes on. `--quick` (two minutes) makes one video of each model with one setting of each
+method, and prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
+
+from tools.host import ROOT
+
+from . import page, paired, plan, plots
+from .made import circumstances, sentence
+from .records import Record, Store
+from .worker import LIBRARIES, RECORDS, methods_of
+
+DOCS = ROOT / "docs"
+FIGURES = DOCS / "figures.json"  # all that is no quality of a video
+README = ROOT / "README.md"
+
+SAVE_EVERY = 30.0  # seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one video of each model, one setting a method; says steps and sampler, writes nothing",
+    )
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the pages from the records")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to go on")
+    parser.add_argument("--videos", type=int, default=plan.VIDEOS_OF_A_CLASS, help="of each motion class")
+    parser.add_argument("--conditions", type=int, help="the first so many of each model")
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
+    parser.add_argument("--models", nargs="+", choices=plan.CONDITIONS, default=list(plan.CONDITIONS))
+    parser.add_argument("--methods", nargs="+", default=[], metavar="PART", help="those with a part in their names")
+    parser.add_argument("--again", action="store_true", help="also what is measured already")
+    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each (default 2)")
+    arguments = parser.parse_args()
+    options = ["--models", *arguments.models, "--methods", *arguments.methods, "--minutes", str(arguments.minutes)]
+    options += ["--conditions", str(arguments.conditions)] if arguments.conditions else []
+    options += ["--videos", str(arguments.videos), *["--again"] * arguments.again, *["--quick"] * arguments.quick]
+
+    if arguments.quick:
+        made = list(measured(arguments.libraries, options, arguments.jobs))
+        conditions = {case.condition.name: case.condition for case in plan.quick(arguments.models)}
+        for place, points in paired.points(paired.places(made)).items():
+            videos, asked = max(point.videos for point in points), conditions[place.condition]
+            of = f"{videos} video{'s' * (videos > 1)}, {asked.steps} steps, sampler {asked.sampler}"
+            print(f"\n{place.model}: {of} ({place.condition})\n\n{page.settings(points)}")
+        return
+    store, figures = Store(RECORDS), json.loads(FIGURES.read_text())
+    if not arguments.page:
+        saved = time.monotonic()
+        for record in measured(arguments.libraries, options, arguments.jobs):
+            store.add([record])
+            if time.monotonic() > saved + SAVE_EVERY:  # hours of work: what is measured stays measured
+                store.save()
+                saved = time.monotonic()
+        store.save()
+        figures["quality"] = {"made": circumstances(" ".join(["python -m research.benchmark", *sys.argv[1:]]))}
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    write(store, figures["quality"]["made"])
+
+
+def write(store: Store, made: dict[str, str]) -> None:
+    """The pages, their plots and README's headline."""
+    for_people, all_data = page.pages(store.records, planned(), sentence(made))
+    (DOCS / "benchmarks.md").write_text(for_people)
+    (DOCS / "benchmarks_data.md").write_text(all_data)
+    plots.draw(paired.points(paired.places(store.records)), DOCS / "images")
+    headline = page.with_headline(README.read_text(), store.records, plan.CONDITIONS["demo"], made["machine"])
+    README.write_text(headline)
+    print(f"written: {DOCS / 'benchmarks.md'}")
+
+
+def planned() -> list[tuple[str, str, str]]:
+    """(model, condition, method) of all that is to be measured once."""
+    methods = [method for library in LIBRARIES for method in methods_of(library)]
+    return [
+        (model, condition.name, method.name)
+        for model, several in plan.CONDITIONS.items()
+        for condition in several
+        for method in methods
+        if method.fits(plan.cases(model, condition, 0)[0])
+    ]
+
+
+def measured(libraries: Sequence[str], options: Sequence[str], processes: int) -> Iterator[Record]:
+    """The records, as they are made.
+
+    Raises:
+        CalledProcessError: a worker failed; what it said has been printed.
+    """
+    made: Queue[Record | None] = Queue()
+    with ThreadPoolExecutor(processes) as pool:
+        running = [pool.submit(_work, library, options, made.put) for library in libraries]
+        for future in running:
+            future.add_done_callback(lambda _: made.put(None))
+        for _ in running:
+            yield from iter(made.get, None)
+        for future in running:
+            future.result()
+
+
+def _work(library: str, options: Sequence[str], put: Callable[[Record], None]) -> None:
+    """One worker, whose output is a record a line."""
+    command = [sys.executable, "-m", "research.benchmark.worker", library, *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
+        for line in worker.stdout:
+            put(Record(**json.loads(line)))
+    if worker.returncode:
+        raise subprocess.CalledProcessError(worker.returncode, command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,416 @@
+"""docs/benchmarks.md for people, docs/benchmarks_data.md for all else, the README's headline: from the records."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from math import isfinite, isnan
+from typing import TYPE_CHECKING
+
+from . import paired
+from .paired import ENOUGH_VIDEOS, LEAST, MOST, NEAR_BEST, OURS, TOLERANCE, AtSpeed, Choice, Duel, Place, Point
+from .plots import picture
+from .records import PLAIN, Record
+
+if TYPE_CHECKING:  # it takes torch to import
+    from .plan import Condition
+
+TUNED_ON = "demo"  # the model whose figures choose the constants of auto; all others only judge
+SPEEDS = (1.5, 2, 3)
+
+PUBLISHED = "AdaCache fast (published table)"
+PUBLISHED_PSNR, PUBLISHED_SPEED = 24.92, 2.24  # table 1 of arXiv 2411.02397: Open-Sora 480p, fast
+
+HEADLINE = "<!-- headline, written by research.benchmark -->"
+SHOWN = Choice(OURS, "2x")  # what the README's headline is of,
+HEADLINE_STEPS = 20  # under the conditions of at least so many
+
+INTRO = f"""\
+# Benchmarks
+
+Made by `python -m research.benchmark` from the records in `benchmarks/`; not edited by hand. Every setting of every
+method, and every comparison: [all the data](benchmarks_data.md).
+
+## What is measured
+
+How close a video made with a cache comes to the plain one, which the same model makes without a cache. All methods
+get the same noise and prompts. Each video is compared with the plain one from the same library on the same machine:
+PSNR, SSIM and motion on the preview of its latent, ST-LPIPS on its frames. *PSNR* is the mean over frames; above 50
+dB nobody sees a difference, so a frame counts at most 50. *Work* is multiplications and additions, attention
+included, relative to the plain run; 2x is half of its work. The constants of `auto` were tuned on `{TUNED_ON}` alone.
+The other models only judge: nothing was tuned on them. All models are small ([what they can and cannot
+do](demo_model.md)); they cannot show how large models err.
+"""
+
+LEGEND = f"""\
+Each cell: mean PSNR (dB) / worst video (dB) / the number of conditions in which the method is within {NEAR_BEST:g} dB
+of the best, of those in which it reaches this speed. All models count together. In each condition a method is
+represented by the setting that does the most work within {LEAST:g} to {MOST:g} of what the speed allows; if it has
+none, the condition does not count for it. So the means of two methods may be over different conditions; the third
+figure compares within each condition. Conditions in which only `AdaCache auto` has such a setting are left out. *MB* is
+the most memory that a method held between evaluations beyond the plain run, at any setting, on `{TUNED_ON}`.
+"""
+
+DUELS = f"""\
+**One setting against one setting**, by a rule fixed beforehand. Each setting of another method is compared, video by
+video, with one position of our dial ({{dial}}): the one that does the most work without exceeding its work by more
+than {100 * TOLERANCE:g} %. One of the two is closer if the 95 % bootstrap interval of the mean difference in PSNR
+excludes 0. Otherwise, or with fewer than {ENOUGH_VIDEOS} videos, they are level. If two are truly level, chance puts
+ours ahead in about one of forty pairs, and the other ahead in as many.
+"""
+
+DRAWN = """\
+Each point: the best PSNR that a method reaches with at most this much work, interpolated linearly between settings, as
+the mean over all conditions of the model in which fewer steps were measured, too. Drawn are ours, fewer steps, and
+those of the methods measured under every one of these conditions that are most often close to the best at 2x.
+"""
+
+DATA_INTRO = f"""\
+# Benchmarks: all the data
+
+Made by `python -m research.benchmark` from the records in `benchmarks/`; not edited by hand. What is measured, and the
+results: [benchmarks](benchmarks.md).
+
+**A model's table** is the table of [where we stand](benchmarks.md#where-we-stand), for this model alone.
+
+**Settings.** *Work*, *blocks* (calls of transformer blocks) and *time* (of the processor) are relative to the plain
+run. *PSNR* is the mean over videos in dB, followed by the worst video and the worst frame of any video. *ST-LPIPS* is
+the shift-tolerant perceptual distance of Ghildyal and Liu (2022) on enlarged frames; its numbers cannot be compared
+with those of the original LPIPS. *Motion* is the mean difference of neighbouring frames relative to the plain video.
+*Latent* is the mean square of the plain latent over the mean squared difference, in dB. *MB* is the most memory held
+between evaluations beyond the plain run.
+
+**Duels.** Each setting of another method against the position of our dial that does as much work or less. All
+differences are ours minus theirs, with the sign chosen so that positive means ours is closer; *motion* is the
+distance from 1. The interval is a 95 % bootstrap over videos; with fewer than {ENOUGH_VIDEOS} videos there is none.
+*Won* is the share of videos in which our PSNR is higher. *No match*: every position of our dial does more work.
+"""
+
+
+def pages(records: Sequence[Record], plan: Iterable[tuple[str, str, str]], made: str) -> tuple[str, str]:
+    """docs/benchmarks.md and docs/benchmarks_data.md.
+
+    Args:
+        records: of `Store.records`.
+        plan: (model, condition, method) of all that is to be measured once, models and conditions in the order in which
+            the pages name them.
+        made: when, where and by what, as a sentence.
+    """
+    plan = list(plan)
+    measured = paired.places(records)
+    order = {place: number for number, place in enumerate(dict.fromkeys(Place(*row[:2]) for row in plan))}
+    measured = dict(sorted(measured.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+    of_place, fought = paired.points(measured), paired.duels(measured)
+    people = [
+        INTRO,
+        _scope(of_place),
+        _nearest(of_place),
+        _broken(records),
+        made + "\n",
+        "## Where we stand\n",
+        _table(of_place, TUNED_ON),
+        LEGEND,
+        _duels(of_place, fought),
+        *(f"![{model}](images/{picture(model)})\n" for model, _ in _by_model(of_place)),
+        DRAWN,
+        "## Where other methods are ahead\n",
+        _ahead(fought),
+        _share_measured(records, plan),
+    ]
+    data = [DATA_INTRO, made + "\n", *_at_speeds(of_place), *_everything(of_place, fought)]
+    data += ["## Not measured yet\n", _missing(records, plan)]
+    return "\n".join(people), "\n".join(data)
+
+
+# --- For people -----------------------------------------------------------------------------------------------------
+
+
+def _scope(of_place: Mapping[Place, Sequence[Point]]) -> str:
+    """A line for each model: under which conditions, and on how many videos."""
+    lines = []
+    for model, group in _by_model(of_place):
+        videos = sorted({max(one.videos for one in of_place[place]) for place in group})
+        number = f"{videos[0]}" if len(videos) == 1 else f"{videos[0]} to {videos[-1]}"
+        role = "tuned on" if model == TUNED_ON else "judges"
+        lines.append(f"- `{model}` ({role}), {number} videos each: {'; '.join(place.condition for place in group)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _nearest(of_place: Mapping[Place, Sequence[Point]]) -> str:
+    """Where the published table does on our small model about what it does in the paper; "" if that is not measured."""
+    found = [
+        (abs(one.psnr - PUBLISHED_PSNR), place, one)
+        for place, here in of_place.items()
+        for one in here
+        if place.model == TUNED_ON and one.choice.method == PUBLISHED and one.videos >= ENOUGH_VIDEOS
+    ]
+    if not found:
+        return ""
+    _, place, one = min(found, key=lambda each: each[0])
+    return (
+        f"The condition nearest to real models is *{place.condition}* on `{TUNED_ON}`: there the paper's table `fast` "
+        f"reaches {one.psnr:.1f} dB at {1 / one.work:.2f}x; the paper reports {PUBLISHED_PSNR:g} dB at "
+        f"{PUBLISHED_SPEED:g}x for Open-Sora. For a real Wan or HunyuanVideo we found no report of more than 35 dB at "
+        "2x.\n"
+    )
+
+
+def _by_model(of_place: Iterable[Place]) -> list[tuple[str, list[Place]]]:
+    return [(model, list(group)) for model, group in groupby(of_place, key=lambda place: place.model)]
+
+
+def _broken(records: Sequence[Record]) -> str:
+    plain = sum(record.method == PLAIN for record in records)
+    left_out = Counter(place for place, _ in paired.broken(records))
+    if not left_out:
+        return f"None of the {plain} plain videos is broken.\n"
+    where = "; ".join(f"{model}, {condition}: {number}" for (model, condition), number in sorted(left_out.items()))
+    return f"{left_out.total()} of the {plain} plain videos are broken and left out everywhere ({where}).\n"
+
+
+def _table(of_place: Mapping[Place, Sequence[Point]], held_on: str) -> str:
+    """Methods x speeds, the most often close to the best at 2x first.
+
+    Args:
+        held_on: the model on which memory is told.
+    """
+    at = {speed: paired.at_speed(of_place.values(), speed) for speed in SPEEDS}
+    held: dict[str, int] = {}
+    for place, here in of_place.items():
+        for one in here:
+            if place.model == held_on:
+                held[one.choice.method] = max(one.bytes, held.get(one.choice.method, 0))
+
+    def rank(method: str) -> tuple[int, float, str]:
+        found = at[2].get(method)
+        return (-found.near_best, -found.psnr, method) if found else (1, 0, method)
+
+    lines = [f"| method | {' | '.join(f'{speed:g}x' for speed in SPEEDS)} | MB |", f"|---|{'---|' * len(SPEEDS)}---|"]
+    for method in sorted({one.choice.method for here in of_place.values() for one in here}, key=rank):
+        cells = [f"**{method}**" if method == OURS else method]
+        cells += [_at_speed(at[speed].get(method)) for speed in SPEEDS]
+        lines.append(_row([*cells, f"{held[method] / 1e6:.1f}" if method in held else "–"]))
+    return "\n".join(lines) + "\n"
+
+
+def _at_speed(found: AtSpeed | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found.psnr:.1f} / {found.worst_video:.1f} / {found.near_best} of {found.places}"
+
+
+def _duels(of_place: Mapping[Place, Sequence[Point]], fought: Sequence[Duel]) -> str:
+    """How they came out, model by model."""
+    dial: dict[str, float] = {}
+    for here in of_place.values():
+        for one in here:
+            if one.choice.method == OURS:
+                dial.setdefault(one.choice.setting, one.work)
+    lines = [DUELS.format(dial=", ".join(sorted(dial, key=dial.__getitem__, reverse=True)))]
+    for model, group in groupby(fought, key=lambda duel: duel.place.model):
+        count = Counter(duel.outcome for duel in group)
+        lines.append(
+            f"- `{model}`: {count.total()} settings of other methods, counted once per condition. Ours is closer than "
+            f"{count['ours']} and level with {count['level']}; {count['theirs']} are closer than ours; "
+            f"{count['no match']} do less work than any position of our dial."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _ahead(fought: Sequence[Duel]) -> str:
+    """A paragraph for each place in which a rival is ahead."""
+    lost = paired.ahead(fought)
+    here: dict[Place, list[Duel]] = defaultdict(list)
+    for duel in fought:
+        here[duel.place].append(duel)
+    paragraphs = [_paragraph(place, lost[place], here[place]) for place in here if place in lost]
+    return "\n".join(paragraphs) if paragraphs else "Nowhere among what has been measured.\n"
+
+
+def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> str:
+    """What there is to say of a place where a rival is ahead.
+
+    Args:
+        lost: the duels in which one is, at least one, the furthest ahead first.
+        all_here: all duels of this place.
+    """
+    first = lost[0]
+    theirs, ours, psnr = first.theirs, first.ours, first.differences["psnr"]
+    level = sum(duel.outcome == "level" for duel in all_here)
+    text = (
+        f"**{place.model}, {place.condition}.** Closer than ours: {len(lost)} of {len(all_here)} settings of other "
+        f"methods; level: {level}. The furthest ahead is {theirs.choice.method} at {theirs.choice.setting}: by "
+        f"{-psnr.mean:.1f} dB (95 % interval {-psnr.high:.1f} to {-psnr.low:.1f}), in {_percent(1 - first.won)} of "
+        f"{theirs.videos} videos. It does {_percent(theirs.work)} of the plain run's work, ours at "
+        f"{ours.choice.setting} {_percent(ours.work)}; its worst video has {theirs.worst_video:.1f} dB, ours "
+        f"{ours.worst_video:.1f}."
+    )
+    others: dict[str, float] = {}
+    for duel in lost:
+        others.setdefault(duel.theirs.choice.method, -duel.differences["psnr"].mean)
+    del others[theirs.choice.method]
+    if others:
+        text += f" Also {', '.join(f'{method} (by up to {most:.1f} dB)' for method, most in others.items())}."
+    return text + "\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _share_measured(records: Iterable[Record], plan: Sequence[tuple[str, str, str]]) -> str:
+    """How much of the plan has a record, in a line; "" if all has."""
+    there = {(record.model, record.condition, record.method) for record in records}
+    done = sum(planned in there for planned in plan)
+    if done == len(plan):
+        return ""
+    return (
+        f"Of the {len(plan)} planned pairs of method and condition, {done} are measured so far; "
+        "[the others](benchmarks_data.md#not-measured-yet) are not.\n"
+    )
+
+
+def _missing(records: Iterable[Record], plan: Iterable[tuple[str, str, str]]) -> str:
+    """What of the plan has no record, in as few words as say it."""
+    there = {(record.model, record.condition, record.method) for record in records}
+    conditions: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for model, condition, method in plan:
+        conditions[model][condition].append(method)
+    lines = []
+    for model, of_condition in conditions.items():
+        lacking = {
+            condition: [method for method in methods if (model, condition, method) not in there]
+            for condition, methods in of_condition.items()
+        }
+        by_methods: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for condition, methods in lacking.items():
+            if methods:
+                everything = len(methods) == len(of_condition[condition])
+                by_methods[("nothing is measured",) if everything else tuple(methods)].append(condition)
+        for methods, where in by_methods.items():
+            places = "any condition" if len(where) == len(of_condition) else "; ".join(where)
+            lines.append(f"- `{model}`, {places}: {', '.join(methods)}.")
+    return "\n".join(lines or ["All that was planned is measured."]) + "\n"
+
+
+# --- All else -------------------------------------------------------------------------------------------------------
+
+SETTINGS_COLUMNS: dict[str, Callable[[Point], str]] = {
+    "method": lambda one: one.choice.method,
+    "setting": lambda one: one.choice.setting,
+    "videos": lambda one: str(one.videos),
+    "work": lambda one: f"{one.work:.3f}",
+    "blocks": lambda one: f"{one.blocks:.3f}",
+    "time": lambda one: "–" if isnan(one.time) else f"{one.time:.2f}",
+    "PSNR": lambda one: f"{one.psnr:.1f}",
+    "worst video": lambda one: f"{one.worst_video:.1f}",
+    "worst frame": lambda one: f"{one.worst_frame:.1f}",
+    "SSIM": lambda one: f"{one.ssim:.3f}",
+    "ST-LPIPS": lambda one: f"{one.lpips:.4f}",
+    "motion": lambda one: f"{one.motion_kept:.2f}",
+    "latent": lambda one: f"{one.closeness:.1f}",
+    "MB": lambda one: f"{one.bytes / 1e6:.1f}",
+}
+
+DIFFERENCES = {"worst_frame": ".1f", "ssim": ".3f", "lpips": ".4f", "motion_kept": ".2f"}
+DUEL_COLUMNS = ["method", "setting", "work", "ours", "work of ours", "videos", "PSNR", "interval", "won"]
+DUEL_COLUMNS += ["worst frame", "SSIM", "ST-LPIPS", "motion", "closer"]
+
+
+def _at_speeds(of_place: Mapping[Place, Sequence[Point]]) -> list[str]:
+    """The table of people's page, for each model apart."""
+    tables = ((model, {place: of_place[place] for place in places}) for model, places in _by_model(of_place))
+    return [f"## {model}\n\n{_table(of_model, model)}" for model, of_model in tables]
+
+
+def _everything(of_place: Mapping[Place, Sequence[Point]], fought: Iterable[Duel]) -> list[str]:
+    here: dict[Place, list[Duel]] = defaultdict(list)
+    for duel in fought:
+        here[duel.place].append(duel)
+    parts = []
+    for place, several in of_place.items():
+        parts += [f"## {place.model}, {place.condition}\n", "<details><summary>Settings</summary>\n", settings(several)]
+        parts += ["</details>\n", "<details><summary>Duels</summary>\n", _duel_table(here[place]), "</details>\n"]
+    return parts
+
+
+def settings(several: Iterable[Point]) -> str:
+    """A table with a row for each."""
+    lines = [_row(SETTINGS_COLUMNS), "|" + "---|" * len(SETTINGS_COLUMNS)]
+    ordered = sorted(several, key=lambda one: (one.choice.method, -one.work, one.choice.setting))
+    lines += [_row(cell(one) for cell in SETTINGS_COLUMNS.values()) for one in ordered]
+    return "\n".join(lines) + "\n"
+
+
+def _duel_table(several: Iterable[Duel]) -> str:
+    ordered = sorted(
+        several, key=lambda duel: (duel.theirs.choice.method, -duel.theirs.work, duel.theirs.choice.setting)
+    )
+    return "\n".join([_row(DUEL_COLUMNS), "|" + "---|" * len(DUEL_COLUMNS), *map(_duel_row, ordered)]) + "\n"
+
+
+def _duel_row(duel: Duel) -> str:
+    cells = [*duel.theirs.choice, f"{duel.theirs.work:.3f}"]
+    if duel.ours is None:
+        cells += [""] * (len(DUEL_COLUMNS) - len(cells) - 1)
+    else:
+        psnr = duel.differences["psnr"]
+        interval = f"{psnr.low:+.2f} to {psnr.high:+.2f}" if isfinite(psnr.low) else "–"
+        cells += [duel.ours.choice.setting, f"{duel.ours.work:.3f}", str(duel.ours.videos)]
+        cells += [f"{psnr.mean:+.2f}", interval, _percent(duel.won)]
+        cells += [f"{duel.differences[name].mean:+{digits}}" for name, digits in DIFFERENCES.items()]
+    return _row([*cells, duel.outcome])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# --- The README -----------------------------------------------------------------------------------------------------
+
+
+def with_headline(readme: str, records: Sequence[Record], conditions: Iterable[Condition], machine: str) -> str:
+    """The README with the paragraph under its HEADLINE mark saying what was measured, and on what.
+
+    Its figures are of SHOWN on the model TUNED_ON, over all videos of those of its conditions that have HEADLINE_STEPS
+    steps and a sampler that draws no noise of its own.
+
+    Args:
+        conditions: all of that model's.
+
+    Raises:
+        ValueError: there are no such records, or the README has no such mark.
+    """
+    chosen = [each for each in conditions if each.steps >= HEADLINE_STEPS and not each.draws_noise]
+    measured = paired.places(records)
+    found = {each: measured.get(Place(TUNED_ON, each.name), {}).get(SHOWN, {}) for each in chosen}
+    every = [record for of in found.values() for record in of.values()]
+    if not every:
+        raise ValueError(f"no record of {' at '.join(SHOWN)} on the model {TUNED_ON} is there for the headline")
+    ours = paired.point(Place(TUNED_ON, ""), SHOWN, every)
+    counted = f"{1 / ours.work:.2f}x"
+    faster = f"{counted} less work" if isnan(ours.time) else f"{1 / ours.time:.2f}x faster ({counted} less work)"
+    paragraph = (
+        f"**{faster} at {ours.psnr:.1f} dB PSNR to the uncached video, worst video {ours.worst_video:.1f} dB, SSIM "
+        f"{ours.ssim:.3f}**: the mean of {ours.videos} videos of the small demo model, with preset auto at "
+        f"{SHOWN.setting}, under {_conditions([each for each, of in found.items() if of])}. Auto was tuned on this "
+        f"model. Measured on {machine}. [All conditions, other models, all other methods](docs/benchmarks.md).\n"
+    )
+    before, mark, after = readme.partition(HEADLINE + "\n")
+    if not mark:
+        raise ValueError(f"the README has no line {HEADLINE}")
+    return before + mark + paragraph + after[after.index("\n") + 1 :]
+
+
+def _conditions(chosen: Sequence[Condition]) -> str:
+    if len(chosen) == 1:
+        return chosen[0].name
+    samplers = ", ".join(dict.fromkeys(condition.sampler for condition in chosen))
+    spans = [_span([getattr(condition, name) for condition in chosen]) for name in ("steps", "shift", "cfg")]
+    return f"{len(chosen)} conditions ({samplers}; {spans[0]} steps, shift {spans[1]}, cfg {spans[2]})"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

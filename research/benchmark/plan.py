@@ -1,0 +1,219 @@
+"""What is measured: conditions, most wanted first, and the videos, whose noise served to tune nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from research import clips, demo_model, real_clips
+from research.small_models import MODELS, SmallModel
+
+from .videos import CALIBRATION, PROMPTS
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How a video is sampled.
+
+    Attributes:
+        sampler, scheduler: as the host names them.
+        steps: of the whole way from noise to video.
+        shift: of the noise levels.
+        cfg: guidance; 1 asks for one conditioning only.
+        levels: the name of a list of DISTILLED_LEVELS that is used as it is, instead of the scheduler's.
+        stages: after how many steps a second sampler takes over, with a cache of its own; 0: none does.
+        denoise: share of the way that is sampled, from a clip with as much noise; the steps are of that share.
+    """
+
+    sampler: str
+    steps: int
+    shift: float
+    cfg: float
+    scheduler: str = "simple"
+    levels: str = ""
+    stages: int = 0
+    denoise: float = 1.0
+
+    @property
+    def name(self) -> str:
+        steps = f"{self.stages} + {self.steps - self.stages}" if self.stages else str(self.steps)
+        way = self.levels or f"shift {self.shift:g}"
+        more = [self.scheduler] * (self.scheduler != "simple") + [f"denoise {self.denoise:g}"] * (self.denoise < 1)
+        return ", ".join([f"{self.sampler} {steps}", way, f"cfg {self.cfg:g}", *more])
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """From which step to which each sampler goes."""
+        return ((0, self.stages), (self.stages, self.steps)) if self.stages else ((0, self.steps),)
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether the sampler adds noise of its own, so that nobody can make the same video but by computing all."""
+        return self.sampler in ("euler_ancestral", "lcm")
+
+
+# Of models that are asked with guidance. The first three are what ComfyUI's templates of Wan 2.1, Wan 2.2 and
+# MiniMax-H3 set; under the first the published table does about what the paper reports of it (docs/benchmarks.md), so
+# it is the nearest to real models. The fifth is what 0.1.0 was tuned on.
+GUIDED = (
+    Condition("uni_pc", 20, 8.0, 6.0),
+    Condition("euler", 20, 8.0, 3.5, stages=10),
+    Condition("res_multistep", 20, 5.0, 1.0),
+    Condition("euler", 30, 3.0, 4.0),
+    Condition("euler", 30, 8.0, 4.0),
+    Condition("euler", 30, 1.0, 4.0),
+    Condition("euler", 20, 5.0, 7.0),
+    Condition("dpmpp_2m", 30, 5.0, 4.0),
+    Condition("euler", 12, 3.0, 4.0),
+    Condition("euler", 30, 3.0, 4.0, scheduler="beta"),
+    Condition("euler", 50, 5.0, 4.0),
+    Condition("euler", 20, 5.0, 4.0, denoise=0.6),
+    Condition("euler_ancestral", 20, 5.0, 4.0),
+    Condition("res_multistep", 30, 1.0, 7.0),
+    Condition("uni_pc", 30, 3.0, 4.0),
+    Condition("lcm", 12, 8.0, 1.0),
+)
+
+# Of the one that is asked without: MiniMax-H3's template, then what else is done with such models.
+UNGUIDED = (
+    Condition("res_multistep", 20, 12.0, 1.0),
+    Condition("euler", 20, 5.0, 1.0),
+    Condition("euler", 30, 3.0, 1.0),
+    Condition("euler", 30, 1.0, 1.0),
+    Condition("uni_pc", 20, 8.0, 1.0),
+    Condition("res_multistep", 12, 12.0, 1.0),
+    Condition("dpmpp_2m", 30, 5.0, 1.0, scheduler="beta"),
+    Condition("euler", 20, 5.0, 1.0, denoise=0.6),
+    Condition("euler", 50, 5.0, 1.0),
+    Condition("euler_ancestral", 20, 5.0, 1.0),
+    Condition("lcm", 12, 8.0, 1.0),
+)
+
+# Of the distilled one: the official workflows' eight steps.
+DISTILLED = (
+    Condition("euler", 8, 5.0, 1.0, levels="LTX-2.3"),
+    Condition("res_multistep", 8, 12.0, 1.0, levels="H3 turbo"),
+    Condition("euler_ancestral", 8, 5.0, 1.0, levels="LTX-2.3"),
+)
+
+# A clip with noise is to be had where the model's clips are drawn; real ones are in a package that may not be here.
+CONDITIONS = {
+    "demo": GUIDED,
+    "clips": tuple(condition for condition in GUIDED[:12] if condition.denoise == 1),
+    "two_streams": UNGUIDED,
+    "distilled": DISTILLED,
+}
+
+VIDEOS_OF_A_CLASS = 4
+MOST_WANTED = 3  # conditions of a model, under which everybody is measured, with all videos
+VIDEOS_ELSEWHERE = 2  # of a class, under the other conditions: as many as a night has time for
+
+
+@dataclass(frozen=True)
+class Case:
+    """One video to make, under one condition.
+
+    Attributes:
+        model: a name of MODELS.
+        prompt: six words, or the number of a real clip.
+        seed: of the noise.
+        part: of the condition's `parts` the one that is being sampled; None: all are.
+    """
+
+    model: str
+    condition: Condition
+    motion_class: str
+    prompt: str
+    seed: int
+    part: tuple[int, int] | None = None
+
+    @property
+    def subject(self) -> SmallModel:
+        return MODELS[self.model]
+
+    @property
+    def is_most_wanted(self) -> bool:
+        """Whether its condition is among the first of its model's, or not of the plan at all."""
+        conditions = CONDITIONS[self.model]
+        return self.condition not in conditions[MOST_WANTED:]
+
+    @property
+    def steps(self) -> int:
+        """Of the sampler that is running."""
+        begin, end = self.part or (0, self.condition.steps)
+        return end - begin
+
+    @property
+    def context(self) -> Tensor:
+        """The prompt's embedding and, unless cfg is 1, the empty prompt's after it: (1 or 2, 6, 4096)."""
+        real = self.model == "clips"
+        text = real_clips.context(int(self.prompt))[None] if real else demo_model.prompt_context(self.prompt)
+        return text if self.condition.cfg == 1 else torch.cat([text, torch.zeros_like(text)])
+
+
+def cases(model: str, condition: Condition, number: int) -> list[Case]:
+    """The `number`-th of each class, 0 to VIDEOS_OF_A_CLASS - 1."""
+    chosen = _clips() if model == "clips" else PROMPTS
+    return [Case(model, condition, name, *several[number]) for name, several in chosen.items()]
+
+
+def calibration(case: Case) -> list[Case]:
+    """Videos sampled as this one, of which a method may learn beforehand."""
+    chosen = [(str(clip), 200 + clip) for clip in _others()] if case.model == "clips" else CALIBRATION
+    return [replace(case, motion_class="", prompt=prompt, seed=seed) for prompt, seed in chosen]
+
+
+@cache
+def _clips() -> dict[str, list[tuple[str, int]]]:
+    """Evenly among the numbers of each class."""
+    chosen = {}
+    for name in real_clips.CLASSES:
+        numbers = [number for number, its_class in enumerate(real_clips.classes()) if its_class == name]
+        picked = numbers[:: len(numbers) // VIDEOS_OF_A_CLASS][:VIDEOS_OF_A_CLASS]
+        chosen[name] = [(str(number), 100 + number) for number in picked]
+    return chosen
+
+
+def _others() -> list[int]:
+    """One clip of each class that is in no video."""
+    taken = {int(prompt) for several in _clips().values() for prompt, _ in several}
+    classes = real_clips.classes()
+    return [
+        next(number for number, its_class in enumerate(classes) if its_class == name and number not in taken)
+        for name in real_clips.CLASSES
+    ]
+
+
+def wanted(models: Sequence[str], number: int = VIDEOS_OF_A_CLASS, conditions: int | None = None) -> Iterator[Case]:
+    """The videos of these models, most wanted first: one of each class under every condition, then the others.
+
+    Args:
+        number: of each class, and no more than VIDEOS_ELSEWHERE where a condition is not among the MOST_WANTED.
+        conditions: the first so many of each model; None: all.
+    """
+    longest = max(map(len, CONDITIONS.values()))
+    for video in range(number):
+        for place in range(longest if video < VIDEOS_ELSEWHERE else MOST_WANTED):
+            for model in models:
+                if place < len(CONDITIONS[model][:conditions]):
+                    yield from cases(model, CONDITIONS[model][place], video)
+
+
+def quick(models: Sequence[str]) -> list[Case]:
+    """One video of each model, of few steps."""
+    few = Condition("euler", 16, 5.0, 1.0)
+    return [
+        cases(model, replace(few, cfg=CONDITIONS[model][0].cfg, steps=min(16, CONDITIONS[model][0].steps)), 0)[-1]
+        for model in models
+    ]
+
+
+def drawn_clip(case: Case) -> Tensor:
+    """The clean latent that a video with `denoise` below 1 begins from, as the model works in it."""
+    _, _, frames, size, _ = case.subject.latent
+    dice = torch.Generator().manual_seed(case.seed)
+    return clips.encode(clips.draw(clips.words_of(case.prompt)[None], dice, frames, size))

@@ -1,0 +1,33 @@
+"""The page's part about what needs real weights; `research/vbench_wan.py` makes its figures."""
+
+from __future__ import annotations
+
+from .made import sentence
+
+HEADING = "## With real weights"
+COMMAND = "python -m research.vbench_wan WEIGHTS PROMPTS OUT"
+OPEN_SORA = "Open-Sora 1.2, on which the paper measured: not run, neither its weights nor its code were at hand."
+
+NOT_RUN = f"""{HEADING}
+
+| model | result |
+|---|---|
+| Wan 2.1, VBench | not run: no weights at hand; `{COMMAND}` fills this table |
+| Open-Sora 1.2, VBench | not run: neither weights nor the model's code at hand |
+"""
+
+
+def section(stored: dict) -> str:
+    """From the rows that `research/vbench_wan.py` measured and how they were made."""
+    dimensions = list(dict.fromkeys(name for row in stored["rows"] for name in row["vbench"]))
+    names = ["setting", "computed", "s", "PSNR", "SSIM", "motion kept", *dimensions]
+    lines = [HEADING + "\n", sentence(stored["made"]) + "\n", f"{stored['what']}. {OPEN_SORA}", ""]
+    if not dimensions:
+        lines += ["VBench: not run, it was not installed.\n"]
+    lines += [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in stored["rows"]:
+        cells = [row["setting"], f"{row['computed']:g} of {row['total']}", f"{row['seconds']:.1f}"]
+        cells += [f"{row['psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['motion_kept']:.3f}"]
+        cells += [f"{row['vbench'][name]:.4f}" for name in dimensions]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
