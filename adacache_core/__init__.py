@@ -4,11 +4,17 @@ What to reuse and when. Needs torch, numpy, einops; works on any module whose bl
 ModuleList or ModuleDict.
 """
 
-from .config import CacheConfig, Codebook, Fixed, MotionConfig, Off, Quality, Target, Watch
-from .decide.codebook import ScheduleState
+from .config import CacheConfig
+from .decide.codebook import Codebook
+from .decide.fixed import Fixed, Off
+from .decide.motion import MotionConfig
+from .decide.quality import Quality
 from .decide.scaling import scale_codebook, scale_rates, scale_window
-from .engine import AdaCache, Engine, simulate
+from .decide.target import Target
+from .decide.watch import Watch
+from .engine import Engine
 from .errors import AdaCacheError
+from .loop import AdaCache
 from .presets import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES, TUNED_30, auto
 from .reuse.stack import Grid, StackLayout
 from .schedule import Schedule, average
@@ -33,7 +39,6 @@ __all__ = [
     "Quality",
     "RunReport",
     "Schedule",
-    "ScheduleState",
     "StackLayout",
     "StepRecord",
     "Target",
@@ -43,5 +48,4 @@ __all__ = [
     "scale_codebook",
     "scale_rates",
     "scale_window",
-    "simulate",
 ]

@@ -118,6 +118,11 @@ def is_whole(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LARGEST
 
 
+def is_count(value: Any) -> bool:
+    """Whether this is one of 1, 2, 3, ..., and none that overflows when it is multiplied."""
+    return is_whole(value) and value >= 1
+
+
 def _is_setting(value: Any) -> bool:
     parts = value if isinstance(value, list) else [value]
     return all(

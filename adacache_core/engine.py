@@ -1,53 +1,47 @@
-"""One sampling run: schedule, cache and block stacks meet here, and nowhere else.
+"""One sampling run: here the controller, what is reused, and the report meet, and nowhere else.
 
-Everything in it is born with the run and dies with it. It knows keys, not conditionings, and
-modules, not models: `nodes/host` and `AdaCache` below tell it who is calling.
+Nothing in it outlives the run. It knows keys, not conditionings, and modules, not models: its callers are `loop.py`
+and `nodes/host`.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .clock import Clock
 from .closeness import MARKS, closeness_of, wrong_of
-from .config import CacheConfig, Codebook, Fixed, Off, Policy, Quality, Target, Watch
-from .correct.sampler import Model, Sampler, euler, probe_sampler
+from .config import CacheConfig
+from .correct.sampler import Sampler
+from .decide.base import Course, Decision
 from .decide.change import change_sums
-from .decide.codebook import OUTSIDE, BlockController, ScheduleState, WatchState
-from .decide.error_control import Course, ErrorControl, State, flow_level
-from .decide.fixed import FixedState
+from .decide.error_control import ErrorController, ErrorState
+from .decide.fixed import Fixed
+from .decide.levels import flow_level
+from .decide.metric import BlockController, BlockState, Sums
 from .decide.motion import motion_sums
+from .decide.quality import Quality
+from .decide.target import Target
+from .decide.watch import Watch
 from .errors import AdaCacheError
-from .presets import FAST_30
 from .reuse.cache import ResidualCache
 from .reuse.forecast import distance
 from .reuse.output import Output
 from .reuse.stack import BlockStack, Grid, StackLayout, Tape
-from .tell.report import ANSWERED, BLOCKS, COMPUTED, OUTPUT, PARTLY, REUSED, RunReport, StepRecord
+from .tell.report import ANSWERED, BLOCKS, OUTPUT, PARTLY, REUSED, RunReport, StepRecord
 
 # Runs whose steps are further apart than those of so many over the whole way from noise to video belong to distilled
 # models: every step matters. Those of LTX-2.3 and MiniMax-H3 turbo take 8, and lose 18 to 24 dB if some are skipped.
 FEW_STEPS = 12
 
-PROBE = "probe"  # the name of a run's one probe
-
-
-CONTROLLERS: dict[type[Policy], type[BlockController]] = {Codebook: ScheduleState, Fixed: FixedState}
-
-
-def controller_for(config: CacheConfig, steps: int, *, ends_at_zero: bool = True) -> BlockController:
-    """The controller of blocks that these settings ask for; arguments as of `BlockController`."""
-    kinds = [CONTROLLERS[kind] for kind in type(config.policy).__mro__ if kind in CONTROLLERS]
-    return (kinds or [WatchState])[0](config, steps, ends_at_zero=ends_at_zero)
+PROBE = "probe"  # tells the keys of probes from those of residuals
 
 
 @dataclass
@@ -74,7 +68,7 @@ class Engine:
         config: settings.
         steps: number of sampler steps.
         layout: where modules keep their blocks; None: nobody knows, which is enough for `config.at_output`.
-        ends_at_zero: see `BlockController`.
+        ends_at_zero: whether the run finishes the video, see `Course.ends`.
         sampler: what is known of it; without it no output is forecast.
         span: which part of the way from noise to video the run covers, in (0, 1], in unshifted time.
         flow: whether latents are (1 - sigma) video + sigma noise; else they are video + sigma noise.
@@ -107,11 +101,11 @@ class Engine:
         changing: Mapping[int, str] | None = None,
         mask: Tensor | None = None,
         guidance: float = 1.0,
-        before: State | None = None,
+        before: ErrorState | None = None,
         report: RunReport | None = None,
     ) -> None:
         self.config = config
-        self.left: State | None = None
+        self.left: ErrorState | None = None
         self.others = ""
         self.report = report or RunReport()
         self.report.sampler_steps = steps
@@ -119,11 +113,16 @@ class Engine:
         self.report.target = policy.speedup if isinstance(policy, Target) else None
         self.report.closeness = policy.closeness if isinstance(policy, Quality) else None
         self.report.reuse = OUTPUT if config.at_output else BLOCKS
-        self.schedule = controller_for(config, steps, ends_at_zero=ends_at_zero)
         self.output: Output | None = None
-        if config.at_output and sampler is not None and not config.never_skips:
-            self.output = _output_of(config, sampler, flow, changing or {}, mask, guidance, before)
-        self.report.codebook = "" if config.at_output else self.schedule.table
+        self.blocks: BlockController | None = None
+        course = _course(config, steps, ends_at_zero, sampler, flow, changing or {}, guidance)
+        if not config.at_output or (sampler is not None and not config.never_skips):
+            controller = policy.controller(course, config.moreg)
+            if isinstance(controller, ErrorController) and sampler is not None:
+                self.output = Output(controller, sampler, flow=flow, changing=changing, mask=mask, before=before)
+            elif isinstance(controller, BlockController):
+                self.blocks = controller
+                self.report.codebook = controller.table
         self.layout = layout
         self.idle_reason = self._why_idle(steps, span, sampler)
         if not config.never_skips:
@@ -133,12 +132,13 @@ class Engine:
                 self.note(f"{sampler.name} draws fresh noise: expect another video of the same kind, not the same one")
             if config.moreg is not None and config.at_output:
                 self.note("MoReg does nothing with auto and quality; it belongs to the tables of the paper")
+        self.block_state = BlockState()
         self.cache = ResidualCache(config.offload)
         self._bytes_max = 0
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._proved: set[Hashable] = set()  # kinds of calls
         self._evaluation: _Evaluation | None = None
-        self._clock = _Clock()
+        self._clock = Clock()
         self._lock = threading.Lock()
 
     def _why_idle(self, steps: int, span: float, sampler: Sampler | None) -> str:
@@ -166,7 +166,8 @@ class Engine:
                 f"{steps} steps are too few to skip any{as_few}: every step is computed. "
                 "To skip some all the same, connect a schedule"
             )
-        if (self.output or self.schedule).never_skips:
+        controller = self.blocks if self.output is None else self.output.controller
+        if controller is not None and controller.never_skips:
             what = "the codebook" if self.report.codebook else "what was asked for"
             return f"with {steps} steps {what} skips nothing; every step is computed"
         return ""
@@ -175,7 +176,7 @@ class Engine:
         """From what was asked for."""
         policy = self.config.policy
         if not isinstance(policy, Fixed):
-            return "" if self.output is None or self.idle_reason else self.output.control.what_differs
+            return "" if self.output is None or self.idle_reason else self.output.controller.what_differs
         made_for = len(policy.schedule.computed)
         return "" if made_for == steps else f"the schedule was made for {made_for} steps and is resampled to {steps}"
 
@@ -219,9 +220,9 @@ class Engine:
             record.reason = self.idle_reason
             current = _Evaluation(record, reuse=False)
         else:
-            decision = (self.output or self.schedule).decide(step)
+            decision = self._decide(step)
             record.reason = decision.reason
-            wants_metric = self.output is None and decision.compute and self.schedule.wants_metric(step)
+            wants_metric = self.blocks is not None and decision.compute and self.blocks.measures(self.block_state, step)
             current = _Evaluation(record, not decision.compute, wants_metric, device)
         self.cache.begin()
         self._evaluation = current
@@ -242,6 +243,12 @@ class Engine:
             elif record.calls_computed < record.calls:
                 record.state = PARTLY if record.calls_computed else ANSWERED if current.answered else REUSED
 
+    def _decide(self, step: int) -> Decision:
+        if self.output is not None:
+            return self.output.decide(step)
+        assert self.blocks is not None
+        return self.blocks.decide(self.block_state, step)
+
     def _close(self, current: _Evaluation) -> None:
         record = current.record
         if current.forecast:
@@ -259,31 +266,29 @@ class Engine:
             return
         if current.reuse and record.calls_computed:
             record.reason = "nothing to reuse"
-        if self.output is not None:
+        if self.blocks is None:
             return
         if not current.reuse:
-            self._observe(current)
-            self.schedule.computed(record.step)
-        record.rate = self.schedule.rate
+            sums = self._sums(current)
+            self.block_state = self.blocks.computed(self.block_state, record.step, sums)
+            if sums is not None and self.block_state.reading is not None:
+                reading = self.block_state.reading
+                record.metric, record.motion, record.moreg = reading.metric, reading.motion, reading.moreg
+        record.rate = self.block_state.rate
         if record.calls_computed:
             self.cache.evict_untouched()
 
-    def _observe(self, current: _Evaluation) -> None:
+    def _sums(self, current: _Evaluation) -> Sums | None:
+        """What this evaluation measured, None if nothing."""
         if current.change is None:
-            return
+            return None
         if current.motion_missing:
             self.note(f"MoReg off: {current.motion_missing}")
         sums = current.change
         if current.motion is not None and not current.motion_missing:
             sums = torch.cat([sums, current.motion.flatten()])
         sums = sums.cpu()  # the one transfer of a computed evaluation
-        motion = sums[2:].view(-1, 3) if sums.numel() > 2 else None
-        reading = self.schedule.observe(current.record.step, {PROBE: (sums[:2], motion)})[PROBE]
-        current.record.metric = float(reading.metric)
-        if reading.motion is not None:
-            current.record.motion = float(reading.motion)
-        if reading.moreg is not None:
-            current.record.moreg = float(reading.moreg.factor)
+        return Sums(sums[:2], sums[2:].view(-1, 3) if sums.numel() > 2 else None)
 
     def answer(self, x: Tensor, ask: Callable[[], Tensor]) -> Tensor:
         """What the sampler is given in this evaluation: the video that the model finds, or a forecast of it.
@@ -307,11 +312,11 @@ class Engine:
         if self.output is None or current.answered or not record.calls:  # somebody else's answer, see `_close`
             return denoised
         with self._clock.own():
-            mistaken = output.state.mistaken
+            predicted = output.state.predicted
             given, record.error = output.found(record.step, record.sigma, x, denoised)
-            record.wrong = sqrt(output.state.mistaken - mistaken) or None
+            record.wrong = sqrt(output.state.predicted - predicted) or None
             record.tolerance = None if self.config.policy.settled else output.state.allowed
-            if output.state.guarded and not output.control.what_differs:
+            if output.state.guarded and not output.controller.what_differs:
                 self.note(f"{self.report.target:g}x would change this video visibly: more steps are computed")
             self._note_output(record)
             return given
@@ -492,7 +497,7 @@ class Engine:
         self.cache.clear()
         self._stacks.clear()
         if self.output is not None:
-            self.left = self.output.control.end(self.output.state)
+            self.left = self.output.controller.end(self.output.state)
             self._estimate(self.output)
         self.output = None
         self.report.cache_bytes_max = max(self.cache.bytes_max, self._bytes_max)
@@ -505,40 +510,30 @@ class Engine:
         """How close the finished video is; only what is corrected to the end is known that well."""
         report = self.report
         ended = report.evaluations and report.evaluations[-1].step == report.sampler_steps - 1 and not report.stopped
-        if not (output.control.course.ends and ended and output.corrects and report.skipped):
+        if not (output.controller.course.ends and ended and output.corrects and report.skipped):
             return
-        found = closeness_of(output.state.share_wrong)
+        found = closeness_of(output.state.deviation)
         report.expected_db, report.expected_db_low, report.expected_db_high = found.db, found.low, found.high
         report.would_take = {
-            name: output.control.would_take(output.state, wrong_of(closeness)) for name, closeness in MARKS.items()
+            name: output.controller.would_take(output.state, wrong_of(closeness)) for name, closeness in MARKS.items()
         }
 
 
-def _output_of(
+def _course(
     config: CacheConfig,
-    sampler: Sampler,
+    steps: int,
+    ends: bool,
+    sampler: Sampler | None,
     flow: bool,
     changing: Mapping[int, str],
-    mask: Tensor | None,
     guidance: float,
-    before: State | None,
-) -> Output:
-    steps, policy = len(sampler.sigmas) - 1, config.policy
-    outside = {step: OUTSIDE for step in range(steps) if not config.start <= step / steps < config.end}
+) -> Course:
+    """Arguments as of `Engine`."""
+    outside = config.outside(steps)
+    if not config.at_output or sampler is None:
+        return Course(steps, ends, outside)
     levels = [min(flow_level(sigma, flow), 1.0) for sigma in sampler.sigmas]  # those of another kind of model are above
-    return Output(
-        ErrorControl(
-            Course(levels, {**outside, **changing}, sampler.evaluations or (), guidance),
-            policy.speedup if isinstance(policy, Target) else None,
-            wrong_of(policy.closeness) if isinstance(policy, Quality) else None,
-        ),
-        sampler,
-        flow=flow,
-        schedule=policy.schedule if isinstance(policy, Fixed) else None,
-        changing=changing,
-        mask=mask,
-        before=before,
-    )
+    return Course.along(levels, {**outside, **changing}, sampler.evaluations or (), guidance)
 
 
 def _probe_of(key: Hashable) -> Hashable:
@@ -553,231 +548,3 @@ def motion_unusable(grid: Grid | None, strides: Sequence[int]) -> str:
     if grid.frames <= max(strides):
         return f"{grid.frames} latent frames are not enough for stride {max(strides)}"
     return ""
-
-
-class _Clock:
-    """Times evaluations without waiting for the GPU: events there, read at the end of the run.
-
-    An evaluation lasts until the next one begins: what the sampler and a preview take is not saved by skipping. What
-    AdaCache itself does in it is timed as well, for without AdaCache it would not be done.
-    """
-
-    def __init__(self) -> None:
-        self._now: Callable[[], Any] = time.perf_counter
-        self._begins: list[Any] = []
-        self._own: list[tuple[int, Any, Any]] = []  # evaluation, begin, end
-
-    def lap(self, device: torch.device | None) -> None:
-        """An evaluation begins, on this device; None is the CPU."""
-        self._now = _cuda_event if device is not None and device.type == "cuda" else time.perf_counter
-        self._begins.append(self._now())
-
-    @contextmanager
-    def own(self) -> Iterator[None]:
-        """Work of AdaCache's, within an evaluation."""
-        begin = self._now()
-        try:
-            yield
-        finally:
-            self._own.append((len(self._begins) - 1, begin, self._now()))
-
-    def read(self) -> list[tuple[float, float]]:
-        """Seconds per evaluation, the last one until now, and AdaCache's own work in them; waits for the GPU, once."""
-        ends = [*self._begins[1:], self._now()]
-        own = [0.0] * len(self._begins)
-        for evaluation, begin, end in self._own:
-            own[evaluation] += _seconds(begin, end)
-        return list(zip(map(_seconds, self._begins, ends), own, strict=False))
-
-
-def _cuda_event() -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def _seconds(begin: Any, end: Any) -> float:
-    if isinstance(end, float):
-        return end - begin
-    end.synchronize()
-    return begin.elapsed_time(end) / 1000
-
-
-class AdaCache:
-    """AdaCache on any module whose blocks sit in ModuleLists, in a sampling loop of your own.
-
-    Example:
-        With preset auto, any model:
-
-        >>> with AdaCache(transformer, steps=30, config=auto(2.0), sigmas=sigmas) as run:
-        ...     for step, sigma in enumerate(sigmas[:-1]):
-        ...         with run.evaluation(step, sigma):
-        ...             velocity = run.velocity(x, lambda: transformer(x, sigma, prompt))
-        ...         x = x + (sigmas[step + 1] - sigma) * velocity
-        >>> run.report.computed, run.report.total
-
-        With a table of the paper, whose reuse is inside the model:
-
-        >>> with AdaCache(transformer, blocks="blocks", head="norm_out", steps=30) as run:
-        ...     for step, t in enumerate(timesteps):
-        ...         with run.evaluation(step):
-        ...             with run.call("prompt", frames=8, positions=256):
-        ...                 noise = transformer(x, t, prompt)
-        ...         x = scheduler.step(noise, t, x)
-
-    Args:
-        module: holds the blocks. It is restored after every call.
-        steps: number of sampler steps.
-        blocks: dotted path of the block container, or several in the order in which they run; not needed for auto.
-        head: dotted path of the module whose first argument is the stack's output.
-        config: settings; the published fast table by default.
-        sigmas: noise levels of the run, falling, (steps + 1,), which auto needs; of a flow model if the first is at
-            most 1, else latents are video + sigma noise.
-        sampler: the loop that they belong to, if it is not Euler's; see `probe_sampler`.
-        stream, output, head_takes: see `StackLayout`.
-
-    Raises:
-        AdaCacheError: a path leads nowhere, or there is none and the settings are not auto's.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        steps: int,
-        blocks: str | Sequence[str] = (),
-        head: str = "",
-        config: CacheConfig | None = None,
-        sigmas: Sequence[float] | None = None,
-        sampler: Callable[[Model, Tensor], Tensor] | None = None,
-        stream: str = "hidden_states",
-        output: int = 0,
-        head_takes: str = "first",
-    ) -> None:
-        config = config or CacheConfig(FAST_30)
-        paths = (blocks,) if isinstance(blocks, str) else tuple(blocks)
-        if not paths and not config.at_output:
-            raise AdaCacheError("only preset auto works without knowing where the blocks are; name blocks and head")
-        self.module = module
-        self.layout = StackLayout(paths, head, stream, output, head_takes) if paths else None
-        if self.layout is not None:
-            BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
-        report = RunReport(model=type(module).__name__)
-        known = None if sigmas is None else probe_sampler(sampler or euler(sigmas), sigmas)
-        flow = sigmas is None or sigmas[0] <= 1
-        self.engine = Engine(config, steps, self.layout, sampler=known, flow=flow, report=report)
-
-    def __enter__(self) -> AdaCache:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.engine.finish()
-
-    @property
-    def report(self) -> RunReport:
-        return self.engine.report
-
-    def evaluation(self, step: int, sigma: float | None = None) -> AbstractContextManager[StepRecord]:
-        """Context of one model evaluation of sampler step 0..N-1."""
-        device = next((parameter.device for parameter in self.module.parameters()), None)
-        return self.engine.evaluation(step, sigma, device)
-
-    def call(
-        self,
-        key: Hashable | Sequence[Hashable],
-        frames: int | None = None,
-        positions: int | None = None,
-        start: int = 0,
-        signature: Hashable = None,
-    ) -> AbstractContextManager[Tape | None]:
-        """Context of one call of the module.
-
-        Args:
-            key: who is calling: one hashable (but not a list), or a list with one for each equal
-                chunk of the batch, such as ["uncond", "cond"].
-            frames, positions, start: where the video is, see `Grid`. Without the first two MoReg is off.
-            signature: what must be equal for a residual to be reused, such as the input's shape.
-        """
-        keys = key if isinstance(key, list) else [key]
-        grid = Grid(frames, positions, start) if frames and positions else None
-        return self.engine.call(self.module, keys, signature=signature, grid=grid)
-
-    def velocity(self, x: Tensor, ask: Callable[[], Tensor]) -> Tensor:
-        """The velocity to go on with, from the model or from a forecast; inside `evaluation(step, sigma)`.
-
-        Args:
-            x: the latent that is evaluated.
-            ask: evaluates the model: d x / d sigma at x, guidance included, of the shape of x. Calls of the module in
-                it need no `call` around them unless there are `blocks`.
-        """
-        sigma = self.engine.current.sigma if self.engine.current else None
-        assert sigma, "velocity() belongs inside evaluation(step, sigma)"
-        asked: list[Tensor] = []
-
-        def video() -> Tensor:
-            with nullcontext() if self.layout else self.call("the model"):
-                asked.append(ask())
-            asked.append(x - sigma * asked[0])
-            return asked[1]
-
-        found = self.engine.answer(x, video)
-        return asked[0] if asked and found is asked[1] else (x - found) / sigma
-
-
-def simulate(
-    probes: Tensor | Mapping[str, Tensor],
-    config: CacheConfig,
-    *,
-    frames: int | None = None,
-    state: BlockController | None = None,
-) -> RunReport:
-    """Replays recorded probe residuals: the schedule that a run with these residuals would have had.
-
-    Runs of fewer than FEW_STEPS steps, which an `Engine` leaves alone, are replayed all the same.
-
-    Args:
-        probes: (N, batch, frames * positions, width), row k being the residual that step k would
-            produce if it were computed; several probes as a mapping, in network order. Rows of
-            reused steps are not read.
-        config: settings; `probe_stride` and the codebook's scaling to N steps apply as in a run.
-        frames: latent frames, for MoReg and for taking the same positions of every frame.
-        state: a controller to go on with, instead of a fresh one.
-
-    Returns:
-        A report with one evaluation per step; with several probes the numbers are the last one's.
-    """
-    named = probes if isinstance(probes, Mapping) else {PROBE: probes}
-    steps, _, tokens, _ = next(iter(named.values())).shape
-    state = state or controller_for(config, steps)
-    report = RunReport(model="simulate", sampler_steps=steps, codebook=state.table)
-    grid = Grid(frames, tokens // frames) if frames else None
-    strides = config.moreg.strides if config.moreg else ()
-    missing = motion_unusable(grid, strides) if config.moreg else "MoReg is not asked for"
-    if missing and config.moreg:
-        report.notes.append(f"MoReg off: {missing}")
-    tape = Tape(grid=grid, stride=config.probe_stride)
-    cached: dict[str, Tensor] = {}
-    for step in range(steps):
-        decision = None if isinstance(config.policy, Off) else state.decide(step)
-        compute = decision is None or decision.compute
-        record = StepRecord(step, step, None, COMPUTED if compute else REUSED, decision.reason if decision else "off")
-        if compute:
-            new = {name: tape.sample(rows[step]) for name, rows in named.items()}
-            if cached:
-                sums = {
-                    name: (
-                        change_sums(probe, cached[name]),
-                        motion_sums(probe, grid.frames, strides) if grid is not None and not missing else None,
-                    )
-                    for name, probe in new.items()
-                }
-                reading = list(state.observe(step, sums).values())[-1]
-                record.metric = float(reading.metric)
-                record.motion = None if reading.motion is None else float(reading.motion)
-                record.moreg = None if reading.moreg is None else float(reading.moreg.factor)
-            cached = new
-            state.computed(step)
-        record.rate = state.rate
-        record.calls, record.calls_computed = 1, int(compute)
-        report.evaluations.append(record)
-    return report

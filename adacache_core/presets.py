@@ -1,17 +1,17 @@
-"""Published tables as data, each with its source; one that we tuned, and our settings without a table."""
+"""Codebooks by name, published and our own, and the settings of presets auto and quality."""
 
 from __future__ import annotations
 
-from .config import CacheConfig, Codebook, MotionConfig, Quality, Target
+from .config import CacheConfig
+from .decide import published
+from .decide.codebook import Codebook
+from .decide.motion import MotionConfig
+from .decide.quality import Quality
+from .decide.target import Target
 
-# AdaCache-DiT/AdaCache, commit 2c6d3ca: Open-Sora 1.2, 30 steps, "fast".
-FAST_30 = Codebook(((0.08, 6), (0.16, 5), (0.24, 4), (0.32, 3), (0.40, 2), (1.00, 1)), 30, "fast")
-
-# The same source: Open-Sora 1.2, 30 steps, "slow".
-SLOW_30 = Codebook(((0.08, 3), (0.16, 2), (0.24, 1), (0.32, 1), (0.40, 1), (1.00, 1)), 30, "slow")
-
-# The same source: 100 steps.
-FAST_100 = Codebook(((0.03, 12), (0.05, 10), (0.07, 8), (0.09, 6), (0.11, 4), (1.00, 3)), 100, "fast")
+FAST_30 = Codebook(published.FAST_30, 30, "fast")
+SLOW_30 = Codebook(published.SLOW_30, 30, "slow")
+FAST_100 = Codebook(published.FAST_100, 100, "fast")
 
 # Ours, beyond the paper: chosen among a dozen tables on 6 videos of the demo model (30 Euler steps, cfg 4), on which a
 # fixed interval with as many computed steps beats the published ones. docs/benchmarks.md has other videos.
@@ -25,10 +25,6 @@ TABLES = {
     "fast, 100 steps": FAST_100,
     "tuned, 30 steps": TUNED_30,
 }
-
-# MoReg's first and last step, counted from 1, both included, for 30 and for 100 steps. Same source.
-MOREG_WINDOW_30 = (4, 26)
-MOREG_WINDOW_100 = (10, 90)
 
 
 def auto(target: float, moreg: MotionConfig | None = None) -> CacheConfig:

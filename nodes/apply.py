@@ -5,7 +5,14 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..adacache_core.closeness import DRAFT, FAITHFUL, GOOD, LARGEST
-from ..adacache_core.config import CacheConfig, Codebook, Fixed, MotionConfig, Off, Policy, Quality, Target, Watch
+from ..adacache_core.config import CacheConfig
+from ..adacache_core.decide.base import Policy
+from ..adacache_core.decide.codebook import Codebook
+from ..adacache_core.decide.fixed import Fixed, Off
+from ..adacache_core.decide.motion import MotionConfig
+from ..adacache_core.decide.quality import Quality
+from ..adacache_core.decide.target import Target
+from ..adacache_core.decide.watch import Watch
 from ..adacache_core.presets import PRESETS
 from ..adacache_core.schedule import Schedule
 from .host.attach import attach

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..adacache_core.config import EXAMPLE, Codebook
+from ..adacache_core.decide.codebook import EXAMPLE, Codebook
 from ..adacache_core.decide.scaling import scale_rates
 from ..adacache_core.errors import AdaCacheError
 from ..adacache_core.presets import TABLES

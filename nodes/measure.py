@@ -15,7 +15,8 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ..adacache_core.config import CacheConfig, Off
+from ..adacache_core.config import CacheConfig
+from ..adacache_core.decide.fixed import Off
 from ..adacache_core.errors import AdaCacheError
 from ..adacache_core.presets import auto, quality
 from ..adacache_core.tell.measured import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..adacache_core.config import MotionConfig
+from ..adacache_core.decide.motion import MotionConfig
 from ..adacache_core.errors import AdaCacheError
 from .schema import ADVANCED, CATEGORY, AdaCacheMoRegType, found_by
 

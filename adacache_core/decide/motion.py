@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..config import MotionConfig
+from ..documents import is_count
+from ..errors import AdaCacheError
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """Motion regularisation (MoReg) of the paper: more compute where there is more motion.
+
+    Attributes:
+        strength: exponent on the finished factor; 0 has no effect, 1 is as published.
+        window: (start, end) as fractions of the sampler steps in [0, 1], both ends included; None is
+            the published one (steps 4..26 of 30, 10..90 of 100).
+        strides: frame distances over which motion is measured, in latent frames >= 1.
+        pivot, power, divisor: factor = (motion / pivot) ** power / divisor.
+        gradient: weight of the motion gradient.
+        form: "reference" (the published code: 8th power, absolute gradient) or "paper"
+            (equation 9: motion + motion gradient; pivot, power, divisor and gradient are not used).
+
+    Raises:
+        AdaCacheError: names the setting that is wrong.
+    """
+
+    strength: float = 1.0
+    window: tuple[float, float] | None = None
+    strides: tuple[int, ...] = (1,)
+    pivot: float = 0.385
+    power: float = 8.0
+    divisor: float = 1.0
+    gradient: float = 10.0
+    form: str = "reference"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.strength) and self.strength >= 0):
+            raise AdaCacheError(f"MoReg strength must be >= 0, got {self.strength}; start from 1.0")
+        if self.window is not None and not 0 <= self.window[0] <= self.window[1] <= 1:
+            raise AdaCacheError(f"the MoReg window must be two rising fractions in [0, 1], got {self.window}")
+        if not self.strides or not all(is_count(stride) for stride in self.strides):
+            raise AdaCacheError(f"MoReg strides must be whole numbers of frames >= 1, got {self.strides}; start from 1")
+        if not (self.pivot > 0 and self.divisor > 0):
+            raise AdaCacheError(f"MoReg pivot and divisor must be > 0, got {self.pivot} and {self.divisor}")
+        if not (math.isfinite(self.power) and math.isfinite(self.gradient)):
+            raise AdaCacheError(f"MoReg power and gradient must be finite, got {self.power} and {self.gradient}")
+        if self.form not in ("reference", "paper"):
+            raise AdaCacheError(f"MoReg form is 'reference' or 'paper', got {self.form!r}")
 
 
 def motion_sums(probe: Tensor, frames: int, strides: tuple[int, ...]) -> Tensor:

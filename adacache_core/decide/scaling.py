@@ -1,4 +1,4 @@
-"""Beyond the paper: a table made for one number of sampler steps, used at another.
+"""A table that was made for one number of sampler steps, used at another. Beyond the paper.
 
 The authors published one table twice, for 30 and for 100 steps. Between these two points we draw a
 straight line in log-log: a power of the step count, exact at both ends, positive everywhere.
@@ -7,12 +7,16 @@ straight line in log-log: a power of the step count, exact at both ends, positiv
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config import Codebook
 from ..documents import LARGEST
-from ..presets import FAST_30, FAST_100, MOREG_WINDOW_30, MOREG_WINDOW_100
+from .published import FAST_30, FAST_100, MOREG_WINDOW_30, MOREG_WINDOW_100
+
+if TYPE_CHECKING:
+    from .codebook import Codebook
 
 TINY = 1e-9  # a threshold of zero has no logarithm
 HUGE = 1e200  # one beyond this is not reached either, and could grow beyond all numbers
@@ -41,13 +45,13 @@ def scale_codebook(codebook: Codebook, steps: int) -> Codebook:
     times = _position(steps) - _position(codebook.steps)
     entries: list[tuple[float, int]] = []
     for index, (threshold, (_, rate)) in enumerate(zip(scaled, codebook.entries, strict=True)):
-        published = (FAST_30.entries[-1][1], FAST_100.entries[-1][1]) if index == len(scaled) - 1 else (1, 2)
+        published = (FAST_30[-1][1], FAST_100[-1][1]) if index == len(scaled) - 1 else (1, 2)
         new_rate = _times(rate, (published[1] / published[0]) ** times)
         if entries and rate <= codebook.entries[index - 1][1]:
             new_rate = min(new_rate, entries[-1][1])
         if not entries or threshold > entries[-1][0]:
             entries.append((threshold, new_rate))
-    return Codebook(tuple(entries), steps, codebook.name)
+    return replace(codebook, entries=tuple(entries), steps=steps)
 
 
 def scale_window(steps: int) -> tuple[int, int]:
@@ -61,7 +65,7 @@ def scale_window(steps: int) -> tuple[int, int]:
 def scale_rates(codebook: Codebook, factor: float) -> Codebook:
     """The same table with all rates times `factor`, rounded, at least 1: bolder above 1, safer below."""
     entries = tuple((threshold, _times(rate, factor)) for threshold, rate in codebook.entries)
-    return Codebook(entries, codebook.steps, codebook.name if factor == 1 else f"{codebook.name} x{factor:g}")
+    return replace(codebook, entries=entries, name=codebook.name if factor == 1 else f"{codebook.name} x{factor:g}")
 
 
 def _times(rate: int, factor: float) -> int:
@@ -70,7 +74,7 @@ def _times(rate: int, factor: float) -> int:
 
 def _position(steps: int) -> float:
     """0 at 30 steps, 1 at 100 steps, linear in the logarithm of the step count."""
-    return math.log(steps / FAST_30.steps) / math.log(FAST_100.steps / FAST_30.steps)
+    return math.log(steps / 30) / math.log(100 / 30)
 
 
 def _power_law(at_30: float, at_100: float, steps: int) -> float:
@@ -79,5 +83,5 @@ def _power_law(at_30: float, at_100: float, steps: int) -> float:
 
 def _law(steps: int) -> np.ndarray:
     """The five compared thresholds of the published table, as they are at `steps`."""
-    pairs = zip(FAST_30.entries[:-1], FAST_100.entries[:-1], strict=True)
+    pairs = zip(FAST_30[:-1], FAST_100[:-1], strict=True)
     return np.array([_power_law(at_30, at_100, steps) for (at_30, _), (at_100, _) in pairs])

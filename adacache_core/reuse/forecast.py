@@ -1,8 +1,8 @@
-"""What the model would say at a step that is not computed: its velocity, going on as it last changed.
+"""What the model would say at a step that is not computed: its last velocity, continued along its last change.
 
-How far it is believed to go on is measured: by as much as the forecast before came true (a least-squares share, between
-none and all). Of the velocity of flow models, d x / d level = noise - video, after guidance; see `control.flow_level`
-for what that is where a latent is made otherwise.
+The velocity is that of flow models, d x / d level = noise - video, after guidance; `decide.levels.flow_level` turns
+other models into such. How much of the last change continues is measured: as much of it as came true at the last
+computed step (a least-squares gain between 0 and 1).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-UNTRIED = 0.5  # of its last change, is a velocity believed to go on by before that has been seen once
+FIRST_GAIN = 0.5  # before any forecast could be compared with the model
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Forecast:
     """Holds two tensors of the latent's size: the last computed velocity and its slope.
 
     Attributes:
-        place: where it was computed, in log-SNR (`ErrorControl.places`).
+        place: where it was computed, in log-SNR (`decide/levels.py`).
         velocity: there.
         slope: its change since the computed one before, per log-SNR; None after the first one.
-        trust: share of the slope that is believed.
+        gain: part of the slope that a forecast uses.
     """
 
     place: float
     velocity: Tensor
     slope: Tensor | None = None
-    trust: float = UNTRIED
+    gain: float = FIRST_GAIN
 
     def at(self, place: float) -> Tensor:
         """The velocity expected there, of the shape of the last one."""
@@ -39,7 +39,7 @@ class Forecast:
 
     def ahead(self, place: float) -> float:
         """How much of the slope is in the velocity expected there."""
-        return 0.0 if self.slope is None else self.trust * (place - self.place)
+        return 0.0 if self.slope is None else self.gain * (place - self.place)
 
     @property
     def bytes_held(self) -> int:
@@ -54,7 +54,7 @@ class Forecast:
         if velocity.shape != self.velocity.shape or place == self.place:
             return Forecast(place, velocity)
         slope = (velocity - self.velocity) / (place - self.place)
-        return Forecast(place, velocity, slope, UNTRIED if self.slope is None else _share(self.slope, slope, mask))
+        return Forecast(place, velocity, slope, FIRST_GAIN if self.slope is None else _share(self.slope, slope, mask))
 
 
 def _share(expected: Tensor, found: Tensor, mask: Tensor | None) -> float:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..correct.corrector import Change, Corrector
 from ..correct.sampler import LinearStep, Sampler, on_level
-from ..decide.codebook import Decision
-from ..decide.error_control import ErrorControl, State, flow_level, place_of
-from ..schedule import Schedule
+from ..decide.base import Decision
+from ..decide.error_control import ErrorController, ErrorState, Found
+from ..decide.levels import flow_level, log_snr
 from .forecast import Forecast, distance
 
 
@@ -23,13 +23,12 @@ class Output:
     """Of one run: what was computed last, and whether the next step has to be.
 
     Args:
-        control: decides; its course is this run's.
+        controller: decides; its course is this run's.
         sampler: what is known of it; its linear steps, if it has any, are corrected.
         flow: whether latents are (1 - level) video + level noise; else they are video + sigma noise.
-        schedule: what to compute, instead of what the errors say.
         changing: steps at which the output jumps, and why: nothing that was found before one goes on after it.
         mask: where the latent is made, 0 to 1; elsewhere it is given, and no error counts. Broadcasts to the latent.
-        before: see `ErrorControl.begin`.
+        before: see `ErrorController.begin`.
 
     Attributes:
         corrected: whether the sampler was last given something else than was found or forecast.
@@ -37,17 +36,16 @@ class Output:
 
     def __init__(
         self,
-        control: ErrorControl,
+        controller: ErrorController,
         sampler: Sampler,
         *,
         flow: bool = True,
-        schedule: Schedule | None = None,
         changing: Mapping[int, str] | None = None,
         mask: Tensor | None = None,
-        before: State | None = None,
+        before: ErrorState | None = None,
     ) -> None:
-        self.control = control
-        self.state = control.begin(before)
+        self.controller = controller
+        self.state = controller.begin(before)
         self.corrected = False
         self._flow = flow
         # Where noise is drawn, the velocity, which points to the noise, does not go on as it was; the video does.
@@ -55,16 +53,10 @@ class Output:
         self._sigmas = sampler.sigmas
         self._corrector = None if sampler.linear_steps is None else _corrector(sampler, flow)
         self._next: int | None = None  # step that the corrector expects
-        self._planned = None if schedule is None else schedule.for_steps(control.course.steps).computed
         self._changing = dict(changing or {})
         self._mask = mask
         self._forecast: Forecast | None = None
         self._decided: dict[int, Decision] = {}  # all evaluations of a step are computed, or all are reused
-
-    @property
-    def never_skips(self) -> bool:
-        """Whether it is known before the run that nothing can be reused."""
-        return self.control.never_skips if self._planned is None else all(self._planned)
 
     def decide(self, step: int) -> Decision:
         """Whether this step computes; asked again, it says the same."""
@@ -77,11 +69,7 @@ class Output:
             return Decision(True, "first step")
         if step in self._changing:
             return Decision(True, self._changing[step])
-        if self._planned is not None:
-            reason = self.control.course.computed.get(step, "")
-            return Decision(bool(reason) or self._planned[step], reason or "as planned")
-        reason = self.control.why_computed(self.state, step)
-        return Decision(bool(reason), reason or "below tolerance")
+        return self.controller.decide(self.state, step)
 
     def changes(self, step: int, why: str) -> None:
         """The output jumps at this step, of which nothing was decided yet; it was not known before the run."""
@@ -149,7 +137,8 @@ class Output:
                 expected = (self._scaled(x, sigma) - expected) / level
             error = distance(velocity, expected, self._mask)
         given, latent_error = self._corrected(step, sigma, denoised, velocity)
-        self.state = self.control.computed(self.state, step, error, latent_error, self._power(denoised))
+        found = Found(error, latent_error, self._power(denoised))
+        self.state = self.controller.computed(self.state, step, found)
         self._remember(sigma, denoised if self._fresh_noise else velocity)
         return given, error
 
@@ -187,7 +176,7 @@ class Output:
         self._forecast = Forecast(place, quantity) if before is None else before.after(place, quantity, self._mask)
 
     def _place(self, sigma: float) -> float:
-        return place_of(min(flow_level(sigma, self._flow), 1.0))  # churned noise lies above all levels
+        return log_snr(min(flow_level(sigma, self._flow), 1.0))  # churned noise lies above all levels
 
     def _scaled(self, x: Tensor, sigma: float) -> Tensor:
         """The latent as a flow model would have it."""

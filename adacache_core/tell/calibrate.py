@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from .. import documents
-from ..config import CacheConfig, Codebook
-from ..decide.codebook import ScheduleState
+from ..decide.base import Course
+from ..decide.codebook import Codebook
+from ..decide.metric import Sums
 from ..errors import AdaCacheError
 from .report import COMPUTED, RunReport
 
@@ -93,15 +94,14 @@ def calibrate(
 def computed_of(curve: Sequence[float], codebook: Codebook) -> int:
     """How many steps a run of these changes would compute: between two computed steps the changes are averaged."""
     steps = len(curve) + 1
-    state = ScheduleState(CacheConfig(codebook), steps)
-    last, computed = 0, 0
+    controller = codebook.controller(Course(steps))
+    state, last, computed = controller.begin(), 0, 0
     for step in range(steps):
-        if not state.decide(step).compute:
+        if not controller.decide(state, step).compute:
             continue
-        if step:
-            change = mean(curve[last:step]) * state.rate
-            state.observe(step, {"probe": (torch.tensor([change, 1.0]), None)})
-        state.computed(step)
+        change = mean(curve[last:step]) * state.rate if step else None
+        sums = None if change is None else Sums(torch.tensor([change, 1.0]))
+        state = controller.computed(state, step, sums)
         last, computed = step, computed + 1
     return computed
 

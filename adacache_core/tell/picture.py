@@ -9,7 +9,7 @@ from itertools import accumulate, count, cycle, groupby, pairwise
 
 from PIL import Image
 
-from ..config import Codebook
+from ..decide.codebook import Codebook
 from .canvas import GAP, LARGEST, LEFT, PALE, PANEL, RIGHT, SMALL, TITLE, Colour, Page, Scale, range_of, wrapped
 from .report import ANSWERED, COMPUTED, PARTLY, REUSED, RunReport, StepRecord
 

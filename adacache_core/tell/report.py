@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import documents
 from ..closeness import Estimate
-from ..config import Codebook
+from ..decide.codebook import Codebook
 from ..errors import AdaCacheError
 from ..schedule import Schedule
 

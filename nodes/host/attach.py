@@ -17,7 +17,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...adacache_core.config import CacheConfig
-from ...adacache_core.decide.error_control import State
+from ...adacache_core.decide.error_control import ErrorState
 from ...adacache_core.tell.report import RunReport
 from .families import Family, family_of, known_family
 from .run import KEY, Run
@@ -34,7 +34,7 @@ class FinishedRun:
 
     report: RunReport
     fingerprint: tuple[float, ...] | None
-    left: State | None = None
+    left: ErrorState | None = None
 
 
 class Attachment:

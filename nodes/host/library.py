@@ -13,7 +13,7 @@ from reprlib import repr as short
 
 import folder_paths
 
-from ...adacache_core.config import Codebook
+from ...adacache_core.decide.codebook import Codebook
 from ...adacache_core.errors import AdaCacheError
 from ...adacache_core.tell.calibrate import codebook_from_json
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...adacache_core.config import CacheConfig
 from ...adacache_core.correct.sampler import Model, Sampler, probe_sampler, step_of
-from ...adacache_core.decide.error_control import State
+from ...adacache_core.decide.error_control import ErrorState
 from ...adacache_core.engine import Engine
 from ...adacache_core.tell.report import RunReport
 from .changing import changing_steps
@@ -61,7 +61,7 @@ class Run:
         preset: str,
         node: str | None = None,
         mask: Tensor | None = None,
-        before: State | None = None,
+        before: ErrorState | None = None,
     ) -> None:
         module = guider.model_patcher.model.diffusion_model
         sampling = guider.model_patcher.get_model_object("model_sampling")

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from adacache_core.engine import AdaCache
+from adacache_core.loop import AdaCache
 from adacache_core.presets import auto
 from adacache_core.tell.report import COMPUTED
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adacache_core import FAST_30, FAST_100, CacheConfig, Codebook, simulate
+from adacache_core import FAST_30, FAST_100, CacheConfig, Codebook
+from research.simulate import simulate
 
 from .ablation import PAPER_PLAIN_SECONDS
 from .made import sentence
@@ -67,7 +68,7 @@ def section(stored: dict) -> str:
         "## The 100-step codebook\n",
         sentence(stored["made"]) + "\n",
         "Steps computed if the metric stays within one row of the table, forced first and last steps included;",
-        "`adacache_core.simulate` on a probe that changes by a known amount. A video wanders between the rows.\n",
+        "`research/simulate.py` on a probe that changes by a known amount. A video wanders between the rows.\n",
         "| table | metric from | below | rate | computed | counted speed-up |",
         "|---|---|---|---|---|---|",
     ]

@@ -11,8 +11,10 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from adacache_core import FAST_30, CacheConfig, Codebook, ScheduleState
+from adacache_core import FAST_30, CacheConfig, Codebook
+from adacache_core.decide.base import Course
 from adacache_core.decide.change import change_sums
+from adacache_core.decide.metric import Sums
 from research import demo_model
 from research.quality import compare
 
@@ -31,19 +33,19 @@ class OwnSchedule(nn.Module):
     def __init__(self, block: nn.Module, config: CacheConfig, steps: int) -> None:
         super().__init__()
         self.block = block
-        self.state = ScheduleState(config, steps)
+        self.controller = config.policy.controller(Course(steps))
+        self.state = self.controller.begin()
         self.step = 0
         self.computed: list[int] = []
         self._added: Tensor | None = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self._added is not None and not self.state.decide(self.step).compute:
+        if self._added is not None and not self.controller.decide(self.state, self.step).compute:
             return x + self._added
         out = self.block(x, *args, **kwargs)
         added = out - x
-        if self._added is not None:
-            self.state.observe(self.step, {"own": (change_sums(added, self._added), None)})
-        self.state.computed(self.step)
+        sums = None if self._added is None else Sums(change_sums(added, self._added))
+        self.state = self.controller.computed(self.state, self.step, sums)
         self.computed.append(self.step)
         self._added = added
         return out

@@ -2,8 +2,9 @@
 
 import pytest
 
-from adacache_core import FAST_100, CacheConfig, simulate
+from adacache_core import FAST_100, CacheConfig
 from research.benchmark.codebook import codebook_100, computed_steps, drifting
+from research.simulate import simulate
 
 
 @pytest.mark.parametrize("change", [0.02, 0.08, 0.3])

@@ -101,7 +101,7 @@ def test_at_the_first_skipped_step_the_velocity_goes_on_by_half_of_its_change(ki
     half, one = torch.tensor([0.5]), torch.ones(1)
     flow = float(sampling.noise_scaling(half, 0 * one, one)) == 0.5
     assert flow == (kind in (WAN, "LTX-2"))
-    soft = pack.adacache_core.decide.error_control.SOFT
+    soft = pack.adacache_core.decide.levels.SOFT
     found = []
     for sigma, x, video in seen[:3]:
         level, scaled = (sigma, x) if flow else (sigma / (1 + sigma), x / (1 + sigma))

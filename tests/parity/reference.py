@@ -7,12 +7,15 @@ named here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
-from adacache_core import CacheConfig, Codebook, MotionConfig, ScheduleState
+from adacache_core import CacheConfig, Codebook, MotionConfig
+from adacache_core.decide.base import Course
+from adacache_core.decide.change import change_per_step
+from adacache_core.decide.codebook import CodebookController
+from adacache_core.decide.metric import BlockState, Sums
 
 TESTED_THRESHOLDS = 5
 
@@ -52,65 +55,78 @@ class Settings:
         return cls(CacheConfig(codebook, moreg, probe_stride=1), params["num_steps"], tuple(params["moreg_steps"]))
 
 
-class ReferenceState(ScheduleState):
-    """The controller of one video, writing down every call of the metric as the golden traces do.
+@dataclass(frozen=True)
+class ReferenceController(CodebookController):
+    """A codebook's controller whose MoReg window is given in steps, and may lie beyond the last one (rule 14)."""
+
+    moreg_steps: tuple[int, int]
+
+    def in_moreg_window(self, step: int) -> bool:
+        first, last = self.moreg_steps
+        return first <= step + 1 <= last
+
+
+class ReferenceRun:
+    """One video: any number of probes, and every call of the metric written down as in the golden traces.
+
+    The metric is the mean of the probes' changes, times the MoReg factor of the last one.
 
     Args:
         settings: of the case.
         dtype: of the metric's arithmetic (rule 33).
-        before: the controller of the video before, whose MoReg factors leak into this one (rule 20).
+        before: the run of the video before, whose MoReg factors leak into this one (rule 20).
     """
 
     def __init__(
-        self, settings: Settings, dtype: torch.dtype = torch.float32, before: ReferenceState | None = None
+        self, settings: Settings, dtype: torch.dtype = torch.float32, before: ReferenceRun | None = None
     ) -> None:
-        super().__init__(settings.config, settings.steps)
-        self.dtype = dtype
-        self._settings = settings
-        self._previous_base = dict(before._previous_base) if before else {}
+        config, course = settings.config, Course(settings.steps)
+        self.controller = ReferenceController(course, config.moreg, config.policy, settings.moreg_steps)
+        self.config, self.steps, self.dtype = config, settings.steps, dtype
+        self.state = self.controller.begin()
+        self.bases = dict(before.bases) if before else {}
         self.calls: list[dict] = []
 
-    def in_moreg_window(self, step: int) -> bool:
-        """The window is given in steps and may lie beyond the last one (rule 14)."""
-        first, last = self._settings.moreg_steps
-        return first <= step + 1 <= last
+    @property
+    def rate(self) -> int:
+        return self.state.rate
 
-    def observe(self, step: int, probes):
-        moreg = self.config.moreg
-        if moreg is not None:  # frames that are not there give 0/0 (rule 22)
-            nothing = torch.zeros(len(moreg.strides), 3)
-            probes = {
-                name: (change, nothing if motion is None else motion) for name, (change, motion) in probes.items()
-            }
-        readings = super().observe(step, probes)
-        in_window = None if moreg is None else self.in_moreg_window(step)
-        for index, (name, reading) in enumerate(readings.items()):
-            self.calls.append({"block": name, "step": step + 1, "probe_index": index, "in_window": in_window})
-            self.calls[-1] |= _numbers(reading)
-        return readings
+    def decides_to_compute(self, step: int) -> bool:
+        return self.controller.decide(self.state, step).compute
 
-    def _remember(self, name: str, base: Tensor) -> None:
-        self._previous_base[name] = base  # not a number or not (rule 25)
+    def computed(self, step: int, probes: Mapping[str, Sums]) -> None:
+        """A computed step, and what its probes measured, in network order."""
+        before, planned, mean = self.state, self.state.rate, torch.zeros((), dtype=self.dtype)
+        for count, (name, sums) in enumerate(probes.items()):
+            motion = sums.motion
+            if motion is None and self.config.moreg is not None:  # frames that are not there give 0/0 (rule 22)
+                motion = torch.zeros(len(self.config.moreg.strides), 3)
+            motion = None if motion is None else motion.to(self.dtype)
+            relative, per_step = change_per_step(sums.change.to(self.dtype), planned)
+            mean = (per_step + count * mean) / (count + 1)
+            base = self.bases.get(name)
+            m, moreg = self.controller.regularise(step, motion, base, planned)
+            metric = mean if moreg is None else mean * moreg.factor
+            self.state = replace(self.state, rate=self.controller.rate_for(metric))
+            if moreg is not None:
+                self.bases[name] = moreg.base  # not a number or not (rule 25)
+            call = {"block": name, "step": step + 1, "probe_index": count}
+            call |= {"in_window": None if self.config.moreg is None else self.controller.in_moreg_window(step)}
+            call |= {"prev_rate": planned, "raw_diff": float(relative), "step_diff": float(per_step)}
+            call |= {"sync_diff": float(mean), "metric": float(metric), "new_rate": self.rate}
+            call |= {"prev_moreg": 1.0, "mograd": 0.0, "moreg": 1.0}
+            if moreg is not None:
+                call |= {"prev_moreg": 1.0 if base is None else float(base), "moreg_base": float(moreg.base)}
+                call |= {"mograd": float(moreg.gradient), "moreg": float(moreg.factor)}
+            if m is not None:
+                call["motion"] = float(m)
+            self.calls.append(call)
+            if len(probes) == 1 and self.dtype == torch.float32 and (base is None or base.isfinite()):
+                self._as_shipped(replace(before, base=base), step, Sums(sums.change, motion))
+        self.state = self.controller.computed(self.state, step)
 
-
-def _numbers(reading) -> dict:
-    """A reading under the names of the golden traces, which leave out what was not worked out."""
-    numbers = {
-        "prev_rate": reading.planned,
-        "raw_diff": float(reading.relative),
-        "step_diff": float(reading.per_step),
-        "sync_diff": float(reading.mean),
-        "prev_moreg": 1.0,
-        "mograd": 0.0,
-        "moreg": 1.0,
-        "metric": float(reading.metric),
-        "new_rate": reading.rate,
-    }
-    if reading.moreg is not None:
-        numbers["prev_moreg"] = float(reading.previous_base)
-        numbers["moreg_base"] = float(reading.moreg.base)
-        numbers["mograd"] = float(reading.moreg.gradient)
-        numbers["moreg"] = float(reading.moreg.factor)
-    if reading.motion is not None:
-        numbers["motion"] = float(reading.motion)
-    return numbers
+    def _as_shipped(self, before: BlockState, step: int, sums: Sums) -> None:
+        """With one probe the controller that the pack ships says the same."""
+        shipped = self.controller.computed(before, step, sums)
+        assert shipped.reading is not None
+        assert (shipped.rate, str(shipped.reading.metric)) == (self.rate, str(self.calls[-1]["metric"]))

@@ -22,11 +22,13 @@ if __name__ == "__main__":  # no test runner has told Python where the core is
 import torch
 from safetensors.torch import load_file
 
-from adacache_core import simulate
+from adacache_core import Grid
 from adacache_core.decide.change import change_sums
+from adacache_core.decide.metric import Sums
 from adacache_core.decide.motion import motion_sums
+from adacache_core.engine import motion_unusable
 from adacache_core.reuse.stack import BlockStack, StackLayout, Tape
-from parity.reference import ReferenceState, Settings
+from parity.reference import ReferenceRun, Settings
 from parity.stdit3 import STDiT3, sample
 
 FORMAT_VERSION = 1
@@ -159,34 +161,43 @@ def _read_json(path: Path, entries: str) -> dict:
 
 
 def _scheduler_case(directory: Path, data: Mapping, case: Mapping, compare: Comparison) -> None:
-    """Recorded residuals through `simulate`."""
+    """Recorded residuals through a controller."""
     tensors = load_file(directory / "scheduler_residuals.safetensors")
     settings = Settings.from_params(case["params"])
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[case["dtype"]]
-    state = None
+    ours = None
     for number, video in enumerate(case["videos"]):
-        state = ReferenceState(settings, dtype, before=state)
+        ours = ReferenceRun(settings, dtype, before=ours)
         probes = {block: tensors[video["tensors"][block]] for block in case["probe_blocks"]}
-        computed, rates = _simulated(state, probes, case["shape"]["T"])
+        computed, rates = _simulated(ours, probes, case["shape"]["T"])
         with compare.at(f"video {number}"):
             compare.exact("computed_steps", video["computed_steps"], computed)
             compare.exact("rate_after_step", video["rate_after_step"], _with_reset(rates))
-            _compare_calls(compare, video["calls"], state.calls, FLOAT32 if dtype == torch.float32 else BFLOAT16)
+            _compare_calls(compare, video["calls"], ours.calls, FLOAT32 if dtype == torch.float32 else BFLOAT16)
 
 
-def _simulated(state: ReferenceState, probes: Mapping[str, torch.Tensor], frames: int) -> tuple[list[int], list[int]]:
-    """The computed steps, from 1, and the rate after each step."""
-    if probes:
-        report = simulate(probes, state.config, frames=frames, state=state)
-        computed = [record.step + 1 for record in report.evaluations if record.state == "computed"]
-        return computed, [record.rate for record in report.evaluations]
-    computed, rates = [], []
-    for step in range(state.steps):  # a block is to be watched that does not exist (rule 13)
-        if state.decide(step).compute:
-            state.computed(step)
+def _simulated(run: ReferenceRun, probes: Mapping[str, torch.Tensor], frames: int) -> tuple[list[int], list[int]]:
+    """The computed steps, from 1, and the rate after each step; no probes: a block that does not exist (rule 13)."""
+    computed, rates, cached = [], [], {}
+    for step in range(run.steps):
+        if run.decides_to_compute(step):
+            new = {name: rows[step] for name, rows in probes.items()}
+            run.computed(step, _sums(run, new, cached, frames))
+            cached = new
             computed.append(step + 1)
-        rates.append(state.rate)
+        rates.append(run.rate)
     return computed, rates
+
+
+def _sums(run: ReferenceRun, new: Mapping, cached: Mapping, frames: int) -> dict[str, Sums]:
+    """What the probes measured; nothing at the first computed step."""
+    moreg = run.config.moreg
+    usable = moreg is not None and not motion_unusable(Grid(frames, 1), moreg.strides)
+    return {
+        name: Sums(change_sums(probe, cached[name]), motion_sums(probe, frames, moreg.strides) if usable else None)
+        for name, probe in new.items()
+        if cached
+    }
 
 
 def _with_reset(rates: list[int]) -> list[int]:
@@ -203,21 +214,21 @@ def _model_run(directory: Path, data: Mapping, run: Mapping, compare: Comparison
     model.load_state_dict(weights)
     params, micro = run["params"], data["micro_conditioning"]
     settings = Settings.from_params(params)
-    state = None
+    ours = None
     for number, video in enumerate(run["videos"]):
-        state = ReferenceState(settings, before=state)
+        ours = ReferenceRun(settings, before=ours)
         prompts = [
             {kind: inputs[f"{name}/{kind}"] for kind in ("caption", "mask", "noise")} for name in video["prompts"]
         ]
         frames = prompts[0]["noise"].shape[2]
-        watched = CachedRun(model, frames, state, params) if params["do_cache"] else WatchedRun(model)
+        watched = CachedRun(model, frames, ours, params) if params["do_cache"] else WatchedRun(model)
         latent = sample(
             model, prompts, params["num_steps"], run["cfg_scale"], micro, data["num_timesteps"], watched.around
         )
         with compare.at(f"video {number}"):
             compare.exact("computed_steps", video["computed_steps"], [row.step for row in watched.rows if row.computed])
             _compare_steps(compare, video, watched.rows, outputs)
-            _compare_calls(compare, video["calls"], state.calls, NETWORK)
+            _compare_calls(compare, video["calls"], ours.calls, NETWORK)
             compare.tensors("the final latent", outputs[video["final_latent"]], latent, LATENT)
 
 
@@ -298,10 +309,10 @@ class WatchedRun:
 class CachedRun(WatchedRun):
     """The controller in charge: blocks run and are recorded, or are skipped and their sum R is added."""
 
-    def __init__(self, model: STDiT3, frames: int, state: ReferenceState, params: Mapping) -> None:
+    def __init__(self, model: STDiT3, frames: int, run: ReferenceRun, params: Mapping) -> None:
         super().__init__(model)
         self.frames = frames
-        self.state = state
+        self.run = run
         self.stack = BlockStack(model, LAYOUT)
         self.kind, axes = PROBED[params["cache_res"]]
         stacks = {"s": model.spatial_blocks, "t": model.temporal_blocks}
@@ -316,28 +327,18 @@ class CachedRun(WatchedRun):
 
     @contextmanager
     def model_call(self, step: int) -> Iterator[None]:
-        if self.state.decide(step).compute:
+        if self.run.decides_to_compute(step):
             tape = Tape()
             with self.stack.recording(tape):
                 yield
             self.r = tape.residual
-            self._observe(step)
-            self.state.computed(step)
+            new = {name: block.added[self.kind] for name, block in self.probe_blocks.items()}
+            self.run.computed(step, _sums(self.run, new, self.probes, self.frames))
+            self.probes = new
         else:
             with self.stack.skipping(self.r):
                 yield
-        self.rate = self.state.rate
-
-    def _observe(self, step: int) -> None:
-        new = {name: block.added[self.kind] for name, block in self.probe_blocks.items()}
-        if self.probes:
-            moreg = self.state.config.moreg
-            sums = {
-                name: (change_sums(p, self.probes[name]), moreg and motion_sums(p, self.frames, moreg.strides))
-                for name, p in new.items()
-            }
-            self.state.observe(step, sums)
-        self.probes = new
+        self.rate = self.run.rate
 
 
 def main(directory: Path) -> int:

@@ -23,7 +23,7 @@ from adacache_core import (
     auto,
 )
 from adacache_core.correct.sampler import euler, probe_sampler
-from adacache_core.decide import error_control as control_module
+from adacache_core.decide import target as target_module
 from adacache_core.schedule import Schedule
 
 STEPS, SHAPE = 30, (1, 4, 3, 5, 5)
@@ -209,9 +209,9 @@ def test_a_plan_for_other_steps_is_resampled_and_the_report_says_so():
 
 @pytest.mark.parametrize(("target", "guard"), [(25.0, 1e9), (2.0, 1e-9)])
 def test_a_target_that_is_missed_is_told_before_the_run(target, guard, monkeypatch):
-    monkeypatch.setattr(control_module, "GUARD", guard)
+    monkeypatch.setattr(target_module, "GUARD", guard)
     engine = Engine(auto(target), STEPS, None, sampler=probe_sampler(euler(SIGMAS), SIGMAS))
-    assert engine.report.notes == [engine.output.control.what_differs]
+    assert engine.report.notes == [engine.output.controller.what_differs]
     assert engine.report.notes[0].startswith(f"{target:g}x ")
 
 

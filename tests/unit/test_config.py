@@ -206,3 +206,13 @@ def test_a_quality_is_a_number_of_decibels(closeness):
 
 def test_the_published_settings_skip():
     assert not CacheConfig(FAST_30).never_skips
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (0.6, 0.4)])
+def test_where_start_is_not_before_end_every_step_is_outside(start, end):
+    assert list(CacheConfig(FAST_30, start=start, end=end).outside(30)) == list(range(30))
+
+
+def test_a_step_is_inside_from_start_on_and_outside_from_end_on():
+    assert list(CacheConfig(FAST_30, start=0.5, end=0.8).outside(30)) == [*range(15), *range(24, 30)]
+    assert CacheConfig(FAST_30).outside(30) == {}

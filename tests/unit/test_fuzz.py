@@ -10,9 +10,8 @@ from typing import Any
 import fuzz
 import pytest
 
-from adacache_core import FAST_30, AdaCacheError, CacheConfig, Codebook, Fixed, RunReport, Schedule, StepRecord, average
-from adacache_core.decide.codebook import ScheduleState
-from adacache_core.decide.fixed import FixedState
+from adacache_core import FAST_30, AdaCacheError, Codebook, Fixed, RunReport, Schedule, StepRecord, average
+from adacache_core.decide.base import Course
 from adacache_core.decide.scaling import scale_codebook, scale_rates
 from adacache_core.tell.calibrate import codebook_from_json, codebook_to_json, curve_of
 from adacache_core.tell.picture import draw
@@ -72,8 +71,8 @@ def use_report(report: RunReport) -> None:
 def use_schedule(schedule: Schedule) -> None:
     assert Schedule.from_json(schedule.to_json()) == schedule
     assert len(average([schedule, schedule.for_steps(7)]).computed) == max(7, len(schedule.computed))
-    state = FixedState(CacheConfig(Fixed(schedule)), 10)
-    assert state.decide(0).compute
+    controller = Fixed(schedule, at_output=False).controller(Course(10))
+    assert controller.decide(controller.begin(), 0).compute
     assert str(schedule)
 
 
@@ -87,7 +86,8 @@ def use_codebook(codebook: Codebook) -> None:
     assert Codebook.parse(str(codebook), codebook.steps, codebook.name) == codebook
     for changed in (scale_codebook(codebook, 1), scale_codebook(codebook, 10_000), scale_rates(codebook, 10.0)):
         assert Codebook.parse(str(changed), changed.steps, changed.name) == changed
-    assert ScheduleState(CacheConfig(codebook), 50).decide(0).compute
+    controller = codebook.controller(Course(50))
+    assert controller.decide(controller.begin(), 0).compute
 
 
 def draw_with(codebooks: list[Codebook]) -> None:

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from adacache_core.correct.sampler import Sampler
-from adacache_core.decide.error_control import Course, ErrorControl, flow_level, place_of
-from adacache_core.reuse.forecast import UNTRIED, Forecast, distance
+from adacache_core.decide.base import Course
+from adacache_core.decide.fixed import Fixed
+from adacache_core.decide.levels import flow_level, log_snr
+from adacache_core.decide.target import Target
+from adacache_core.reuse.forecast import FIRST_GAIN, Forecast, distance
 from adacache_core.reuse.output import Output
 from adacache_core.schedule import Schedule
 
@@ -20,9 +23,10 @@ def tensor(seed, shape=SHAPE):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def output(**settings):
+def output(schedule=None, always=None, **settings):
     noisy = Sampler(LEVELS, draws_noise=settings.pop("fresh_noise", False))
-    return Output(ErrorControl(Course(LEVELS), 2.0), noisy, **settings)
+    policy = Target(2.0) if schedule is None else Fixed(schedule)
+    return Output(policy.controller(Course.along(LEVELS, always)), noisy, **settings)
 
 
 def straight(place):
@@ -35,7 +39,7 @@ def feed(made, steps, velocity=straight):
     errors = []
     for step in steps:
         level = LEVELS[step]
-        x, v = tensor(100 + step), velocity(made.control.places[step])
+        x, v = tensor(100 + step), velocity(made.controller.log_snrs[step])
         errors.append(made.found(step, level, x, x - level * v)[1])
     return errors
 
@@ -47,18 +51,18 @@ def test_the_first_velocity_is_held():
 
 def test_the_second_is_believed_to_go_on_by_half():
     forecast = Forecast(0.0, straight(0.0)).after(1.0, straight(1.0))
-    torch.testing.assert_close(forecast.at(2.0), straight(1.0 + UNTRIED))
+    torch.testing.assert_close(forecast.at(2.0), straight(1.0 + FIRST_GAIN))
 
 
 def test_what_came_true_is_believed():
     forecast = Forecast(0.0, straight(0.0)).after(1.0, straight(1.0)).after(2.5, straight(2.5))
-    assert forecast.trust == pytest.approx(1.0)
+    assert forecast.gain == pytest.approx(1.0)
     torch.testing.assert_close(forecast.at(4.0), straight(4.0))
 
 
 def test_what_turned_round_is_held():
     forecast = Forecast(0.0, straight(0.0)).after(1.0, straight(1.0)).after(2.0, straight(0.5))
-    assert forecast.trust == 0.0
+    assert forecast.gain == 0.0
     torch.testing.assert_close(forecast.at(3.0), straight(0.5))
 
 
@@ -68,9 +72,9 @@ def test_what_came_true_outside_of_the_mask_does_not_count():
     third = straight(2.0)
     third[..., 0] = straight(-8.0)[..., 0]  # turned round
     forecast = Forecast(0.0, straight(0.0)).after(1.0, straight(1.0), mask)
-    assert forecast.after(2.0, third, mask).trust == pytest.approx(1.0)
-    assert forecast.after(2.0, third).trust == 0.0
-    assert forecast.after(2.0, third, 0 * mask).trust == 0.0  # nothing is made
+    assert forecast.after(2.0, third, mask).gain == pytest.approx(1.0)
+    assert forecast.after(2.0, third).gain == 0.0
+    assert forecast.after(2.0, third, 0 * mask).gain == 0.0  # nothing is made
 
 
 def test_a_velocity_of_another_shape_starts_anew():
@@ -114,7 +118,7 @@ def test_the_video_that_is_forecast_is_the_one_that_the_model_would_have_found(f
 
 
 def place(sigma, flow):
-    return place_of(flow_level(sigma, flow))
+    return log_snr(flow_level(sigma, flow))
 
 
 def test_what_is_given_and_not_made_is_no_error():
@@ -168,28 +172,27 @@ THIRDS = Schedule(tuple(step % 3 == 0 for step in range(STEPS)))
 
 
 def test_a_schedule_is_followed_but_where_something_changes():
-    control = ErrorControl(Course(LEVELS, {7: "a hook has a keyframe"}), 2.0)
-    made = Output(control, Sampler(LEVELS), schedule=THIRDS)
+    made = output(THIRDS, {7: "a hook has a keyframe"})
     feed(made, (0,))
     reasons = {step: made.decide(step).reason for step in range(1, 12) if made.decide(step).compute}
     assert reasons == {3: "as planned", 6: "as planned", 7: "a hook has a keyframe", 9: "as planned"}
 
 
 def test_a_schedule_of_another_number_of_steps_is_resampled():
-    made = output(schedule=Schedule((True, True, False)))
+    made = output(Schedule((True, True, False)))
     feed(made, (0,))
     assert [made.decide(step).compute for step in range(1, STEPS)] == [step < 20 for step in range(1, STEPS)]
 
 
 def test_whether_anything_is_skipped_is_known_before_the_run():
-    assert output(schedule=Schedule((True,) * STEPS)).never_skips
-    assert not output(schedule=THIRDS).never_skips
-    assert not output().never_skips
-    assert Output(ErrorControl(Course(LEVELS, dict.fromkeys(range(STEPS), "so")), 2.0), Sampler(LEVELS)).never_skips
+    assert output(Schedule((True,) * STEPS)).controller.never_skips
+    assert not output(THIRDS).controller.never_skips
+    assert not output().controller.never_skips
+    assert output(always=dict.fromkeys(range(STEPS), "so")).controller.never_skips
 
 
 def test_before_anything_was_found_nothing_is_forecast():
-    made = output(schedule=THIRDS)
+    made = output(THIRDS)
     assert not made.fits(tensor(0))
     assert made.decide(1).compute
     assert made.decide(1).reason == "first step"
@@ -208,7 +211,7 @@ def test_where_the_output_jumps_no_error_is_counted_and_the_forecast_begins_anew
     made = output(changing={6: "guidance changes"}, fresh_noise=fresh_noise)
 
     def jumping(place):
-        return straight(place) + 100 * (place >= made.control.places[6])
+        return straight(place) + 100 * (place >= made.controller.log_snrs[6])
 
     errors = feed(made, (0, 1, 3, 6, 8), jumping)
     assert [error is None for error in errors] == [True, False, False, True, False]
@@ -216,12 +219,12 @@ def test_where_the_output_jumps_no_error_is_counted_and_the_forecast_begins_anew
     made = output(changing={6: "guidance changes"}, fresh_noise=fresh_noise)
     feed(made, (0, 1, 3, 6), jumping)
     x, level = tensor(106), LEVELS[6]
-    torch.testing.assert_close(made.forecast(6, level, x), x - level * jumping(made.control.places[6]))
+    torch.testing.assert_close(made.forecast(6, level, x), x - level * jumping(made.controller.log_snrs[6]))
 
 
 def test_a_jump_that_nobody_foresaw_is_an_error():
     made = output()
-    errors = feed(made, (0, 1, 3, 6), lambda place: straight(place) + 100 * (place >= made.control.places[6]))
+    errors = feed(made, (0, 1, 3, 6), lambda place: straight(place) + 100 * (place >= made.controller.log_snrs[6]))
     assert errors[3] > 0.9
 
 

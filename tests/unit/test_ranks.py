@@ -18,8 +18,9 @@ import torch
 from torch import nn
 from toys import Bell
 
-from adacache_core.config import CacheConfig, Fixed
-from adacache_core.engine import AdaCache
+from adacache_core.config import CacheConfig
+from adacache_core.decide.fixed import Fixed
+from adacache_core.loop import AdaCache
 from adacache_core.presets import auto, quality
 from adacache_core.schedule import Schedule
 

@@ -9,7 +9,8 @@ from toys import heun
 from adacache_core.correct import corrector as correct
 from adacache_core.correct.corrector import Change, Corrector
 from adacache_core.correct.sampler import LinearStep, Sampler, euler, linear_steps_of
-from adacache_core.decide.error_control import Course, ErrorControl
+from adacache_core.decide.base import Course
+from adacache_core.decide.target import TargetController
 from adacache_core.reuse.output import Output
 
 STEPS = 12
@@ -213,7 +214,7 @@ def test_half_of_what_is_wrong_in_the_latent_is_taken_for_signal():
 
 def output(flow=True, sigmas=SIGMAS):
     known = Sampler(sigmas, [LinearStep(0.9, (0.1,))] * STEPS)
-    return Output(ErrorControl(Course([min(sigma, 1.0) for sigma in sigmas]), 2.0), known, flow=flow)
+    return Output(TargetController(Course.along([min(sigma, 1.0) for sigma in sigmas]), 2.0), known, flow=flow)
 
 
 # Of evaluations, the last of which is not the one that is due: step, level, number of values.
@@ -253,7 +254,9 @@ def test_one_that_does_not_is_corrected():
 
 def test_a_step_at_which_the_output_jumps_is_not_corrected():
     made = Output(
-        ErrorControl(Course(SIGMAS), 2.0), Sampler(SIGMAS, [LinearStep(0.9, (0.1,))] * STEPS), changing={2: "it jumps"}
+        TargetController(Course.along(SIGMAS), 2.0),
+        Sampler(SIGMAS, [LinearStep(0.9, (0.1,))] * STEPS),
+        changing={2: "it jumps"},
     )
     x, denoised = torch.ones(3), torch.zeros(3)
     made.found(0, SIGMAS[0], x, denoised)
@@ -275,7 +278,7 @@ def test_latents_of_another_kind_are_corrected_as_those_of_flow_models(skipped):
         sigmas = [sigma / (1 + sigma) for sigma in SCALES] if flow else SCALES
         known = Sampler(sigmas, linear_steps_of(euler(sigmas), sigmas))
         levels = [sigma / (1 + sigma) for sigma in SCALES]
-        made, step = Output(ErrorControl(Course(levels), 2.0), known, flow=flow), 0
+        made, step = Output(TargetController(Course.along(levels), 2.0), known, flow=flow), 0
 
         def model(x, sigma):
             nonlocal step

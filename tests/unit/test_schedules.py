@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from adacache_core import AdaCacheError, CacheConfig, Fixed, Schedule, average
-from adacache_core.decide.fixed import FixedState
+from adacache_core import AdaCacheError, Fixed, Schedule, average
+from adacache_core.decide.base import Course
 
 EVERY_THIRD = Schedule(tuple(step % 3 == 0 for step in range(30)), "Wan auto")
 
@@ -82,15 +82,15 @@ def test_the_average_names_its_sources_once():
     assert average([EVERY_THIRD, EVERY_THIRD, made_of(0)]).source == "Wan auto"
 
 
-def replayed(schedule, steps=30, evaluations=1, **settings):
-    state = FixedState(CacheConfig(Fixed(schedule), **settings), steps)
-    ran = []
+def replayed(schedule, steps=30, evaluations=1, always=None):
+    controller = Fixed(schedule, at_output=False).controller(Course(steps, always=always or {}))
+    state, ran = controller.begin(), []
     for step in range(steps):
         for evaluation in range(evaluations):
-            if state.decide(step).compute:
-                state.computed(step)
+            if controller.decide(state, step).compute:
+                state = controller.computed(state, step)
                 ran.append((step, evaluation))
-        assert not state.wants_metric(step)
+        assert not controller.measures(state, step)
     return ran
 
 
@@ -99,8 +99,8 @@ def test_a_replay_computes_the_steps_of_the_schedule_and_measures_nothing():
     assert [step for step, _ in replayed(EVERY_THIRD, 50)] == steps_of(EVERY_THIRD.for_steps(50))
 
 
-def test_start_and_end_hold_in_a_replay_too():
-    ran = [step for step, _ in replayed(EVERY_THIRD, start=0.5)]
+def test_steps_that_are_always_computed_are_so_in_a_replay_too():
+    ran = [step for step, _ in replayed(EVERY_THIRD, always=dict.fromkeys(range(15), "so"))]
     assert ran == [*range(15), *range(15, 30, 3)]
 
 

@@ -1,0 +1,137 @@
+"""AdaCache on any module, in a sampling loop of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from torch import Tensor, nn
+
+from .config import CacheConfig
+from .correct.sampler import Model, euler, probe_sampler
+from .engine import Engine
+from .errors import AdaCacheError
+from .presets import FAST_30
+from .reuse.stack import BlockStack, Grid, StackLayout, Tape
+from .tell.report import RunReport, StepRecord
+
+
+class AdaCache:
+    """AdaCache on any module whose blocks sit in ModuleLists, in a sampling loop of your own.
+
+    Example:
+        With preset auto, any model:
+
+        >>> with AdaCache(transformer, steps=30, config=auto(2.0), sigmas=sigmas) as run:
+        ...     for step, sigma in enumerate(sigmas[:-1]):
+        ...         with run.evaluation(step, sigma):
+        ...             velocity = run.velocity(x, lambda: transformer(x, sigma, prompt))
+        ...         x = x + (sigmas[step + 1] - sigma) * velocity
+        >>> run.report.computed, run.report.total
+
+        With a table of the paper, whose reuse is inside the model:
+
+        >>> with AdaCache(transformer, blocks="blocks", head="norm_out", steps=30) as run:
+        ...     for step, t in enumerate(timesteps):
+        ...         with run.evaluation(step):
+        ...             with run.call("prompt", frames=8, positions=256):
+        ...                 noise = transformer(x, t, prompt)
+        ...         x = scheduler.step(noise, t, x)
+
+    Args:
+        module: holds the blocks. It is restored after every call.
+        steps: number of sampler steps.
+        blocks: dotted path of the block container, or several in the order in which they run; not needed for auto.
+        head: dotted path of the module whose first argument is the stack's output.
+        config: settings; the published fast table by default.
+        sigmas: noise levels of the run, falling, (steps + 1,), which auto needs; of a flow model if the first is at
+            most 1, else latents are video + sigma noise.
+        sampler: the loop that they belong to, if it is not Euler's; see `probe_sampler`.
+        stream, output, head_takes: see `StackLayout`.
+
+    Raises:
+        AdaCacheError: a path leads nowhere, or there is none and the settings are not auto's.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        steps: int,
+        blocks: str | Sequence[str] = (),
+        head: str = "",
+        config: CacheConfig | None = None,
+        sigmas: Sequence[float] | None = None,
+        sampler: Callable[[Model, Tensor], Tensor] | None = None,
+        stream: str = "hidden_states",
+        output: int = 0,
+        head_takes: str = "first",
+    ) -> None:
+        config = config or CacheConfig(FAST_30)
+        paths = (blocks,) if isinstance(blocks, str) else tuple(blocks)
+        if not paths and not config.at_output:
+            raise AdaCacheError("only preset auto works without knowing where the blocks are; name blocks and head")
+        self.module = module
+        self.layout = StackLayout(paths, head, stream, output, head_takes) if paths else None
+        if self.layout is not None:
+            BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
+        report = RunReport(model=type(module).__name__)
+        known = None if sigmas is None else probe_sampler(sampler or euler(sigmas), sigmas)
+        flow = sigmas is None or sigmas[0] <= 1
+        self.engine = Engine(config, steps, self.layout, sampler=known, flow=flow, report=report)
+
+    def __enter__(self) -> AdaCache:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.engine.finish()
+
+    @property
+    def report(self) -> RunReport:
+        return self.engine.report
+
+    def evaluation(self, step: int, sigma: float | None = None) -> AbstractContextManager[StepRecord]:
+        """Context of one model evaluation of sampler step 0..N-1."""
+        device = next((parameter.device for parameter in self.module.parameters()), None)
+        return self.engine.evaluation(step, sigma, device)
+
+    def call(
+        self,
+        key: Hashable | Sequence[Hashable],
+        frames: int | None = None,
+        positions: int | None = None,
+        start: int = 0,
+        signature: Hashable = None,
+    ) -> AbstractContextManager[Tape | None]:
+        """Context of one call of the module.
+
+        Args:
+            key: who is calling: one hashable (but not a list), or a list with one for each equal
+                chunk of the batch, such as ["uncond", "cond"].
+            frames, positions, start: where the video is, see `Grid`. Without the first two MoReg is off.
+            signature: what must be equal for a residual to be reused, such as the input's shape.
+        """
+        keys = key if isinstance(key, list) else [key]
+        grid = Grid(frames, positions, start) if frames and positions else None
+        return self.engine.call(self.module, keys, signature=signature, grid=grid)
+
+    def velocity(self, x: Tensor, ask: Callable[[], Tensor]) -> Tensor:
+        """The velocity to go on with, from the model or from a forecast; inside `evaluation(step, sigma)`.
+
+        Args:
+            x: the latent that is evaluated.
+            ask: evaluates the model: d x / d sigma at x, guidance included, of the shape of x. Calls of the module in
+                it need no `call` around them unless there are `blocks`.
+        """
+        sigma = self.engine.current.sigma if self.engine.current else None
+        assert sigma, "velocity() belongs inside evaluation(step, sigma)"
+        asked: list[Tensor] = []
+
+        def video() -> Tensor:
+            with nullcontext() if self.layout else self.call("the model"):
+                asked.append(ask())
+            asked.append(x - sigma * asked[0])
+            return asked[1]
+
+        found = self.engine.answer(x, video)
+        return asked[0] if asked and found is asked[1] else (x - found) / sigma
