@@ -33,8 +33,10 @@ from .decide.watch import Watch
 from .errors import AdaCacheError
 from .reuse.cache import ResidualCache
 from .reuse.forecast import distance
+from .reuse.layout import Grid, StackLayout
 from .reuse.output import Output
-from .reuse.stack import BlockStack, Grid, StackLayout, Tape
+from .reuse.recording import Recording
+from .reuse.stack import BlockStack
 from .tell.report import ANSWERED, BLOCKS, OUTPUT, PARTLY, REUSED, RunReport, StepRecord
 
 # Runs whose steps are further apart than those of so many over the whole way from noise to video belong to distilled
@@ -336,7 +338,7 @@ class Engine:
         signature: Hashable = None,
         grid: Grid | None = None,
         avoid: Collection[int] = (),
-    ) -> Iterator[Tape | None]:
+    ) -> Iterator[Recording | None]:
         """One call of the module within an evaluation.
 
         Args:
@@ -349,7 +351,7 @@ class Engine:
             avoid: blocks that do not run in this call, because somebody replaced them.
 
         Yields:
-            The tape of a recorded call, None if the call is skipped or left alone.
+            The recording of a recorded call, None if the call is skipped or left alone.
         """
         current = self._evaluation
         assert current is not None, "call() belongs inside evaluation()"
@@ -366,8 +368,8 @@ class Engine:
                         self.cache.make_room(place)
                 stack = self._stack(module)
         if left_alone:
-            tape = Tape()
-            with self._counting(module, tape), self._counted(current, tape):
+            recording = Recording()
+            with self._counting(module, recording), self._counted(current, recording):
                 yield None
         elif reuse:
             for key in keys:
@@ -376,17 +378,23 @@ class Engine:
                 yield None
             current.answered += not skip.added
         else:
-            tape = Tape(len(keys), first_visit and current.wants_metric, grid, self.config.probe_stride)
-            with stack.recording(tape, avoid), self._counted(current, tape):
-                yield tape
+            recording = Recording(len(keys), first_visit and current.wants_metric, grid, self.config.probe_stride)
+            with stack.recording(recording, avoid), self._counted(current, recording):
+                yield recording
             with self._lock, self._clock.own():
-                if tape.strange:
-                    self.stand_down(f"the blocks of this model are not where its like have them ({tape.strange})")
+                if recording.mismatch:
+                    self.stand_down(f"the blocks of this model are not where its like have them ({recording.mismatch})")
                 else:
-                    self._store(current, tape, keys, places, signature)
+                    self._store(current, recording, keys, places, signature)
 
     def prove(
-        self, module: nn.Module, kind: Hashable, tape: Tape, x: Tensor, answer: Tensor, again: Callable[[], Tensor]
+        self,
+        module: nn.Module,
+        kind: Hashable,
+        recording: Recording,
+        x: Tensor,
+        answer: Tensor,
+        again: Callable[[], Tensor],
     ) -> None:
         """Stands down unless the call that was just recorded gives the same once more, with its blocks skipped.
 
@@ -396,47 +404,47 @@ class Engine:
         Args:
             module: whose call it was, within an evaluation.
             kind: what calls of the same way through the model have in common.
-            tape: of the call.
+            recording: of the call.
             x: what the model was given.
             answer: what it said, of the shape of x.
             again: makes the same call.
         """
-        if self.idle_reason or isinstance(self.config.policy, Watch) or kind in self._proved or not tape.residual:
+        if self.idle_reason or isinstance(self.config.policy, Watch) or kind in self._proved or not recording.residual:
             return
         self._proved.add(kind)
         with self._clock.own():
             try:
-                with self._stack(module).skipping(tape.residual):
+                with self._stack(module).skipping(recording.residual):
                     wrong = distance(x - answer, x - again())
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # of a model that nobody has seen: whatever it is, the video must go on
                 self.stand_down(f"this model fails without its blocks ({type(error).__name__}: {error})")
                 return
-        if not wrong <= torch.finfo(tape.residual[0].dtype).eps ** 0.5:
+        if not wrong <= torch.finfo(recording.residual[0].dtype).eps ** 0.5:
             self.stand_down(f"skipping the blocks of this model would not give its answer ({wrong:.1%} off)")
 
     @contextmanager
-    def _counted(self, current: _Evaluation, tape: Tape) -> Iterator[None]:
+    def _counted(self, current: _Evaluation, recording: Recording) -> Iterator[None]:
         """A call that is not skipped: either its blocks run, or somebody else answers it. One that fails was at it."""
         ran = True
         try:
             yield
-            ran = tape.ran
+            ran = recording.ran
         finally:
             with self._lock:
                 current.record.calls_computed += ran
                 current.answered += not ran
 
-    def _counting(self, module: nn.Module, tape: Tape) -> AbstractContextManager[None]:
+    def _counting(self, module: nn.Module, recording: Recording) -> AbstractContextManager[None]:
         if self.layout is None:
-            tape.ran = True
+            recording.ran = True
             return nullcontext()
         try:
             with self._lock:
-                return self._stack(module).counting(tape)
+                return self._stack(module).counting(recording)
         except AdaCacheError:  # somebody has put another model here, into which we cannot see
-            tape.ran = True
+            recording.ran = True
             return nullcontext()
 
     def _stack(self, module: nn.Module) -> BlockStack:
@@ -462,34 +470,39 @@ class Engine:
         return places, first
 
     def _store(
-        self, current: _Evaluation, tape: Tape, keys: Sequence[Hashable], places: list[Hashable], signature: Hashable
+        self,
+        current: _Evaluation,
+        recording: Recording,
+        keys: Sequence[Hashable],
+        places: list[Hashable],
+        signature: Hashable,
     ) -> None:
-        if not tape.residual:  # the first block did not run
+        if not recording.residual:  # the first block did not run
             return
-        if len(tape.residual) != len(places):
-            raise AdaCacheError(f"{len(places)} keys were given for a batch of {len(tape.residual)}")
-        for place, residual in zip(places, tape.residual, strict=True):
+        if len(recording.residual) != len(places):
+            raise AdaCacheError(f"{len(places)} keys were given for a batch of {len(recording.residual)}")
+        for place, residual in zip(places, recording.residual, strict=True):
             self.cache.put(place, signature, residual)
-        if tape.probe is None:
+        if recording.probe is None:
             for key in keys:
                 self.cache.keep_probe(_probe_of(key))
             return
-        for key, probe in zip(keys, tape.probe.chunk(len(keys)), strict=True):
+        for key, probe in zip(keys, recording.probe.chunk(len(keys)), strict=True):
             probe = probe.clone() if len(keys) > 1 else probe
             old = self.cache.probe(_probe_of(key))
             if old is not None and old.shape == probe.shape:
-                self._measure(current, tape, probe, old.to(probe.device))
+                self._measure(current, recording, probe, old.to(probe.device))
             self.cache.put_probe(_probe_of(key), probe)
 
-    def _measure(self, current: _Evaluation, tape: Tape, probe: Tensor, old: Tensor) -> None:
+    def _measure(self, current: _Evaluation, recording: Recording, probe: Tensor, old: Tensor) -> None:
         change = self.measure_change(probe, old)
         current.change = change if current.change is None else current.change + change.to(current.change.device)
         moreg = self.config.moreg
         if moreg is None:
             return
-        current.motion_missing = current.motion_missing or motion_unusable(tape.grid, moreg.strides)
-        if tape.grid is not None and not current.motion_missing:
-            motion = motion_sums(probe, tape.grid.frames, moreg.strides)
+        current.motion_missing = current.motion_missing or motion_unusable(recording.grid, moreg.strides)
+        if recording.grid is not None and not current.motion_missing:
+            motion = motion_sums(probe, recording.grid.frames, moreg.strides)
             current.motion = motion if current.motion is None else current.motion + motion.to(current.motion.device)
 
     def finish(self) -> RunReport:

@@ -12,7 +12,9 @@ from .correct.sampler import Model, euler, probe_sampler
 from .engine import Engine
 from .errors import AdaCacheError
 from .presets import FAST_30
-from .reuse.stack import BlockStack, Grid, StackLayout, Tape
+from .reuse.layout import Grid, StackLayout
+from .reuse.recording import Recording
+from .reuse.stack import BlockStack
 from .tell.report import RunReport, StepRecord
 
 
@@ -102,7 +104,7 @@ class AdaCache:
         positions: int | None = None,
         start: int = 0,
         signature: Hashable = None,
-    ) -> AbstractContextManager[Tape | None]:
+    ) -> AbstractContextManager[Recording | None]:
         """Context of one call of the module.
 
         Args:

@@ -10,7 +10,7 @@ from adacache_core.decide.change import change_sums
 from adacache_core.decide.metric import BlockController, Sums
 from adacache_core.decide.motion import motion_sums
 from adacache_core.engine import motion_unusable
-from adacache_core.reuse.stack import Tape
+from adacache_core.reuse.recording import Recording
 from adacache_core.tell.report import COMPUTED, REUSED
 
 
@@ -34,13 +34,13 @@ def simulate(probes: Tensor, config: CacheConfig, *, frames: int | None = None) 
     grid = Grid(frames, tokens // frames) if frames else None
     missing = motion_unusable(grid, config.moreg.strides) if config.moreg else ""
     report.notes += [f"MoReg off: {missing}"] * bool(missing)
-    tape = Tape(grid=grid, stride=config.probe_stride)
+    recording = Recording(grid=grid, stride=config.probe_stride)
     state, cached = controller.begin(), None
     for step in range(steps):
         decision = controller.decide(state, step)
         record = StepRecord(step, step, None, COMPUTED if decision.compute else REUSED, decision.reason)
         if decision.compute:
-            probe, sums = tape.sample(probes[step]), None
+            probe, sums = recording.sample(probes[step]), None
             if cached is not None:
                 of_frames = None
                 if config.moreg is not None and grid is not None and not missing:

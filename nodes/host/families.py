@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...adacache_core.errors import AdaCacheError
-from ...adacache_core.reuse.stack import Grid, Head, StackLayout
+from ...adacache_core.reuse.layout import Grid, Head, StackLayout
 from .others import module_of
 
 

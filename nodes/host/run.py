@@ -156,18 +156,18 @@ class Run:
             signature=signature,
             grid=None if self.engine.idle_reason else self.family.grid(module, x, kwargs),
             avoid={each[1] for each in replaced if each[:1] == (slot,)},
-        ) as tape:
-            if tape is not None and (slot, 0) in replaced:
-                options = _noting_stack_input(options, (slot, 0), tape.note_stack_input)
+        ) as recording:
+            if recording is not None and (slot, 0) in replaced:
+                options = _noting_stack_input(options, (slot, 0), recording.note_stack_input)
                 if positional:
                     arguments[_OPTIONS_ARGUMENT] = options
                 else:
                     kwargs["transformer_options"] = options
-            if tape is None and not self.engine.idle_reason:
+            if recording is None and not self.engine.idle_reason:
                 arguments = _without_control(arguments)
             answer = executor(*arguments, **kwargs)
         # Not past functions of others, who may count how often they are called.
-        if tape is not None and not self.engine.others:
+        if recording is not None and not self.engine.others:
             kind = module, variant, signature
 
             def again() -> Any:
@@ -179,7 +179,7 @@ class Run:
                     named["transformer_options"] = fresh
                 return executor(*once_more, **named)
 
-            self.engine.prove(module, kind, tape, x, answer, again)
+            self.engine.prove(module, kind, recording, x, answer, again)
         return answer
 
     def _look_at(self, module: Any, replaced: Mapping[Any, Any]) -> None:

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from adacache_core.decide.change import change_sums
 from adacache_core.decide.motion import motion_sums
-from adacache_core.reuse.stack import Grid, Tape
+from adacache_core.reuse.layout import Grid
+from adacache_core.reuse.recording import Recording
 
 from .made import sentence
 from .meter import Meter
@@ -65,13 +66,13 @@ def timed(work: Callable[[], object]) -> float:
 
 def _added_seconds(model: RandomModel) -> float:
     """Of all that a computed call does beyond the plain one: copy, difference, probe, metric, motion."""
-    tape = Tape(want_probe=True, grid=Grid(model.frames, model.tokens // model.frames))
+    recording = Recording(want_probe=True, grid=Grid(model.frames, model.tokens // model.frames))
     stack_input, stack_output, old = (torch.randn(1, model.tokens, model.width) for _ in range(3))
-    old = tape.sample(old)
+    old = recording.sample(old)
 
     def added() -> None:
         copy = stack_input.clone()
-        probe = tape.sample(stack_output) - tape.sample(stack_input)
+        probe = recording.sample(stack_output) - recording.sample(stack_input)
         _ = stack_output - copy
         torch.cat([change_sums(probe, old), motion_sums(probe, model.frames, (1,)).flatten()]).cpu()
 

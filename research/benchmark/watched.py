@@ -105,11 +105,13 @@ def watched(
 
         @contextmanager
         def around(step: int, sigma: float) -> Iterator[None]:
-            with run.evaluation(step, sigma), run.call(["positive", "negative"], *demo_model.PATCHED) as tape:
+            with run.evaluation(step, sigma), run.call(["positive", "negative"], *demo_model.PATCHED) as recording:
                 yield
-                if tape is not None and tape.want_probe:
-                    residuals = [tape.sample(stream[end]) - tape.sample(stream[begin]) for begin, end in spans]
-                    tape.probe = torch.cat(residuals, dim=1)
+                if recording is not None and recording.want_probe:
+                    residuals = [
+                        recording.sample(stream[end]) - recording.sample(stream[begin]) for begin, end in spans
+                    ]
+                    recording.probe = torch.cat(residuals, dim=1)
 
         run.engine.measure_change = change
         yield demo_model.guided(model, context, CFG, around), run

@@ -27,7 +27,9 @@ from adacache_core.decide.change import change_sums
 from adacache_core.decide.metric import Sums
 from adacache_core.decide.motion import motion_sums
 from adacache_core.engine import motion_unusable
-from adacache_core.reuse.stack import BlockStack, StackLayout, Tape
+from adacache_core.reuse.layout import StackLayout
+from adacache_core.reuse.recording import Recording
+from adacache_core.reuse.stack import BlockStack
 from parity.reference import ReferenceRun, Settings
 from parity.stdit3 import STDiT3, sample
 
@@ -328,10 +330,10 @@ class CachedRun(WatchedRun):
     @contextmanager
     def model_call(self, step: int) -> Iterator[None]:
         if self.run.decides_to_compute(step):
-            tape = Tape()
-            with self.stack.recording(tape):
+            recording = Recording()
+            with self.stack.recording(recording):
                 yield
-            self.r = tape.residual
+            self.r = recording.residual
             new = {name: block.added[self.kind] for name, block in self.probe_blocks.items()}
             self.run.computed(step, _sums(self.run, new, self.probes, self.frames))
             self.probes = new

@@ -453,9 +453,9 @@ def test_only_the_first_evaluation_of_a_step_takes_a_probe():
     run = Doubling()
     taken = []
     for _ in range(2):
-        with run.engine.evaluation(0), run.engine.call(run.model, ["a"]) as tape:
+        with run.engine.evaluation(0), run.engine.call(run.model, ["a"]) as recording:
             run.model(tokens(1, 2, 3, 4))
-        taken.append(tape.probe is not None)
+        taken.append(recording.probe is not None)
     assert taken == [True, False]
 
 

@@ -9,8 +9,10 @@ from torch import nn
 from toys import Double, DoubleInPlace, DoubleInTuple, Head, Stack, tokens
 
 from adacache_core import AdaCacheError, Grid, StackLayout
-from adacache_core.reuse.stack import BlockStack, Tape, probe_positions
-from adacache_core.reuse.stack import Head as stack_head
+from adacache_core.reuse.layout import Head as StackHead
+from adacache_core.reuse.layout import probe_positions
+from adacache_core.reuse.recording import Recording
+from adacache_core.reuse.stack import BlockStack
 
 LAYOUT = StackLayout(("blocks",), "head")
 
@@ -181,15 +183,15 @@ KINDS = [
 ]
 
 
-def record(stack, model, x, tape=None):
-    tape = tape or Tape(want_probe=True)
-    with stack.recording(tape):
+def record(stack, model, x, recording=None):
+    recording = recording or Recording(want_probe=True)
+    with stack.recording(recording):
         out = model(x.clone())
-    return tape, out
+    return recording, out
 
 
-def reuse(stack, model, x, tape):
-    with stack.skipping(tape.residual):
+def reuse(stack, model, x, recording):
+    with stack.skipping(recording.residual):
         return model(x.clone())
 
 
@@ -210,21 +212,21 @@ def test_a_recorded_call_gives_what_the_plain_call_gives(stacked):
 
 def test_a_recorded_call_leaves_what_the_blocks_added(stacked):
     model, _, stack = stacked
-    tape, _ = record(stack, model, tokens(1, -3))
-    (residual,) = tape.residual
+    recording, _ = record(stack, model, tokens(1, -3))
+    (residual,) = recording.residual
     assert torch.equal(residual, tokens(7, -21))
 
 
 def test_a_reused_call_runs_no_block_and_gives_the_head_its_input_plus_the_residual(stacked):
     model, blocks, stack = stacked
-    tape, _ = record(stack, model, tokens(1, -3))
+    recording, _ = record(stack, model, tokens(1, -3))
     ran = [block.ran for block in blocks]
-    assert torch.equal(reuse(stack, model, tokens(2, 5), tape), tokens(90, -160))
+    assert torch.equal(reuse(stack, model, tokens(2, 5), recording), tokens(90, -160))
     assert [block.ran for block in blocks] == ran == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
-    ("model_class", "layout", "strange"),
+    ("model_class", "layout", "mismatch"),
     [
         (Enumerated, StackLayout(("blocks",), "head", stream="x"), "KeyError: 'x'"),  # another name
         (Stack, StackLayout(("blocks",), "head", argument=1), "IndexError: "),  # another place
@@ -232,20 +234,20 @@ def test_a_reused_call_runs_no_block_and_gives_the_head_its_input_plus_the_resid
         (OneByOne, LAYOUT, "AdaCacheError: they run more than once in a call"),
     ],
 )
-def test_a_layout_that_is_wrong_about_the_blocks_is_noted_and_the_call_goes_on(model_class, layout, strange):
+def test_a_layout_that_is_wrong_about_the_blocks_is_noted_and_the_call_goes_on(model_class, layout, mismatch):
     model, x = model_class(Double(), Double(), Double()), tokens(1, -3).repeat(2, 1, 1)
     stack = BlockStack(model, layout)
-    tape, out = record(stack, model, x)
+    recording, out = record(stack, model, x)
     assert torch.equal(out, model(x))
-    assert tape.strange.startswith(strange)
-    assert tape.ran
+    assert recording.mismatch.startswith(mismatch)
+    assert recording.ran
 
 
 def test_afterwards_the_model_is_what_it_was(stacked):
     model, blocks, stack = stacked
     before = [(name, id(module)) for name, module in model.named_modules()]
-    tape, _ = record(stack, model, tokens(1))
-    reuse(stack, model, tokens(1), tape)
+    recording, _ = record(stack, model, tokens(1))
+    reuse(stack, model, tokens(1), recording)
     assert [(name, id(module)) for name, module in model.named_modules()] == before
     assert torch.equal(model(tokens(1)), tokens(80))
     assert [block.ran for block in blocks] == [2, 2, 2]
@@ -265,11 +267,11 @@ def test_an_exception_in_a_block_passes_and_leaves_the_model_what_it_was(stacked
 def test_an_exception_in_the_head_of_a_reused_call_leaves_the_model_what_it_was(stacked):
     model, _, stack = stacked
     before = [(name, id(module)) for name, module in model.named_modules()]
-    tape, _ = record(stack, model, tokens(1))
+    recording, _ = record(stack, model, tokens(1))
     (head,) = (module for module in model.modules() if isinstance(module, Head))
     hook = head.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        reuse(stack, model, tokens(1), tape)
+        reuse(stack, model, tokens(1), recording)
     hook.remove()
     assert [(name, id(module)) for name, module in model.named_modules()] == before
     assert torch.equal(model(tokens(1)), tokens(80))
@@ -278,10 +280,10 @@ def test_an_exception_in_the_head_of_a_reused_call_leaves_the_model_what_it_was(
 def test_between_calls_the_stack_holds_nothing():
     model = Stack(Double(), Double())
     stack = BlockStack(model, LAYOUT)
-    tape, _ = record(stack, model, tokens(1))
-    reuse(stack, model, tokens(1), tape)
-    held = [weakref.ref(tape), weakref.ref(tape.residual[0]), weakref.ref(tape.probe)]
-    del tape
+    recording, _ = record(stack, model, tokens(1))
+    reuse(stack, model, tokens(1), recording)
+    held = [weakref.ref(recording), weakref.ref(recording.residual[0]), weakref.ref(recording.probe)]
+    del recording
     gc.collect()
     assert [reference() for reference in held] == [None] * 3
 
@@ -289,9 +291,9 @@ def test_between_calls_the_stack_holds_nothing():
 def test_two_containers_run_in_turn_are_skipped_together():
     model = Interleaved(Double(), Double())
     stack = BlockStack(model, TWO)
-    tape, out = record(stack, model, tokens(1))
+    recording, out = record(stack, model, tokens(1))
     assert torch.equal(out, tokens(40))
-    assert torch.equal(reuse(stack, model, tokens(2), tape), tokens(50))
+    assert torch.equal(reuse(stack, model, tokens(2), recording), tokens(50))
 
 
 class TwoStreams(nn.Module):
@@ -316,17 +318,17 @@ class DoublePair(Double):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_two_streams_each_get_what_the_blocks_added_to_them(batch):
     model = TwoStreams(DoublePair(), DoublePair())
-    heads = stack_head("head"), stack_head("other_head", takes="last")
+    heads = StackHead("head"), StackHead("other_head", takes="last")
     stack = BlockStack(model, StackLayout(("blocks",), heads, streams=2))
     x, other = tokens(1, -3).expand(batch, -1, -1), tokens(9, 5, 7, 6)[..., :1].expand(batch, -1, -1)
-    tape = Tape(chunks=batch, want_probe=True)
-    with stack.recording(tape):
+    recording = Recording(chunks=batch, want_probe=True)
+    with stack.recording(recording):
         recorded = model(x, other)
     assert all(map(torch.equal, recorded, model(x, other)))
-    assert tape.probe.shape[-1] == x.shape[-1]
-    assert len(tape.residual) == batch
+    assert recording.probe.shape[-1] == x.shape[-1]
+    assert len(recording.residual) == batch
     ran = model.blocks[0].ran
-    with stack.skipping(tape.residual):
+    with stack.skipping(recording.residual):
         reused = model(0 * x, 0 * other)
     assert model.blocks[0].ran == ran
     assert torch.equal(reused[0], 30 * x)
@@ -337,15 +339,15 @@ def test_two_streams_each_get_what_the_blocks_added_to_them(batch):
 def test_neither_the_models_input_nor_a_residual_is_written_to(block_class):
     model = Stack(block_class(), block_class())
     stack = BlockStack(model, LAYOUT)
-    tape, out = record(stack, model, tokens(1))
+    recording, out = record(stack, model, tokens(1))
     out.zero_()
     x = tokens(2)
-    with stack.skipping(tape.residual):
+    with stack.skipping(recording.residual):
         out = model(x)
     out.zero_()
     assert torch.equal(x, tokens(2))
-    assert torch.equal(tape.residual[0], tokens(3))
-    assert torch.equal(reuse(stack, model, x, tape), tokens(50))
+    assert torch.equal(recording.residual[0], tokens(3))
+    assert torch.equal(reuse(stack, model, x, recording), tokens(50))
 
 
 @pytest.mark.parametrize("mode", ["recording", "skipping"])
@@ -359,7 +361,7 @@ def test_while_exchanged_names_length_indexing_and_weights_stay_right(model_clas
     names = [name for name, _ in model.blocks.named_modules()]
     weights = list(model.state_dict())
     keys = list(model.blocks._modules)
-    with stack.recording(Tape()) if mode == "recording" else stack.skipping([tokens(1)]):
+    with stack.recording(Recording()) if mode == "recording" else stack.skipping([tokens(1)]):
         assert isinstance(model.blocks, nn.ModuleList if model_class is Stack else nn.ModuleDict)
         assert [name for name, _ in model.blocks.named_modules()] == names
         assert [key for key in model.state_dict() if key.startswith("blocks")] == weights
@@ -388,7 +390,7 @@ def test_attributes_of_blocks_and_head_pass_through_the_wrappers():
     for block in model.blocks:
         block.kind, block.first, block.probe, block.stack = "doubling", "its own", "its own", "its own"
     stack = BlockStack(model, LAYOUT)
-    with stack.recording(Tape(want_probe=True)):
+    with stack.recording(Recording(want_probe=True)):
         assert model.head.scale == "ten"
         for block in model.blocks:
             assert block.kind == "doubling"
@@ -399,15 +401,15 @@ def test_attributes_of_blocks_and_head_pass_through_the_wrappers():
 
 def test_every_iteration_of_a_call_sees_the_same_objects():
     model = Stack(Double(), Double(), Double())
-    with BlockStack(model, LAYOUT).recording(Tape()):
+    with BlockStack(model, LAYOUT).recording(Recording()):
         assert list(model.blocks) == list(model.blocks)
 
 
 @pytest.mark.parametrize(("position", "added"), [(0.0, 1), (0.32, 1), (0.34, 2), (0.5, 2), (0.67, 4), (1.0, 4)])
 def test_the_probe_is_what_one_block_added(position, added):
     model = Stack(Double(), Double(), Double())
-    tape, _ = record(BlockStack(model, LAYOUT, position), model, tokens(1, 3))
-    assert torch.equal(tape.probe, tokens(added))  # one of the two tokens, as there is no frame grid
+    recording, _ = record(BlockStack(model, LAYOUT, position), model, tokens(1, 3))
+    assert torch.equal(recording.probe, tokens(added))  # one of the two tokens, as there is no frame grid
 
 
 def test_a_block_that_was_replaced_is_not_the_probe_but_the_nearest_that_runs():
@@ -415,31 +417,31 @@ def test_a_block_that_was_replaced_is_not_the_probe_but_the_nearest_that_runs():
     stack = BlockStack(model, LAYOUT)
     probes = []
     for avoid in ((), (2,), (2, 1), (2, 1, 3)):
-        tape = Tape(want_probe=True)
-        with stack.recording(tape, avoid):
+        recording = Recording(want_probe=True)
+        with stack.recording(recording, avoid):
             model(tokens(1))
-        probes.append(float(tape.probe[0, 0, 0]))
+        probes.append(float(recording.probe[0, 0, 0]))
     assert probes == [4, 2, 8, 1]
 
 
 def test_without_being_asked_no_probe_is_taken():
     model = Stack(Double(), Double())
-    assert record(BlockStack(model, LAYOUT), model, tokens(1), Tape())[0].probe is None
+    assert record(BlockStack(model, LAYOUT), model, tokens(1), Recording())[0].probe is None
 
 
 def test_the_probe_of_a_block_that_works_in_place_is_what_it_added():
     model = Stack(DoubleInPlace(), DoubleInPlace(), DoubleInPlace())
-    tape, _ = record(BlockStack(model, LAYOUT), model, tokens(1))
-    assert torch.equal(tape.probe, tokens(2))
+    recording, _ = record(BlockStack(model, LAYOUT), model, tokens(1))
+    assert torch.equal(recording.probe, tokens(2))
 
 
 @pytest.mark.parametrize(("end", "residual"), [("first", tokens(3, 6)), ("last", tokens(9, 12))])
 def test_where_tokens_are_cut_off_before_the_head_the_residual_is_that_of_the_rest(end, residual):
     model = Stack(Double(), Double(), keep=(2, end))
     stack = BlockStack(model, StackLayout(("blocks",), "head", head_takes=end))
-    tape, _ = record(stack, model, tokens(1, 2, 3, 4))
-    assert torch.equal(tape.residual[0], residual)
-    reused = reuse(stack, model, tokens(0, 0, 0, 0), tape)
+    recording, _ = record(stack, model, tokens(1, 2, 3, 4))
+    assert torch.equal(recording.residual[0], residual)
+    reused = reuse(stack, model, tokens(0, 0, 0, 0), recording)
     assert torch.equal(reused, 10 * residual)
 
 
@@ -447,9 +449,9 @@ def test_a_batch_is_cut_into_chunks_and_put_together_again():
     model = Stack(Double(), Double())
     stack = BlockStack(model, LAYOUT)
     batch = torch.cat([tokens(1), tokens(2), tokens(3), tokens(4)])
-    tape, _ = record(stack, model, batch, Tape(chunks=2))
-    assert [residual[:, 0, 0].tolist() for residual in tape.residual] == [[3, 6], [9, 12]]
-    assert torch.equal(reuse(stack, model, batch, tape), model(batch) * 1.0)
+    recording, _ = record(stack, model, batch, Recording(chunks=2))
+    assert [residual[:, 0, 0].tolist() for residual in recording.residual] == [[3, 6], [9, 12]]
+    assert torch.equal(reuse(stack, model, batch, recording), model(batch) * 1.0)
 
 
 class FloatHead(Stack):
@@ -462,19 +464,19 @@ class FloatHead(Stack):
 def test_the_residual_is_kept_in_the_dtype_of_the_stream():
     model = FloatHead(Double())
     stack = BlockStack(model, LAYOUT)
-    tape, _ = record(stack, model, tokens(1).bfloat16())
-    assert tape.residual[0].dtype == torch.bfloat16
-    assert torch.equal(reuse(stack, model, tokens(2).bfloat16(), tape), tokens(30).bfloat16())
+    recording, _ = record(stack, model, tokens(1).bfloat16())
+    assert recording.residual[0].dtype == torch.bfloat16
+    assert torch.equal(reuse(stack, model, tokens(2).bfloat16(), recording), tokens(30).bfloat16())
 
 
 def test_what_reaches_the_head_without_the_blocks_being_asked_for_is_left_as_it_is():
     """Somebody else answers in the model's place, before the head."""
     model = Stack(Double())
     stack = BlockStack(model, LAYOUT)
-    tape = Tape()
-    with stack.recording(tape):
+    recording = Recording()
+    with stack.recording(recording):
         model.head(tokens(1))
-    assert (tape.ran, tape.residual) == (False, [])
+    assert (recording.ran, recording.residual) == (False, [])
     with stack.skipping([tokens(1)]) as skip:
         assert torch.equal(model.head(tokens(5)), tokens(50))
     assert (skip.walked, skip.added) == (False, 0)
@@ -488,19 +490,19 @@ def test_blocks_that_are_run_by_index_are_seen():
     model = Stack(Double())
     stack = BlockStack(model, LAYOUT)
     for way in (stack.recording, stack.counting):
-        tape = Tape()
-        with way(tape):
+        recording = Recording()
+        with way(recording):
             model.head(model.blocks[0](tokens(1)))
-        assert tape.ran
-        assert len(tape.residual) == (way == stack.recording)
+        assert recording.ran
+        assert len(recording.residual) == (way == stack.recording)
 
 
 def test_counting_keeps_nothing_of_a_call():
     model = Stack(Double(), Double())
-    tape = Tape()
-    with BlockStack(model, LAYOUT).counting(tape):
+    recording = Recording()
+    with BlockStack(model, LAYOUT).counting(recording):
         model(tokens(1))
-    assert tape == Tape(ran=True)
+    assert recording == Recording(ran=True)
 
 
 @pytest.mark.parametrize(
@@ -563,18 +565,18 @@ def test_a_full_probe_of_a_stream_that_is_all_video_is_the_stream_itself():
 def test_a_sample_is_a_copy():
     x = tokens(1, 2, 3, 4)
     for stride in (1, 2):
-        sample = Tape(stride=stride).sample(x)
+        sample = Recording(stride=stride).sample(x)
         sample.zero_()
     assert torch.equal(x, tokens(1, 2, 3, 4))
 
 
 def test_a_grid_that_does_not_fit_the_stream_is_given_up():
-    tape = Tape(grid=Grid(3, 5))
-    tape.sample(tokens(*range(12)))
-    assert tape.grid is None
+    recording = Recording(grid=Grid(3, 5))
+    recording.sample(tokens(*range(12)))
+    assert recording.grid is None
 
 
 def test_a_stream_with_separate_frame_and_space_axes_is_sampled_like_a_flat_one():
     x = torch.rand(2, 3, 4, 5, 6)  # batch, frames, rows, columns, width
-    tape = Tape(grid=Grid(3, 20))
-    assert torch.equal(tape.sample(x), Tape(grid=Grid(3, 20)).sample(x.flatten(1, 3)))
+    recording = Recording(grid=Grid(3, 20))
+    assert torch.equal(recording.sample(x), Recording(grid=Grid(3, 20)).sample(x.flatten(1, 3)))
