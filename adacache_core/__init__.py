@@ -16,7 +16,7 @@ from .engine import Engine
 from .errors import AdaCacheError
 from .loop import AdaCache
 from .presets import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES, TUNED_30, auto
-from .reuse.layout import Grid, StackLayout
+from .reuse.layout import Grid, Head, StackLayout
 from .schedule import Schedule, average
 from .tell.report import RunReport, StepRecord
 
@@ -34,6 +34,7 @@ __all__ = [
     "Engine",
     "Fixed",
     "Grid",
+    "Head",
     "MotionConfig",
     "Off",
     "Quality",

@@ -12,7 +12,7 @@ from .correct.sampler import Model, euler, probe_sampler
 from .engine import Engine
 from .errors import AdaCacheError
 from .presets import FAST_30
-from .reuse.layout import Grid, StackLayout
+from .reuse.layout import Grid, Head, StackLayout
 from .reuse.recording import Recording
 from .reuse.stack import BlockStack
 from .tell.report import RunReport, StepRecord
@@ -72,9 +72,9 @@ class AdaCache:
         config = config or CacheConfig(FAST_30)
         paths = (blocks,) if isinstance(blocks, str) else tuple(blocks)
         if not paths and not config.at_output:
-            raise AdaCacheError("only preset auto works without knowing where the blocks are; name blocks and head")
+            raise AdaCacheError("only auto and quality work without the blocks; name blocks and head")
         self.module = module
-        self.layout = StackLayout(paths, head, stream, output, head_takes) if paths else None
+        self.layout = StackLayout(paths, (Head(head, head_takes),), stream, output) if paths else None
         if self.layout is not None:
             BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
         report = RunReport(model=type(module).__name__)

@@ -6,8 +6,6 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-HEAD = 10  # the head multiplies by ten, so that a head that ran shows
-
 
 class Double(nn.Module):
     """Doubles its input. `ran` counts the calls, as it does in all blocks here."""
@@ -34,9 +32,11 @@ class DoubleInTuple(Double):
         return "other stream", super().forward(hidden_states)
 
 
-class Head(nn.Module):
+class TenTimes(nn.Module):
+    """A head that multiplies by ten, so that it shows that it ran."""
+
     def forward(self, x):
-        return x * HEAD
+        return x * 10
 
 
 class Stack(nn.Module):
@@ -50,7 +50,7 @@ class Stack(nn.Module):
     def __init__(self, *blocks, keep=None):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        self.head = Head()
+        self.head = TenTimes()
         self.keep = keep
 
     def forward(self, x):

@@ -35,12 +35,10 @@ class StackLayout:
 
     Attributes:
         blocks: dotted paths of the ModuleLists or ModuleDicts, in the order in which they run.
-        head: dotted path of the head; several `Head`s, if a call uses one of several or each stream has its own; none
-            (), if no module follows the last block. Then the blocks of the last container must take the stream as
-            their first argument and return nothing else.
+        heads: several if a call uses one of them or each stream has its own; () if no module follows the last block:
+            then the blocks of the last container must take the stream as their first argument and return nothing else.
         stream: keyword of the hidden states in a call of a block without positional arguments.
         output: index of the hidden states in the tuple that a block returns.
-        head_takes: see `Head.takes`, for a head that is given by its path alone.
         argument: index of the hidden states among a block's positional arguments.
         batch: batch dimension of the hidden states; None: they have none.
         by_index: the model does not iterate over the blocks; it takes their number and gets each by its index.
@@ -50,19 +48,14 @@ class StackLayout:
     """
 
     blocks: tuple[str, ...]
-    head: str | tuple[Head, ...]
+    heads: tuple[Head, ...]
     stream: str = "hidden_states"
     output: int = 0
-    head_takes: str = "first"
     argument: int = 0
     batch: int | None = 0
     by_index: bool = False
     method: str = "forward"
     streams: int = 1
-
-    @property
-    def heads(self) -> tuple[Head, ...]:
-        return (Head(self.head, takes=self.head_takes),) if isinstance(self.head, str) else self.head
 
     def fits(self, module: nn.Module) -> bool:
         """Whether a module has all of these paths, and blocks in each container."""

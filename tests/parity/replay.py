@@ -27,7 +27,7 @@ from adacache_core.decide.change import change_sums
 from adacache_core.decide.metric import Sums
 from adacache_core.decide.motion import motion_sums
 from adacache_core.engine import motion_unusable
-from adacache_core.reuse.layout import StackLayout
+from adacache_core.reuse.layout import Head, StackLayout
 from adacache_core.reuse.recording import Recording
 from adacache_core.reuse.stack import BlockStack
 from parity.reference import ReferenceRun, Settings
@@ -39,7 +39,7 @@ STEP_KEYS = ("step", "timestep", "computed", "rate_after", "residual_sum", "resi
 CHANGE_NUMBERS = ("raw_diff", "step_diff", "sync_diff", "motion")
 MOREG_NUMBERS = ("moreg_base", "prev_moreg", "moreg", "metric")
 
-LAYOUT = StackLayout(("spatial_blocks", "temporal_blocks"), "final_layer")
+LAYOUT = StackLayout(("spatial_blocks", "temporal_blocks"), (Head("final_layer"),))
 
 # Where the probed residual is found in a block, and which blocks of an index have it (rules 11 and 12).
 PROBED = {"t-attn": ("attn", "t"), "s-attn": ("attn", "s"), "ca-mlp": ("ca-mlp", "st")}

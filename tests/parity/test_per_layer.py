@@ -41,7 +41,7 @@ def undisturbed(step, timestep):
 def together(network, prompt, config):
     """One schedule for all blocks: the latent, and the share of block calls that ran."""
     model, made = network
-    with AdaCache(model, blocks=LAYOUT.blocks, head=LAYOUT.head, steps=STEPS, config=config) as run:
+    with AdaCache(model, blocks=LAYOUT.blocks, head=LAYOUT.heads[0].path, steps=STEPS, config=config) as run:
 
         @contextmanager
         def around(step, timestep):

@@ -17,6 +17,7 @@ from adacache_core import (
     CacheConfig,
     Engine,
     Fixed,
+    Head,
     Off,
     StackLayout,
     Watch,
@@ -152,7 +153,7 @@ def test_the_latent_that_is_evaluated_is_left_as_it_is():
 
 
 def test_a_table_of_the_paper_reuses_blocks_and_says_so():
-    engine = Engine(CacheConfig(FAST_30), STEPS, StackLayout(("blocks",), "head"))
+    engine = Engine(CacheConfig(FAST_30), STEPS, StackLayout(("blocks",), (Head("head"),)))
     assert engine.report.reuse == "blocks"
     assert engine.report.codebook == str(FAST_30)
     assert engine.output is None

@@ -17,6 +17,7 @@ from adacache_core import (
     Codebook,
     Engine,
     Grid,
+    Head,
     MotionConfig,
     Off,
     RunReport,
@@ -24,7 +25,7 @@ from adacache_core import (
 )
 
 STEPS, FRAMES, POSITIONS, WIDTH = 30, 3, 8, 8
-LAYOUT = StackLayout(("blocks",), "head")
+LAYOUT = StackLayout(("blocks",), (Head("head"),))
 FAST = CacheConfig(FAST_30)
 EVERY_THIRD = CacheConfig(Codebook(((1.0, 3),), STEPS))
 
@@ -77,7 +78,7 @@ def test_a_model_whose_blocks_take_something_else_is_computed_and_it_is_said():
                 x = block(hidden_states=x, t=t, prompt=prompt)
             return self.head(x)
 
-    layout = StackLayout(("blocks",), "head", stream="x")
+    layout = StackLayout(("blocks",), (Head("head"),), stream="x")
     model, run = ByName(), Engine(EVERY_THIRD, STEPS, layout)
     x, prompts = begin()
     for step in range(STEPS):

@@ -6,15 +6,15 @@ import weakref
 import pytest
 import torch
 from torch import nn
-from toys import Double, DoubleInPlace, DoubleInTuple, Head, Stack, tokens
+from toys import Double, DoubleInPlace, DoubleInTuple, Stack, TenTimes, tokens
 
 from adacache_core import AdaCacheError, Grid, StackLayout
-from adacache_core.reuse.layout import Head as StackHead
-from adacache_core.reuse.layout import probe_positions
+from adacache_core.reuse.layout import Head, probe_positions
 from adacache_core.reuse.recording import Recording
 from adacache_core.reuse.stack import BlockStack
 
-LAYOUT = StackLayout(("blocks",), "head")
+HEADS = (Head("head"),)
+LAYOUT = StackLayout(("blocks",), HEADS)
 
 
 class ByName(Stack):
@@ -160,7 +160,7 @@ class Widened(Stack):
         return self.head(torch.cat([x, x], dim=-1))
 
 
-TWO = StackLayout(("blocks", "more"), "head")
+TWO = StackLayout(("blocks", "more"), HEADS)
 
 KINDS = [
     (Stack, Double, LAYOUT),
@@ -169,17 +169,17 @@ KINDS = [
     (ByKey, Double, LAYOUT),
     (Enumerated, Double, LAYOUT),
     (InSlices, Double, LAYOUT),
-    (TakesTheSecond, DoubleInTuple, StackLayout(("blocks",), "head", output=1)),
-    (Nested, Double, StackLayout(("inner.blocks",), "inner.head")),
+    (TakesTheSecond, DoubleInTuple, StackLayout(("blocks",), HEADS, output=1)),
+    (Nested, Double, StackLayout(("inner.blocks",), (Head("inner.head"),))),
     (TwoContainers, Double, TWO),
     (TwoContainers, DoubleInPlace, TWO),
     (NothingInTheFirst, Double, TWO),
-    (ByIndex, Double, StackLayout(("blocks",), "head", by_index=True)),
+    (ByIndex, Double, StackLayout(("blocks",), HEADS, by_index=True)),
     (ByName, Double, StackLayout(("blocks",), ())),
     (Stack, DoubleInPlace, StackLayout(("blocks",), ())),
     (BehindSomethingElse, DoubleWithText, StackLayout(("blocks", "more"), (), argument=1, method="with_text")),
     (BatchInTheMiddle, Double, StackLayout(("blocks",), (), batch=1)),
-    (WithoutBatch, Double, StackLayout(("blocks",), "head", batch=None)),
+    (WithoutBatch, Double, StackLayout(("blocks",), HEADS, batch=None)),
 ]
 
 
@@ -228,8 +228,8 @@ def test_a_reused_call_runs_no_block_and_gives_the_head_its_input_plus_the_resid
 @pytest.mark.parametrize(
     ("model_class", "layout", "mismatch"),
     [
-        (Enumerated, StackLayout(("blocks",), "head", stream="x"), "KeyError: 'x'"),  # another name
-        (Stack, StackLayout(("blocks",), "head", argument=1), "IndexError: "),  # another place
+        (Enumerated, StackLayout(("blocks",), HEADS, stream="x"), "KeyError: 'x'"),  # another name
+        (Stack, StackLayout(("blocks",), HEADS, argument=1), "IndexError: "),  # another place
         (Widened, LAYOUT, "RuntimeError: "),  # of another width
         (OneByOne, LAYOUT, "AdaCacheError: they run more than once in a call"),
     ],
@@ -268,7 +268,7 @@ def test_an_exception_in_the_head_of_a_reused_call_leaves_the_model_what_it_was(
     model, _, stack = stacked
     before = [(name, id(module)) for name, module in model.named_modules()]
     recording, _ = record(stack, model, tokens(1))
-    (head,) = (module for module in model.modules() if isinstance(module, Head))
+    (head,) = (module for module in model.modules() if isinstance(module, TenTimes))
     hook = head.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reuse(stack, model, tokens(1), recording)
@@ -302,7 +302,7 @@ class TwoStreams(nn.Module):
     def __init__(self, *blocks):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        self.head, self.other_head = Head(), Head()
+        self.head, self.other_head = TenTimes(), TenTimes()
 
     def forward(self, x, other):
         for block in self.blocks:
@@ -318,7 +318,7 @@ class DoublePair(Double):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_two_streams_each_get_what_the_blocks_added_to_them(batch):
     model = TwoStreams(DoublePair(), DoublePair())
-    heads = StackHead("head"), StackHead("other_head", takes="last")
+    heads = Head("head"), Head("other_head", takes="last")
     stack = BlockStack(model, StackLayout(("blocks",), heads, streams=2))
     x, other = tokens(1, -3).expand(batch, -1, -1), tokens(9, 5, 7, 6)[..., :1].expand(batch, -1, -1)
     recording = Recording(chunks=batch, want_probe=True)
@@ -438,7 +438,7 @@ def test_the_probe_of_a_block_that_works_in_place_is_what_it_added():
 @pytest.mark.parametrize(("end", "residual"), [("first", tokens(3, 6)), ("last", tokens(9, 12))])
 def test_where_tokens_are_cut_off_before_the_head_the_residual_is_that_of_the_rest(end, residual):
     model = Stack(Double(), Double(), keep=(2, end))
-    stack = BlockStack(model, StackLayout(("blocks",), "head", head_takes=end))
+    stack = BlockStack(model, StackLayout(("blocks",), (Head("head", end),)))
     recording, _ = record(stack, model, tokens(1, 2, 3, 4))
     assert torch.equal(recording.residual[0], residual)
     reused = reuse(stack, model, tokens(0, 0, 0, 0), recording)
@@ -508,11 +508,11 @@ def test_counting_keeps_nothing_of_a_call():
 @pytest.mark.parametrize(
     ("layout", "complaint"),
     [
-        (StackLayout(("layers",), "head"), "Stack has no submodule 'layers'"),
-        (StackLayout(("blocks",), "norm_out"), "Stack has no submodule 'norm_out'"),
-        (StackLayout(("inner.blocks",), "head"), "Stack has no submodule 'inner'"),
-        (StackLayout(("empty",), "head"), "no blocks under empty"),
-        (StackLayout(("keep",), "head"), "Stack has no submodule 'keep'"),
+        (StackLayout(("layers",), HEADS), "Stack has no submodule 'layers'"),
+        (StackLayout(("blocks",), (Head("norm_out"),)), "Stack has no submodule 'norm_out'"),
+        (StackLayout(("inner.blocks",), HEADS), "Stack has no submodule 'inner'"),
+        (StackLayout(("empty",), HEADS), "no blocks under empty"),
+        (StackLayout(("keep",), HEADS), "Stack has no submodule 'keep'"),
     ],
 )
 def test_a_path_that_leads_nowhere_is_named(layout, complaint):
