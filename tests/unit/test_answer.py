@@ -585,7 +585,7 @@ def test_what_the_model_says_is_handed_on_as_it_is():
 @pytest.mark.parametrize("model", [Bell, Drifting])
 @pytest.mark.parametrize("config", [None, CacheConfig(SLOW_30), CacheConfig(Watch())])
 def test_a_table_needs_to_know_where_the_blocks_are(model, config):
-    with pytest.raises(AdaCacheError, match="only preset auto works without knowing where the blocks are"):
+    with pytest.raises(AdaCacheError, match="name blocks and head"):
         AdaCache(model(), steps=STEPS, config=config, sigmas=SIGMAS)
 
 
