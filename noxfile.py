@@ -44,7 +44,7 @@ def demo(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """All tests: ours here, those of the host in the host's own Python."""
     install_benchmark(session)
-    install(session, *MEDIA, "pytest")
+    install(session, *MEDIA, "playwright", "pytest")
     session.run("python", "-m", "tools.all_tests", *session.posargs)
 
 

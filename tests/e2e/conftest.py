@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from e2e.browser import find_chromium, open_page
+from e2e.frontend import wait_until_ready
 from e2e.shipped import DEMOS, WORKFLOWS, read_workflow, with_report
 
 from tools.host import PLACES, ROOT, find_host
@@ -86,7 +87,7 @@ def pictures() -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(server, server_folder, tmp_path_factory):
+def page(server, server_folder):
     """The frontend, ready for a graph."""
     chromium = find_chromium()
     if chromium is None:
@@ -94,6 +95,6 @@ def page(server, server_folder, tmp_path_factory):
     settings = server_folder / "user" / "default" / "comfy.settings.json"
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(json.dumps(SETTINGS))
-    with open_page(chromium, f"http://{server.address}/", tmp_path_factory.mktemp("chromium")) as opened:
-        opened.wait_for("Boolean(window.app?.vueAppReady)")
+    with open_page(chromium, f"http://{server.address}/") as opened:
+        wait_until_ready(opened)
         yield opened

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from io import BytesIO
 from pathlib import Path
 
 import pytest
-from e2e.browser import Page
+from e2e.browser import errors, forget_errors
 from PIL import Image
+from playwright.sync_api import Page
 
 # A file that is not there is not ours, and the browser may be without a network; the last is the frontend's own word
 # at every start.
@@ -17,14 +18,30 @@ NODES_2_0 = (1, 49)  # the oldest frontend whose sizes of nodes are tested
 
 EMPTY = {"nodes": [], "links": [], "version": 0.4}
 
+NODES_2_0_SETTING = "Comfy.VueNodes.Enabled"
+
 LEFT, TOP = 80, 110  # of the part of the window that no bar lies over
+
+
+def wait_until_ready(page: Page) -> None:
+    """Until the frontend can take a graph."""
+    page.wait_for_function("window.app?.vueAppReady")
 
 
 def load(page: Page, workflow: dict) -> None:
     """Opens a workflow; what was complained about before is forgotten."""
-    page.complaints.clear()
-    page.evaluate(f"app.loadGraphData({json.dumps(workflow)})")
-    page.wait_for(f"app.graph.nodes.length == {len(workflow['nodes'])}")
+    forget_errors(page)
+    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    wait_for_nodes(page, workflow)
+
+
+def wait_for_nodes(page: Page, workflow: dict) -> None:
+    """Until the graph has as many nodes as a workflow."""
+    page.wait_for_function("count => app.graph.nodes.length == count", arg=len(workflow["nodes"]))
+
+
+def change_setting(page: Page, name: str, value: object) -> None:
+    page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
 
 
 def skip_unless_nodes_2_0_are_as_now(page: Page) -> None:
@@ -35,7 +52,7 @@ def skip_unless_nodes_2_0_are_as_now(page: Page) -> None:
 
 
 def complaints(page: Page) -> list[str]:
-    return [each for each in page.complaints if not each.startswith(NOT_OURS)]
+    return [each for each in errors(page) if not each.startswith(NOT_OURS)]
 
 
 def photograph(page: Page, path: Path, nodes: str = "app.graph.nodes", width: int = 1400, height: int = 830) -> None:
@@ -60,10 +77,9 @@ def photograph(page: Page, path: Path, nodes: str = "app.graph.nodes", width: in
             app.canvas.setDirty(true, true)
         }})()"""
     )
-    page.evaluate("new Promise(drawn => setTimeout(drawn, 700))")
-    clip = {"x": LEFT, "y": TOP, "width": width, "height": height, "scale": 1}
-    page.screenshot(path, clip=clip)
-    with Image.open(path) as taken:
+    page.wait_for_timeout(700)
+    shot = page.screenshot(clip={"x": LEFT, "y": TOP, "width": width, "height": height})
+    with Image.open(BytesIO(shot)) as taken:
         picture = taken.convert("RGB")
     if path.suffix == ".png":
         picture.quantize(256).save(path, optimize=True)

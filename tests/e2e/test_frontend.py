@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from io import BytesIO
 
 import pytest
 from comfy_cli.workflow_to_api import convert_ui_to_api
-from e2e.frontend import complaints, load, photograph, skip_unless_nodes_2_0_are_as_now
+from e2e.frontend import (
+    NODES_2_0_SETTING,
+    change_setting,
+    complaints,
+    load,
+    photograph,
+    skip_unless_nodes_2_0_are_as_now,
+    wait_for_nodes,
+)
 from e2e.shipped import DEMOS, LATEST, read_workflow, with_report, with_steps
 from PIL import Image
 
@@ -53,7 +61,7 @@ def test_the_frontend_makes_the_same_prompt_as_comfy_cli(page, workflow, object_
 def test_in_a_demo_no_wire_runs_behind_a_node(name, page):
     load(page, read_workflow(name))
     see_everything(page)
-    page.wait_for(f"app.canvas.renderedPaths.size >= {len(read_workflow(name)['links'])}")
+    page.wait_for_function("count => app.canvas.renderedPaths.size >= count", arg=len(read_workflow(name)["links"]))
     assert page.evaluate(HIDDEN) == []
 
 
@@ -64,14 +72,14 @@ def test_no_node_is_drawn_out_of_its_group(name, nodes_2, page):
     if nodes_2:
         skip_unless_nodes_2_0_are_as_now(page)
     load(page, read_workflow(name))
-    page.evaluate(f"app.extensionManager.setting.set('Comfy.VueNodes.Enabled', {str(nodes_2).lower()})")
+    change_setting(page, NODES_2_0_SETTING, nodes_2)
     try:
         see_everything(page)
-        page.wait_for(f"(document.querySelectorAll('[data-node-id]').length > 0) == {str(nodes_2).lower()}")
-        page.evaluate("new Promise(drawn => setTimeout(drawn, 1500))")
+        page.locator("[data-node-id]").first.wait_for(state="attached" if nodes_2 else "detached")
+        page.wait_for_timeout(1_500)
         assert page.evaluate(SPILLED) == []
     finally:
-        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+        change_setting(page, NODES_2_0_SETTING, False)
 
 
 # Nodes that cross the edge of a group, by how many pixels. Collapsed ones Nodes 2.0 make wider than their titles.
@@ -105,20 +113,20 @@ HIDDEN = """(() => {
 
 
 @pytest.mark.parametrize("name", DEMOS)
-def test_after_a_run_the_videos_and_the_inspectors_picture_are_seen(name, page, pictures, tmp_path):
+def test_after_a_run_the_videos_and_the_inspectors_picture_are_seen(name, page, pictures):
     workflow = with_report(read_workflow(name))
     load(page, workflow)
-    assert not seen(page, "AdaCacheApply", BAR, tmp_path)
+    assert not seen(page, "AdaCacheApply", BAR)
     see_everything(page)
     page.evaluate("app.queuePrompt(0)")
     shown = "app.graph.nodes.filter(node => node.imgs?.length == 1 && node.imgs[0].naturalWidth)"
     for kind in ("AdaCacheCompare", "SaveAnimatedWEBP", "PreviewImage"):
         count = sum(node["type"] == kind for node in workflow["nodes"])
-        page.wait_for(f"{shown}.filter(node => node.type == '{kind}').length == {count}", seconds=300)
-    page.wait_for(f"{shown}.some(node => node.type == 'AdaCacheInspector')")
+        page.wait_for_function(f"{shown}.filter(node => node.type == '{kind}').length == {count}", timeout=300_000)
+    page.wait_for_function(f"{shown}.some(node => node.type == 'AdaCacheInspector')")
     page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
-    assert seen(page, "AdaCacheApply", BAR, tmp_path)
-    assert seen(page, "AdaCacheInspector", BAR, tmp_path)
+    assert seen(page, "AdaCacheApply", BAR)
+    assert seen(page, "AdaCacheInspector", BAR)
     assert complaints(page) == []
     photograph(page, pictures / f"{name}.png", "app.graph.nodes.filter(node => node.pos[1] < 900)")
 
@@ -130,16 +138,16 @@ def test_a_new_inspectors_picture_can_be_read_in_nodes_2_0(page, pictures):
             node |= {"flags": {}, "pos": [0, 900]}
             del node["size"]  # as it is when it is put down
     load(page, workflow)
-    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    change_setting(page, NODES_2_0_SETTING, True)
     inspector = "app.graph.nodes.find(node => node.type == 'AdaCacheInspector')"
     drawn = f"document.querySelector(`[data-node-id='${{{inspector}.id}}']`)"
     image = f"{drawn}?.querySelector('.image-preview img')"
     try:
         page.evaluate("app.queuePrompt(0)")
         page.evaluate(f"app.canvas.ds.scale = 1, app.canvas.centerOnNode({inspector}), app.canvas.setDirty(true, true)")
-        page.wait_for(f"{image}?.naturalWidth > 0", seconds=300)
-        page.evaluate("new Promise(drawn => setTimeout(drawn, 1000))")
-        page.screenshot(pictures / "inspector_nodes_2.png")
+        page.wait_for_function(f"{image}?.naturalWidth", timeout=300_000)
+        page.wait_for_timeout(1_000)
+        page.screenshot(path=pictures / "inspector_nodes_2.png")
         width, height, whole, high = page.evaluate(
             f"[{image}.clientWidth, {image}.clientHeight, {image}.naturalWidth, {image}.naturalHeight]"
         )
@@ -148,7 +156,7 @@ def test_a_new_inspectors_picture_can_be_read_in_nodes_2_0(page, pictures):
         assert page.evaluate(f"{image}.getBoundingClientRect().bottom < {drawn}.getBoundingClientRect().bottom")
         assert complaints(page) == []
     finally:
-        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+        change_setting(page, NODES_2_0_SETTING, False)
 
 
 def test_a_saved_clip_with_its_report_opens_as_its_workflow(page):
@@ -157,12 +165,12 @@ def test_a_saved_clip_with_its_report_opens_as_its_workflow(page):
     see_everything(page)
     page.evaluate("app.queuePrompt(0)")
     clip = "app.graph.nodes.find(node => node.type == 'AdaCacheCompare' && node.imgs?.[0]?.naturalWidth)"
-    page.wait_for(f"Boolean({clip})", seconds=300)
+    page.wait_for_function(clip, timeout=300_000)
     page.evaluate(f"fetch({clip}.imgs[0].src).then(answer => answer.blob()).then(blob => {{ window.clip = blob }})")
     assert page.evaluate("clip.text().then(text => text.includes('adacache.report'))")
     page.evaluate("app.graph.clear()")
     page.evaluate("app.handleFile(new File([clip], 'clip.webp', { type: 'image/webp' }))")
-    page.wait_for(f"app.graph.nodes.length == {len(workflow['nodes'])}")
+    wait_for_nodes(page, workflow)
     assert {node["id"] for node in page.evaluate("app.graph.serialize()")["nodes"]} == {
         node["id"] for node in workflow["nodes"]
     }
@@ -174,19 +182,18 @@ def see_everything(page) -> None:
     page.evaluate("void app.extensionManager.command.execute('Comfy.Canvas.FitView')")
 
 
-def seen(page, kind: str, colour: tuple[int, int, int], folder: Path) -> bool:
+def seen(page, kind: str, colour: tuple[int, int, int]) -> bool:
     """Whether this colour is on the screen where the last node of this type is, once that is in the middle."""
     last = f"app.graph.nodes.findLast(node => node.type == '{kind}')"
     page.evaluate(f"app.canvas.ds.scale = 1, app.canvas.centerOnNode({last}), app.canvas.setDirty(true, true)")
-    page.evaluate("new Promise(drawn => setTimeout(drawn, 700))")
+    page.wait_for_timeout(700)
     box = page.evaluate(
         f"""(() => {{
             const {{ pos, size }} = {last}
             const {{ scale, offset }} = app.canvas.ds, frame = app.canvas.canvas.getBoundingClientRect()
             return {{ x: frame.x + (pos[0] + offset[0]) * scale, y: frame.y + (pos[1] + offset[1]) * scale,
-                      width: size[0] * scale, height: size[1] * scale, scale: 1 }}
+                      width: size[0] * scale, height: size[1] * scale }}
         }})()"""
     )
-    page.screenshot(folder / "node.png", clip=box)
-    with Image.open(folder / "node.png") as picture:
+    with Image.open(BytesIO(page.screenshot(clip=box))) as picture:
         return colour in [each for _, each in picture.convert("RGB").getcolors(picture.width * picture.height)]

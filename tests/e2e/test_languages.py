@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from e2e.frontend import complaints, load, photograph
+from e2e.frontend import change_setting, complaints, load, photograph, wait_until_ready
 from e2e.shipped import FOLDER, read_workflow
 
 LOCALES = FOLDER.parent / "locales"
@@ -16,9 +16,9 @@ def speak(page):
     """`speak(language)`: from now on, until the test ends."""
 
     def choose(language: str) -> None:
-        page.evaluate(f"app.extensionManager.setting.set('Comfy.Locale', '{language}')")
+        change_setting(page, "Comfy.Locale", language)
         page.reload()
-        page.wait_for("Boolean(window.app?.vueAppReady)")
+        wait_until_ready(page)
 
     yield choose
     choose("en")

@@ -5,16 +5,14 @@ The demo model takes the place of theirs.
 
 from __future__ import annotations
 
-import json
 import re
 from io import BytesIO
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from e2e.frontend import EMPTY, complaints, load, photograph
+from e2e.frontend import EMPTY, NODES_2_0_SETTING, change_setting, complaints, load, photograph, wait_for_nodes
 from e2e.shipped import read_workflow
 from e2e.test_frontend import see_everything
-from e2e.test_templates import press
 from PIL import Image
 
 from adacache_core.tell.measured import AUTO, PLAIN, QUALITY, RUNS, Measured
@@ -25,7 +23,7 @@ NAME = "measure_on_your_model"
 MEASURE = "app.graph.nodes.find(node => node.type == 'AdaCacheMeasure')"
 
 # Takes the loaders away and puts those of another model there, as one does by hand.
-OWN_MODEL = """((measure, [words, size]) => {
+OWN_MODEL = """([words, size]) => {
     const add = (type, place, values) => {
         const node = LiteGraph.createNode(type)
         node.pos = place
@@ -35,7 +33,7 @@ OWN_MODEL = """((measure, [words, size]) => {
     }
     const gone = ["UNETLoader", "CLIPLoader", "EmptyHunyuanLatentVideo", "CLIPTextEncode"]
     for (const node of [...app.graph.nodes]) if (gone.includes(node.type)) app.graph.remove(node)
-    const own = {
+    const measure = app.graph.nodes.find(node => node.type == "AdaCacheMeasure"), own = {
         model: add("AdaCacheDemoModel", [390, 0], {}),
         positive: add("AdaCacheDemoPrompt", [390, 90], { ...words, empty: false }),
         negative: add("AdaCacheDemoPrompt", [390, 340], { ...words, empty: true }),
@@ -43,13 +41,16 @@ OWN_MODEL = """((measure, [words, size]) => {
     }
     for (const [name, node] of Object.entries(own))
         node.connect(0, measure, measure.inputs.findIndex(input => input.name == name))
-})"""
+}"""
 
 
 def set_widgets(page, values: dict) -> None:
     page.evaluate(
-        f"""for (const [name, value] of Object.entries({json.dumps(values)}))
-            {MEASURE}.widgets.find(each => each.name == name).value = value"""
+        f"""values => {{
+            for (const [name, value] of Object.entries(values))
+                {MEASURE}.widgets.find(each => each.name == name).value = value
+        }}""",
+        values,
     )
 
 
@@ -58,16 +59,16 @@ def seen(page, pictures):
     """The page after the run, and where the picture is, as the node has it."""
     load(page, EMPTY)
     page.evaluate("void app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    press(page, PACK)
-    press(page, NAME)
-    page.wait_for(f"app.graph.nodes.length == {len(read_workflow(NAME)['nodes'])}")
+    page.get_by_text(PACK, exact=True).click()
+    page.get_by_text(NAME, exact=True).click()
+    wait_for_nodes(page, read_workflow(NAME))
     photograph(page, pictures / "measure_opened.png")
-    page.evaluate(f"{OWN_MODEL}({MEASURE}, {json.dumps([DEMO_WORDS, DEMO_SIZE])})")
+    page.evaluate(OWN_MODEL, [DEMO_WORDS, DEMO_SIZE])
     set_widgets(page, DEMO_SETTINGS)
     see_everything(page)
-    press(page, "Run")
-    page.wait_for(f"{MEASURE}.imgs?.[0]?.naturalWidth > 0", seconds=300)
-    page.wait_for("app.graph.nodes.find(node => node.type == 'SaveAnimatedWEBP').imgs?.[0]?.naturalWidth > 0")
+    page.get_by_text("Run", exact=True).click()
+    page.wait_for_function(f"{MEASURE}.imgs?.[0]?.naturalWidth", timeout=300_000)
+    page.wait_for_function("app.graph.nodes.find(node => node.type == 'SaveAnimatedWEBP').imgs?.[0]?.naturalWidth")
     photograph(page, pictures / "measure.png", width=1300, height=1000)
     return page
 
@@ -108,9 +109,9 @@ def test_the_page_has_nothing_to_complain_of(seen):
 
 
 def test_in_the_other_style_of_nodes_it_is_there_too(seen, pictures):
-    seen.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    change_setting(seen, NODES_2_0_SETTING, True)
     try:
-        seen.wait_for("document.querySelectorAll('[data-node-id] img').length >= 1")
+        seen.locator("[data-node-id] img").first.wait_for()
         photograph(seen, pictures / "measure_nodes2.png", width=1300, height=1000)
     finally:
-        seen.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+        change_setting(seen, NODES_2_0_SETTING, False)

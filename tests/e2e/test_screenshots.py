@@ -5,16 +5,23 @@ Each is left as a file in `output/pictures`, to be looked at.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 import pytest
-from e2e.browser import Page
-from e2e.frontend import complaints, load, photograph, skip_unless_nodes_2_0_are_as_now
+from e2e.browser import SIZE
+from e2e.frontend import (
+    NODES_2_0_SETTING,
+    change_setting,
+    complaints,
+    load,
+    photograph,
+    skip_unless_nodes_2_0_are_as_now,
+)
 from e2e.shipped import read_workflow
 from PIL import Image
+from playwright.sync_api import Page
 
 SCREENS = ((1920, 1080), (1440, 800))
 STYLES = {"classic": False, "nodes_2": True}
@@ -74,6 +81,7 @@ LETTERS = """(() => {
     const line = stripOf(applyNode()).querySelector("p:not([hidden]) > span")
     return parseFloat(getComputedStyle(line).fontSize) * line.getBoundingClientRect().width / line.offsetWidth
 })()"""
+IN_STYLE = "nodes2 => Boolean(stripOf(applyNode()).closest('[data-node-id]')) == nodes2"
 ON_TOP = """(() => {
     const bars = stripOf(applyNode()).querySelector(".bars"), { x, y, width, height } = bars.getBoundingClientRect()
     return width > 100 && height > 12 && bars.contains(document.elementFromPoint(x + width / 2, y + height / 2))
@@ -100,18 +108,14 @@ def after_a_run(page: Page) -> Iterator[Page]:
     load(page, read_workflow("demo_wan_tiny"))
     page.evaluate(HELPERS + "void app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     page.evaluate("app.queuePrompt(0)")
-    page.wait_for(
+    page.wait_for_function(
         "app.graph.nodes.some(node => node.comfyClass == 'AdaCacheCompare' && node.imgs?.[0]?.naturalWidth)",
-        seconds=500,
+        timeout=500_000,
     )
     yield page
-    set_up(page, "Comfy.VueNodes.Enabled", False)
-    set_up(page, "Comfy.ColorPalette", "dark")
-    page.call("Emulation.clearDeviceMetricsOverride")
-
-
-def set_up(page: Page, setting: str, value: object) -> None:
-    page.evaluate(f"app.extensionManager.setting.set({json.dumps(setting)}, {json.dumps(value)})")
+    change_setting(page, NODES_2_0_SETTING, False)
+    change_setting(page, "Comfy.ColorPalette", "dark")
+    page.set_viewport_size(SIZE)
 
 
 @pytest.mark.parametrize(("screen", "style", "palette"), list(product(SCREENS, STYLES, PALETTES)))
@@ -119,16 +123,15 @@ def test_after_a_run_all_words_are_in_their_nodes_and_the_strip_is_seen(screen, 
     page, (width, height) = after_a_run, screen
     if STYLES[style]:
         skip_unless_nodes_2_0_are_as_now(page)
-    page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-    set_up(page, "Comfy.VueNodes.Enabled", STYLES[style])
-    set_up(page, "Comfy.ColorPalette", palette)
-    inside = f"Boolean(stripOf(applyNode()).closest('[data-node-id]')) == {str(STYLES[style]).lower()}"
-    page.wait_for(inside)
-    page.evaluate("new Promise(drawn => setTimeout(drawn, 1000))")
+    page.set_viewport_size({"width": width, "height": height})
+    change_setting(page, NODES_2_0_SETTING, STYLES[style])
+    change_setting(page, "Comfy.ColorPalette", palette)
+    page.wait_for_function(IN_STYLE, arg=STYLES[style])
+    page.wait_for_timeout(1_000)
     page.evaluate("void app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.evaluate("new Promise(drawn => setTimeout(drawn, 1500))")
+    page.wait_for_timeout(1_500)
     shot = pictures / f"demo_{style}_{palette}_{width}x{height}.png"
-    page.screenshot(shot)
+    page.screenshot(path=shot)
     assert page.evaluate("[innerWidth, innerHeight]") == [width, height]
     assert page.evaluate(DARK) == (palette == "dark")
     assert page.evaluate(OUTSIDE) == []
@@ -144,14 +147,14 @@ def test_the_node_close_up_in_both_styles(after_a_run, pictures):
     """The README's picture of it, `docs/images/timeline.png`, is a copy of the one that this leaves."""
     page = after_a_run
     skip_unless_nodes_2_0_are_as_now(page)
-    page.call("Emulation.clearDeviceMetricsOverride")
-    set_up(page, "Comfy.ColorPalette", "dark")
+    page.set_viewport_size(SIZE)
+    change_setting(page, "Comfy.ColorPalette", "dark")
     page.evaluate("Object.assign(applyNode(), { color: undefined, bgcolor: undefined }), null")
     shots = []
     for style, nodes_2 in STYLES.items():
-        set_up(page, "Comfy.VueNodes.Enabled", nodes_2)
-        page.wait_for(f"Boolean(stripOf(applyNode()).closest('[data-node-id]')) == {str(nodes_2).lower()}")
-        page.evaluate("new Promise(drawn => setTimeout(drawn, 1000))")
+        change_setting(page, NODES_2_0_SETTING, nodes_2)
+        page.wait_for_function(IN_STYLE, arg=nodes_2)
+        page.wait_for_timeout(1_000)
         shot = pictures / f"node_{style}.png"
         photograph(page, shot, "[applyNode()]", *CLOSE_UP)
         assert page.evaluate(CUT) == []

@@ -14,11 +14,11 @@ def test_what_people_type_finds_the_node(words, page, object_info):
         pytest.skip("this ComfyUI searches the names of nodes only")
     load(page, EMPTY)
     page.evaluate("void app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
-    page.wait_for("document.activeElement?.tagName == 'INPUT'")
-    page.call("Input.insertText", text=words)
-    page.wait_for(f"{FOUND}.slice(0, 5).includes('AdaCache')", seconds=10)
+    page.wait_for_function("document.activeElement?.tagName == 'INPUT'")
+    page.keyboard.insert_text(words)
+    page.wait_for_function(f"{FOUND}.slice(0, 5).includes('AdaCache')", timeout=10_000)
     page.evaluate("void app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
-    page.wait_for("document.activeElement?.tagName != 'INPUT'")
+    page.wait_for_function("document.activeElement?.tagName != 'INPUT'")
     assert complaints(page) == []
 
 

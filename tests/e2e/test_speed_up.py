@@ -8,10 +8,10 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from e2e.browser import Page
 from e2e.frontend import EMPTY, complaints, load, photograph
 from e2e.prompts import is_link
 from e2e.shipped import read_workflow
+from playwright.sync_api import Page
 
 SPEED_UP, TAKE_OUT = "AdaCache.SpeedUp", "AdaCache.TakeOut"
 APPLY, INSPECTOR = "AdaCacheApply", "AdaCacheInspector"
@@ -70,7 +70,7 @@ def served() -> dict[str, bool]:
 
 def command(page: Page, name: str) -> dict[str, str]:
     """Runs it; what the user is told."""
-    page.evaluate(f"app.extensionManager.command.execute('{name}')")
+    page.evaluate("name => app.extensionManager.command.execute(name)", name)
     return page.evaluate("told.at(-1)")
 
 
@@ -307,20 +307,17 @@ def test_the_help_of_the_node_has_a_link_that_does_it(demo, pictures):
             app.canvas.selectItems([apply])
         })()"""
     )
-    button = "document.querySelector('[data-testid=info-button]')"
-    demo.wait_for(f"Boolean({button})", seconds=10)
-    demo.evaluate(f"{button}.click()")
-    link = "document.querySelector('a[href=\"#adacache-speed-up\"]')"
-    demo.wait_for(f"Boolean({link})", seconds=20)
-    demo.screenshot(pictures / "help.png")
-    demo.evaluate(f"{link}.click()")
+    demo.get_by_test_id("info-button").click()
+    link = demo.locator('a[href="#adacache-speed-up"]')
+    link.wait_for()
+    demo.screenshot(path=pictures / "help.png")
+    link.click()
     assert count(demo) == 2
     assert demo.evaluate("location.hash") != "#adacache-speed-up"
 
 
 def undo(page: Page) -> None:
     """As its user does."""
-    page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # no window of a headless browser has the focus
     page.evaluate("document.activeElement.blur()")
-    page.key("z", control=True)
-    page.wait_for("all('AdaCacheApply').length == 0", seconds=10)
+    page.keyboard.press("Control+z")
+    page.wait_for_function("all('AdaCacheApply').length == 0", timeout=10_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from e2e.frontend import EMPTY, complaints, load, photograph
+from e2e.frontend import EMPTY, complaints, load, photograph, wait_for_nodes
 from e2e.shipped import FOLDER, WORKFLOWS, read_workflow
 from PIL import Image
 
@@ -26,26 +26,28 @@ def test_a_thumbnail_is_small_square_and_no_two_are_alike(name):
 def test_the_template_browser_shows_every_workflow_with_its_thumbnail_and_opens_it(page, pictures):
     load(page, EMPTY)
     page.evaluate("void app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    press(page, PACK)
-    page.wait_for(f"[...document.images].filter(each => each.naturalWidth == 400).length == {len(WORKFLOWS)}")
-    shown = page.evaluate("document.querySelector('[role=dialog]').innerText").split()
+    page.get_by_text(PACK, exact=True).click()
+    page.wait_for_function(
+        "count => [...document.images].filter(each => each.naturalWidth == 400).length == count", arg=len(WORKFLOWS)
+    )
+    shown = page.get_by_role("dialog").inner_text().split()
     assert set(WORKFLOWS) <= set(shown)
-    page.screenshot(pictures / "templates.png")
-    press(page, "demo_two_videos")
-    page.wait_for(f"app.graph.nodes.length == {len(read_workflow('demo_two_videos')['nodes'])}")
+    page.screenshot(path=pictures / "templates.png")
+    page.get_by_text("demo_two_videos", exact=True).click()
+    wait_for_nodes(page, read_workflow("demo_two_videos"))
     assert complaints(page) == []
 
 
 def test_the_blueprint_is_found_by_its_name_and_put_down(page):
     load(page, EMPTY)
     page.evaluate("void app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
-    page.wait_for("document.activeElement?.tagName == 'INPUT'")
-    page.call("Input.insertText", text=BLUEPRINT)
-    page.wait_for(f"document.body.innerText.includes('{BLUEPRINT}')")
-    page.key("Enter")
-    page.click(700, 500)
-    page.wait_for("app.graph.nodes.length == 1")
-    page.wait_for("app.graph.nodes[0].widgets.length > 5")
+    page.wait_for_function("document.activeElement?.tagName == 'INPUT'")
+    page.keyboard.insert_text(BLUEPRINT)
+    page.wait_for_function("name => document.body.innerText.includes(name)", arg=BLUEPRINT)
+    page.keyboard.press("Enter")
+    page.mouse.click(700, 500)
+    page.wait_for_function("app.graph.nodes.length == 1")
+    page.wait_for_function("app.graph.nodes[0].widgets.length > 5")
     widgets = page.evaluate("app.graph.nodes[0].widgets.map(each => [each.name, each.value])")
     named = {name.split(": ")[-1]: value for name, value in widgets}  # frontend 1.35 puts the inner node's id before it
     assert named == {"preset": "auto", "speedup": 2, "seed": 1, "steps": 30, "cfg": 6, "denoise": 1} | {
@@ -58,7 +60,9 @@ def test_the_blueprint_is_found_by_its_name_and_put_down(page):
 def test_the_blueprint_makes_a_video(page, pictures):
     load(page, around(blueprint()))
     page.evaluate("app.queuePrompt(0)")
-    page.wait_for("app.graph.nodes.some(node => node.type == 'SaveImage' && node.imgs?.[0]?.naturalWidth)", seconds=300)
+    page.wait_for_function(
+        "app.graph.nodes.some(node => node.type == 'SaveImage' && node.imgs?.[0]?.naturalWidth)", timeout=300_000
+    )
     photograph(page, pictures / "blueprint.png")
     assert complaints(page) == []
 
@@ -100,13 +104,3 @@ def test_the_blueprint_has_the_names_of_the_nodes_and_of_the_pack(object_info):
         assert widget in info["required"] | info.get("optional", {})
     for node in nodes.values():
         assert node["properties"]["cnr_id"] == ("adacache" if node["type"].startswith("AdaCache") else "comfy-core")
-
-
-def press(page, text: str) -> None:
-    """Clicks on what bears this text and no other, once it is there."""
-    found = f"[...document.querySelectorAll('body *')].findLast(each => each.textContent.trim() == '{text}')"
-    page.wait_for(f"Boolean({found})")
-    box = page.evaluate(
-        f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({found}.getBoundingClientRect())"
-    )
-    page.click(*box)

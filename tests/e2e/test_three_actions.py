@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from e2e.browser import Page
 from e2e.frontend import complaints, load
+from playwright.sync_api import Page
 
 from tools.host import ROOT
 
@@ -51,26 +51,16 @@ class Stranger:
 
     def choose_in_the_canvas_menu(self, label: str) -> None:
         self.actions.append(f"chooses {label!r} in the menu of the canvas")
-        self._press(*self.page.evaluate(FREE), button="right")
-        entry = f"[...document.querySelectorAll('{MENU}')].find(each => each.textContent.trim() == '{label}')"
-        self.page.wait_for(f"Boolean({entry})", seconds=20)
-        self.page.evaluate(f"{entry}.scrollIntoView({{ block: 'nearest' }})")
-        self._press(*self.page.evaluate(f"middleOf({entry})"))
+        self.page.mouse.click(*self.page.evaluate(FREE), button="right")
+        self.page.locator(MENU).get_by_text(label, exact=True).click(timeout=20_000)
 
     def press_run(self) -> None:
         self.actions.append("presses Run")
-        run = "document.querySelector('[data-testid=queue-button]')"
-        assert self.page.evaluate(f"isOnTop({run})")
-        self._press(*self.page.evaluate(f"middleOf({run})"))
+        self.page.get_by_test_id("queue-button").click()
 
-    def point_at(self, element: str) -> None:
+    def point_at_a_skipped_step(self) -> None:
         self.actions.append("points at a bar")
-        x, y = self.page.evaluate(f"middleOf({element})")
-        self.page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-
-    def _press(self, x: float, y: float, button: str = "left") -> None:
-        for event in ("mouseMoved", "mousePressed", "mouseReleased"):
-            self.page.call("Input.dispatchMouseEvent", type=event, x=x, y=y, button=button, clickCount=1)
+        self.page.locator(".adacache-timeline .bars .reused").first.hover()
 
 
 # A place on the canvas where there is nothing.
@@ -135,20 +125,20 @@ def opened(page, server_folder) -> Page:
     page.evaluate("void app.extensionManager.command.execute('Comfy.RefreshNodeDefinitions')")
     load(page, with_stand_ins(workflow))
     page.evaluate(HELPERS + "void app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.evaluate("new Promise(drawn => setTimeout(drawn, 1500))")
+    page.wait_for_timeout(1_500)
     return page
 
 
 def test_a_wan_workflow_is_twice_as_fast_and_it_is_seen_why_after_three_actions(opened, pictures):
     page, stranger = opened, Stranger(opened)
     stranger.choose_in_the_canvas_menu(SPEED_UP)
-    page.wait_for("nodesOf('AdaCacheApply').length == 1", seconds=20)
+    page.wait_for_function("nodesOf('AdaCacheApply').length == 1", timeout=20_000)
 
     page.evaluate("void app.api.addEventListener('execution_success', () => { window.isMade = true })")
     stranger.press_run()
-    page.wait_for("linesOf(nodesOf('AdaCacheApply')[0]).some(line => line.includes('faster'))", seconds=300)
     node = "nodesOf('AdaCacheApply')[0]"
-    page.screenshot(pictures / "three_actions_run.png")
+    page.wait_for_function(f"linesOf({node}).some(line => line.includes('faster'))", timeout=300_000)
+    page.screenshot(path=pictures / "three_actions_run.png")
     assert page.evaluate(f"isOnTop(barsOf({node}))"), "seen without a search for it"
     said = page.evaluate(f"linesOf({node})")
     computed, total = map(int, re.match(r"(\d+) of (\d+) computed", said[0]).groups())
@@ -156,11 +146,11 @@ def test_a_wan_workflow_is_twice_as_fast_and_it_is_seen_why_after_three_actions(
     assert total / computed > 1.6
     assert float(re.search(r"([\d.]+)x faster", said[1])[1]) > 1.2  # other work on this machine may slow it
 
-    stranger.point_at(f"barsOf({node}).querySelector('.reused')")
+    stranger.point_at_a_skipped_step()
     first, second = page.evaluate(f"linesOf({node})")
-    page.screenshot(pictures / "three_actions_why.png")
+    page.screenshot(path=pictures / "three_actions_why.png")
     assert re.match(r"step \d+ · reused", first)
     assert second.startswith("the forecast is close enough")
     assert len(stranger.actions) <= ACTIONS, stranger.actions
-    page.wait_for("window.isMade", seconds=60)
+    page.wait_for_function("window.isMade")
     assert complaints(page) == []

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 import pytest
-from e2e.frontend import complaints, load, photograph
+from e2e.frontend import NODES_2_0_SETTING, change_setting, complaints, load, photograph, wait_until_ready
 from e2e.shipped import read_workflow, with_report, with_steps
 
 from adacache_core import RunReport
@@ -71,7 +71,7 @@ def sampled(page) -> Sampled:
     page.evaluate(HELPERS + WATCH)
     assert states(page, APPLY) == []
     page.evaluate("app.queuePrompt(0)")
-    page.wait_for(f"Boolean({FINISHED})", seconds=300)
+    page.wait_for_function(FINISHED, timeout=300_000)
     text = page.evaluate(f"{FINISHED}.widgets.find(each => /adacache.report/.test(each.value)).value")
     return Sampled(RunReport.from_json(text), page.evaluate("seen"), complaints(page))
 
@@ -89,8 +89,8 @@ def is_seen(page, kind: str) -> bool:
     page.evaluate(
         f"app.canvas.ds.scale = 1; app.canvas.centerOnNode(nodeOf('{kind}')); app.canvas.setDirty(true, true)"
     )
-    page.wait_for(f"barsOf('{kind}').getBoundingClientRect().width > 100")
-    page.evaluate("new Promise(drawn => setTimeout(drawn, 500))")
+    page.wait_for_function(f"barsOf('{kind}').getBoundingClientRect().width > 100")
+    page.wait_for_timeout(500)
     return page.evaluate(
         f"""(() => {{
             const {{ x, y, width, height }} = barsOf('{kind}').getBoundingClientRect()
@@ -102,8 +102,8 @@ def is_seen(page, kind: str) -> bool:
 
 def reload(page) -> None:
     page.reload()
-    page.wait_for("Boolean(window.app?.vueAppReady)")
-    page.wait_for("app.graph.nodes.some(node => node.type == 'AdaCacheInspector')")
+    wait_until_ready(page)
+    page.wait_for_function("app.graph.nodes.some(node => node.type == 'AdaCacheInspector')")
     page.evaluate(HELPERS)
 
 
@@ -144,7 +144,6 @@ def test_how_close_the_video_is_expected_to_be_is_said_once_it_is_finished(page,
 
 def test_the_numbers_of_every_evaluation_are_read_with_the_arrow_keys(page, sampled):
     assert is_seen(page, APPLY)
-    page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # no window of a headless browser has the focus
     page.evaluate(f"barsOf('{APPLY}').focus()")
     for record in sampled.report.evaluations:
         said = text(page)
@@ -157,8 +156,7 @@ def test_the_numbers_of_every_evaluation_are_read_with_the_arrow_keys(page, samp
         off = re.search(r"forecast off by ([\d.]+) %", said)
         assert (off is None) == (record.error is None)
         assert off is None or float(off[1]) == pytest.approx(100 * record.error, abs=0.6)
-        for kind in ("keyDown", "keyUp"):
-            page.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight")
+        page.keyboard.press("ArrowRight")
     page.evaluate("document.activeElement.blur()")
     assert "computed" in text(page).splitlines()[0]
 
@@ -168,17 +166,18 @@ def test_the_numbers_under_the_pointer_are_read(page, sampled):
     box = page.evaluate(f"barsOf('{APPLY}').getBoundingClientRect().toJSON()")
     for index in (0, 3, STEPS - 1):
         x = box["x"] + (index + 0.5) / STEPS * box["width"]
-        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=box["y"] + 5)
+        page.mouse.move(x, box["y"] + 5)
         assert text(page).startswith(f"step {index} · {sampled.states[index]}")
-    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=0, y=0)
+    page.mouse.move(0, 0)
     assert text(page).startswith(f"{sampled.report.computed} of {STEPS} computed")
 
 
 def test_the_wheel_zooms_the_canvas_over_the_strip_too(page, sampled):
     is_seen(page, APPLY)
     box = page.evaluate(f"barsOf('{APPLY}').getBoundingClientRect().toJSON()")
-    page.call("Input.dispatchMouseEvent", type="mouseWheel", x=box["x"] + 20, y=box["y"] + 9, deltaX=0, deltaY=-120)
-    page.wait_for("app.canvas.ds.scale > 1")
+    page.mouse.move(box["x"] + 20, box["y"] + 9)
+    page.mouse.wheel(0, -120)
+    page.wait_for_function("app.canvas.ds.scale > 1")
 
 
 def test_the_workflow_and_the_prompt_know_nothing_of_it(page, sampled):
@@ -194,28 +193,28 @@ def test_the_workflow_and_the_prompt_know_nothing_of_it(page, sampled):
 
 def test_a_collapsed_node_shows_none(page, sampled):
     page.evaluate(f"nodeOf('{APPLY}').collapse(); app.canvas.setDirty(true, true)")
-    page.wait_for(f"barsOf('{APPLY}').getBoundingClientRect().height == 0")
+    page.wait_for_function(f"barsOf('{APPLY}').getBoundingClientRect().height == 0")
     page.evaluate(f"nodeOf('{APPLY}').collapse(); app.canvas.setDirty(true, true)")
     assert is_seen(page, APPLY)
 
 
 def test_the_strip_stays_in_the_node_when_the_right_panel_shows_it(page, sampled):
     page.evaluate(f"app.canvas.selectItems([nodeOf('{APPLY}')])")
-    panel = "document.querySelector('[aria-label=\"Toggle properties panel\"]')"
-    if not page.evaluate(f"Boolean({panel})"):
+    panel = page.get_by_label("Toggle properties panel")
+    if not panel.count():
         pytest.skip("this frontend has no panel for a node's parameters")
-    page.evaluate(f"{panel}.click()")
-    page.wait_for("document.body.innerText.includes('INPUTS')")
+    panel.click()
+    page.wait_for_function("document.body.innerText.includes('INPUTS')")
     assert is_seen(page, APPLY)
     wide, node = page.evaluate(f"[barsOf('{APPLY}').getBoundingClientRect().width, nodeOf('{APPLY}').size[0]]")
-    page.evaluate(f"{panel}.click()")
+    panel.click()
     assert node - 40 < wide < node
 
 
 def test_after_the_page_was_reloaded_it_is_shown_as_the_last_run(page, sampled, pictures):
     said = text(page)
     reload(page)
-    page.wait_for(f"statesOf('{APPLY}').length == {STEPS}")
+    page.wait_for_function(f"statesOf('{APPLY}').length == {STEPS}")
     assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
     first, *_ = said.splitlines()
     expected = sampled.report.expected
@@ -238,11 +237,14 @@ def test_with_other_settings_it_is_not_shown(page, sampled):
 
 def show(page, **changes: object) -> None:
     """The run that is shown, changed, as if it were another one."""
-    timeline = "Object.values(JSON.parse(localStorage['AdaCache.timelines'])).at(-1)[nodeOf('AdaCacheApply').id]"
     page.evaluate(
-        f"""void app.api.dispatchEvent(new CustomEvent("adacache.timeline", {{ detail: {{ ...{timeline},
-            node: String(nodeOf("AdaCacheApply").id), workflow: app.graph.id, run: "another",
-            ...{json.dumps(changes)} }} }}))"""
+        """changes => {
+            const { id } = nodeOf("AdaCacheApply")
+            const shown = Object.values(JSON.parse(localStorage["AdaCache.timelines"])).at(-1)[id]
+            const detail = { ...shown, node: String(id), workflow: app.graph.id, run: "another", ...changes }
+            app.api.dispatchEvent(new CustomEvent("adacache.timeline", { detail }))
+        }""",
+        changes,
     )
 
 
@@ -277,17 +279,17 @@ def test_a_note_leaves_room_for_how_close_the_video_is_expected_to_be(page, samp
 
 
 def test_nodes_2_0_show_it_just_so(page, sampled, pictures):
-    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    change_setting(page, NODES_2_0_SETTING, True)
     try:
-        page.wait_for(f"Boolean(barsOf('{APPLY}').closest('[data-node-id]'))")
+        page.wait_for_function(f"barsOf('{APPLY}').closest('[data-node-id]')")
         assert is_seen(page, APPLY)
         assert is_seen(page, INSPECTOR)
         assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
         assert page.evaluate(f"barsOf('{INSPECTOR}').getBoundingClientRect().height / app.canvas.ds.scale") <= 60.5
         photograph(page, pictures / "timeline_nodes_2.png", BOTH)
     finally:
-        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
-    page.wait_for(f"!barsOf('{APPLY}').closest('[data-node-id]')")
+        change_setting(page, NODES_2_0_SETTING, False)
+    page.wait_for_function(f"!barsOf('{APPLY}').closest('[data-node-id]')")
     assert is_seen(page, APPLY)
 
 
@@ -297,7 +299,7 @@ def test_a_browser_that_knows_nothing_gets_it_from_the_hosts_cache(page, sampled
     assert states(page, APPLY) == []
     page.evaluate(WATCH)
     page.evaluate("app.queuePrompt(0)")
-    page.wait_for(f"statesOf('{APPLY}').length == {STEPS}", seconds=120)
+    page.wait_for_function(f"statesOf('{APPLY}').length == {STEPS}", timeout=120_000)
     assert states(page, APPLY) == states(page, INSPECTOR) == sampled.states
     assert page.evaluate("seen") == [], "nothing was sampled"
     assert complaints(page) == []
@@ -326,7 +328,7 @@ def test_in_a_subgraph_the_inner_node_shows_it_and_the_subgraph_outside(page, sa
     saved, height = page.evaluate("[app.graph.serialize(), made.size[1]]")
     prompt = page.evaluate("app.graphToPrompt()")["output"]
     page.evaluate("app.queuePrompt(0)")
-    page.wait_for(f"statesOf('{APPLY}').length == {STEPS}", seconds=120)
+    page.wait_for_function(f"statesOf('{APPLY}').length == {STEPS}", timeout=120_000)
     assert page.evaluate(OUTER_STATES) == states(page, APPLY) == sampled.states
     assert page.evaluate("made.size[1]") > height + 80
     after = page.evaluate("app.graph.serialize()")
@@ -336,8 +338,8 @@ def test_in_a_subgraph_the_inner_node_shows_it_and_the_subgraph_outside(page, sa
     ]
     assert page.evaluate("app.graphToPrompt()")["output"] == prompt
     for nodes_2 in (False, True):
-        page.evaluate(f"app.extensionManager.setting.set('Comfy.VueNodes.Enabled', {str(nodes_2).lower()})")
-        page.wait_for(f"Boolean({OUTER}.closest('[data-node-id]')) == {str(nodes_2).lower()}")
+        change_setting(page, NODES_2_0_SETTING, nodes_2)
+        page.wait_for_function(f"nodes2 => Boolean({OUTER}.closest('[data-node-id]')) == nodes2", arg=nodes_2)
         assert fits(page, OUTER)
         photograph(page, pictures / f"timeline_outside_{'nodes_2' if nodes_2 else 'classic'}.png", "[made]", 500, 500)
         assert page.evaluate(
@@ -347,15 +349,15 @@ def test_in_a_subgraph_the_inner_node_shows_it_and_the_subgraph_outside(page, sa
                     && bars.contains(document.elementFromPoint(x + width / 2, y + height / 2))
             }})()"""
         )
-    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
-    page.wait_for(f"!{OUTER}.closest('[data-node-id]')")
+    change_setting(page, NODES_2_0_SETTING, False)
+    page.wait_for_function(f"!{OUTER}.closest('[data-node-id]')")
     page.evaluate("void app.canvas.setGraph(made.subgraph)")
     assert is_seen(page, APPLY)
 
 
 def test_after_a_reload_the_subgraph_shows_it_as_the_last_run(page, sampled):
     number = page.evaluate("app.canvas.setGraph(app.rootGraph), made.id")
-    page.wait_for("app.canvas.graph == app.rootGraph")
+    page.wait_for_function("app.canvas.graph == app.rootGraph")
     load(page, page.evaluate("app.rootGraph.serialize()"))
     page.evaluate(f"void (window.made = app.graph.getNodeById({number}))")
     assert page.evaluate(OUTER_STATES) == sampled.states
@@ -365,6 +367,6 @@ def test_after_a_reload_the_subgraph_shows_it_as_the_last_run(page, sampled):
 def test_without_its_node_the_subgraph_has_no_strip(page, sampled):
     height = page.evaluate("made.size[1]")
     page.evaluate(f"made.subgraph.remove(made.subgraph.nodes.find(node => node.type == '{APPLY}'))")
-    page.wait_for(f"!{OUTER}", seconds=10)
+    page.wait_for_function(f"!{OUTER}", timeout=10_000)
     assert page.evaluate("made.size[1]") < height - 80
     assert complaints(page) == []

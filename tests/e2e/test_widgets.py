@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from e2e.browser import Page
-from e2e.frontend import EMPTY, complaints, load, photograph
+from e2e.frontend import EMPTY, NODES_2_0_SETTING, change_setting, complaints, load, photograph
+from playwright.sync_api import Page
 
 FACTS = """Object.fromEntries(made.widgets.filter(each => each.name != "timeline")
     .map(each => [each.name, each.disabled === true]))"""
@@ -19,7 +19,7 @@ def put(page: Page):
 
     def put(kind: str) -> None:
         load(page, EMPTY)
-        page.evaluate(f"window.made = LiteGraph.createNode('{kind}'); void app.graph.add(made)")
+        page.evaluate("kind => { window.made = LiteGraph.createNode(kind); app.graph.add(made) }", kind)
 
     return put
 
@@ -27,21 +27,23 @@ def put(page: Page):
 def choose(page: Page, widget: str, value: str) -> None:
     """As the menu of the widget does."""
     page.evaluate(
-        f"""(() => {{
-            const widget = made.widgets.find(each => each.name == "{widget}")
-            widget.setValue ? widget.setValue("{value}", {{ e: {{}}, node: made, canvas: app.canvas }})
-                : (widget.value = "{value}", widget.callback(widget.value))
-        }})()"""
+        """([name, value]) => {
+            const widget = made.widgets.find(each => each.name == name)
+            widget.setValue ? widget.setValue(value, { e: {}, node: made, canvas: app.canvas })
+                : (widget.value = value, widget.callback(widget.value))
+        }""",
+        [widget, value],
     )
 
 
 def connect(page: Page, kind: str, slot: str) -> None:
     page.evaluate(
-        f"""(() => {{
-            const other = LiteGraph.createNode("{kind}")
+        """([kind, slot]) => {
+            const other = LiteGraph.createNode(kind)
             app.graph.add(other)
-            other.connect(0, made, made.findInputSlot("{slot}"))
-        }})()"""
+            other.connect(0, made, made.findInputSlot(slot))
+        }""",
+        [kind, slot],
     )
 
 
@@ -89,13 +91,7 @@ def test_a_schedule_takes_the_place_of_speedup_and_closeness(preset, put, page):
 def test_a_preset_that_comes_from_elsewhere_leaves_all_awake(put, page):
     put("AdaCacheApply")
     assert grey(page) == AUTO
-    page.evaluate(
-        """(() => {
-            const other = LiteGraph.createNode("PrimitiveNode")
-            app.graph.add(other)
-            other.connect(0, made, made.findInputSlot("preset"))
-        })()"""
-    )
+    connect(page, "PrimitiveNode", "preset")
     assert grey(page) == []
 
 
@@ -133,11 +129,10 @@ def test_presets_are_called_what_they_are_and_saved_as_they_were(put, page):
 def test_nodes_2_0_show_both(put, page, pictures):
     put("AdaCacheApply")
     choose(page, "preset", "fast")
-    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    change_setting(page, NODES_2_0_SETTING, True)
     try:
-        node = 'document.querySelector(`[data-node-id="${made.id}"]`)'
-        page.wait_for(f"{node}?.innerText.includes('fast (paper)')")
-        page.wait_for(f"{node}.querySelectorAll('input:disabled, [aria-disabled=true], [data-disabled]').length > 0")
+        node = page.locator("[data-node-id]").filter(has_text="fast (paper)")
+        node.locator("input:disabled, [aria-disabled=true], [data-disabled]").first.wait_for()
         photograph(page, pictures / "grey_nodes_2.png", "[made]", 700, 800)
     finally:
-        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+        change_setting(page, NODES_2_0_SETTING, False)
