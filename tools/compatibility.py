@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 from tools import official
 from tools.host import PLACES, ROOT, find_host, version_of
+from tools.markdown import table
 
 RESULTS = ROOT / "docs" / "compatibility.json"
 PAGE = ROOT / "docs" / "compatibility.md"
@@ -106,7 +107,7 @@ def save(host: str, made: str, results: list[Result], again: bool = False) -> No
     stored[host] = {"made": made, "results": rows}
     # A line for each test, so that what changed can be read in a diff.
     RESULTS.write_text(json.dumps(stored).replace('{"file"', '\n{"file"') + "\n")
-    PAGE.write_text(page(stored, official.table()))
+    PAGE.write_text(page(stored, official.section()))
 
 
 def read_stored() -> dict[str, dict]:
@@ -141,19 +142,19 @@ def _models(results: list[Result]) -> str:
         if column:
             cells[model][column].append(result)
     heads = list(COLUMNS.values())
-    lines = [f"| model | {' | '.join(heads)} |", f"| --- {'| --- ' * len(heads)}|"]
+    rows = []
     for model, row in cells.items():
         reasons = {result.outcome for each in row.values() for result in each}
         if len(reasons) == 1 and not reasons & {"passed", "failed"}:
-            lines.append(f"| {model} | {reasons.pop()} {'| ' * len(heads)}|")
+            rows.append([model, reasons.pop(), *[""] * (len(heads) - 1)])
         else:
-            lines.append(f"| {model} | {' | '.join(_cell(row[head]) for head in heads)} |")
-    return "\n".join(lines)
+            rows.append([model, *(_cell(row[head]) for head in heads)])
+    return table(["model", *heads], rows)
 
 
 def _split(case: str) -> tuple[str, str]:
     """The model of a case, and the type of its numbers if that is a low one."""
-    parts = re.split(r"-(?=block|callback|head|dtype)", case)
+    parts = re.split(r"-(?=block|output|callback|head|dtype)", case)
     low = case.rpartition("torch.")[2] if "torch." in case else ""
     model = re.sub(r"-(torch\.\w+|dtype\d+)$", "", parts[0])
     return model, "" if low == "float32" else low
@@ -177,14 +178,14 @@ def _sentences(by_host: Mapping[str, list[Result]]) -> str:
         for result in results
         if not any(name.split()[0] == result.test for name in COLUMNS)
     )
-    lines = [f"| | {' | '.join(by_host)} |", f"| --- {'| --- ' * len(by_host)}|"]
+    rows = []
     for file, test in sorted(tests):
-        row = [[each for each in by_host[host] if (each.file, each.test) == (file, test)] for host in by_host]
+        of_hosts = [[each for each in by_host[host] if (each.file, each.test) == (file, test)] for host in by_host]
         sentence = test.removeprefix("test_").replace("_", " ")
-        cases = ", ".join(dict.fromkeys(result.case for results in row for result in results if result.case))
+        cases = ", ".join(dict.fromkeys(result.case for results in of_hosts for result in results if result.case))
         of = f" ({cases})" if 0 < len(cases) < LONGEST_LIST else ""
-        lines.append(f"| {sentence}{of} | {' | '.join(_count(results) for results in row)} |")
-    return "\n".join(lines)
+        rows.append([f"{sentence}{of}", *(_count(results) for results in of_hosts)])
+    return table(["", *by_host], rows)
 
 
 def _count(results: list[Result]) -> str:
@@ -203,7 +204,7 @@ def main(junit: str) -> int:
         print(f"no ComfyUI was found (looked at {PLACES}), so nobody knows on which one this was run", file=sys.stderr)
         return 1
     official.save(version_of(host), Path(junit))
-    PAGE.write_text(page(read_stored(), official.table()))
+    PAGE.write_text(page(read_stored(), official.section()))
     return 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from adacache_core import AdaCacheError
 from adacache_core.tell.measured import RUNS, Measured
 from tools.host import PLACES, ROOT, HostError, find_host
+from tools.markdown import table
 from tools.server import Server, serve
 
 FILES = ROOT / "docs" / "measured"
@@ -101,12 +102,11 @@ def read(folder: Path) -> tuple[dict[str, Measured], list[str]]:
 def page(found: dict[str, Measured]) -> str:
     heads = ["model", "steps, sampler", "latent", "on"]
     heads += [f"{name}: {what}" for name in RUNS[1:] for what in ("computed, faster", "closeness (expected)")]
-    lines = [INTRODUCTION, "", _row(*heads), _row(*["---"] * len(heads))]
-    lines += [_line(name, measured) for name, measured in found.items()]
-    return "\n".join([*lines, "", *_inside(found)]) + "\n"
+    rows = [_row(name, measured) for name, measured in found.items()]
+    return "\n".join([INTRODUCTION, "", table(heads, rows), "", *_inside(found)]) + "\n"
 
 
-def _line(name: str, measured: Measured) -> str:
+def _row(name: str, measured: Measured) -> list[str]:
     settings = measured.settings
     latent = f"{settings.frames} x {settings.height} x {settings.width}"
     cells = [f"[{plainly(settings.name)}]({ONLINE}/{name}.json)", plainly(settings.sampling), latent]
@@ -116,7 +116,7 @@ def _line(name: str, measured: Measured) -> str:
         faster = "–" if speedup is None else f"{speedup:.2f}x"
         cells.append(f"{run.report.computed} of {run.report.total}, {faster}")
         cells.append(_closeness(measured, which))
-    return _row(*cells)
+    return cells
 
 
 def _closeness(measured: Measured, which: str) -> str:
@@ -144,10 +144,6 @@ def _inside(found: dict[str, Measured]) -> list[str]:
 def plainly(text: str) -> str:
     """What a stranger wrote, as the page shows it: no markup, no link."""
     return re.sub(r"([\\`*_\[\]<>|&~#@:/!]|(?<=www)\.)", r"\\\1", text)
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def demo_prompt(object_info: dict[str, Any]) -> dict[str, Any]:

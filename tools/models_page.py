@@ -7,6 +7,7 @@ import sys
 from types import ModuleType
 
 from tools.host import ROOT
+from tools.markdown import table
 
 PAGE = ROOT / "docs" / "models.md"
 
@@ -33,21 +34,23 @@ def families() -> ModuleType:
 
 
 def page() -> str:
-    table = families()
-    lines = [
-        INTRODUCTION,
-        "",
-        "| model | classes of ComfyUI | blocks skipped | residual added to the input of |",
-        "| --- " * 4 + "|",
-    ]
-    for family in sorted(table.FAMILIES, key=lambda family: family.name.lower()):
+    known = families()
+    rows = []
+    for family in sorted(known.FAMILIES, key=lambda family: family.name.lower()):
         classes = "<br>".join(f"`{name.removeprefix('comfy.ldm.')}`" for name in family.classes)
         blocks = ", ".join(f"`{path}`" for path in family.layout.blocks)
         heads = ", ".join(f"`{head.path}`" for head in family.layout.heads) or "what follows the last block"
-        lines.append(f"| {family.name} | {classes} | {blocks} | {heads} |")
-    lines += ["", "## Left out on purpose", "", NEVER, "", "| class of ComfyUI | because |", "| --- | --- |"]
-    lines += [f"| `{name.removeprefix('comfy.ldm.')}` | {why} |" for name, why in sorted(table.LEFT_OUT.items())]
-    return "\n".join(lines) + "\n"
+        rows.append([family.name, classes, blocks, heads])
+    left_out = [(f"`{name.removeprefix('comfy.ldm.')}`", why) for name, why in sorted(known.LEFT_OUT.items())]
+    return "\n\n".join(
+        [
+            INTRODUCTION,
+            table(["model", "classes of ComfyUI", "blocks skipped", "residual added to the input of"], rows),
+            "## Left out on purpose",
+            NEVER,
+            table(["class of ComfyUI", "because"], left_out) + "\n",
+        ]
+    )
 
 
 if __name__ == "__main__":

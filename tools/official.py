@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tools.host import ROOT
+from tools.markdown import table
 
 STORED = ROOT / "docs" / "official.json"
 SWITCHED = "test_with_its_switch_for_few_steps"  # a test of a template that has a LoRA for that
@@ -73,7 +74,7 @@ def read(junit: Path) -> list[dict[str, Any]]:
     return found
 
 
-def table() -> str:
+def section() -> str:
     """What is stored, in Markdown: a row for each model and what it skipped, with the templates of which that is so."""
     stored = json.loads(STORED.read_text())
     rows: dict[tuple[str, str, str], list[str]] = {}
@@ -81,10 +82,9 @@ def table() -> str:
         model = next(model for start, model in MODELS.items() if each["name"].startswith(start))
         rows.setdefault((model, each["outcome"], helps(each["counted"], each["notes"])), []).append(each["title"])
     order = list(MODELS.values())
-    lines = ["| model | works | helps | official templates |", "| --- | --- | --- | --- |"]
-    for model, works, help_ in sorted(rows, key=lambda row: order.index(row[0])):
-        lines.append(f"| {model} | {works} | {help_} | {'; '.join(rows[model, works, help_])} |")
-    return "\n".join([ABOUT, "", stored["made"], "", *lines])
+    ordered = sorted(rows, key=lambda row: order.index(row[0]))
+    found = table(["model", "works", "helps", "official templates"], ([*row, "; ".join(rows[row])] for row in ordered))
+    return "\n".join([ABOUT, "", stored["made"], "", found])
 
 
 def helps(counted: list[list[int]], notes: list[str]) -> str:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from adacache_core import FAST_30, SLOW_30, TUNED_30, CacheConfig, Codebook, MotionConfig, RunReport
 from research import demo_model
 from research.quality import compare
+from tools.markdown import table
 
 from .made import sentence
 from .videos import CALIBRATION, CFG, Video, videos
@@ -214,14 +215,12 @@ def _table(stored: dict, part: str) -> list[str]:
         f"### {part[0].upper()}{part[1:]}\n",
         "Paper: ablations, Open-Sora 720p, 2 s, 100 steps, 32 videos, one A100; its plain model has VBench "
         f"{PAPER_PLAIN_VBENCH} % in {PAPER_PLAIN_SECONDS:.2f} s.\n",
-        "| variant | computed | counted speed-up | PSNR | SSIM | motion kept | paper: VBench % | s | speed-up |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
+    rows = []
     for row, variant in _rows(stored, part):
-        lines.append(_line([variant.name, *_ours(row, stored["steps"]), *_theirs(variant.published)]))
-    for name, published in LEFT_OUT.get(part, ()):
-        lines.append(_line([name, *["–"] * 5, *_theirs(published)]))
-    return [*lines, ""]
+        rows.append([variant.name, *_ours(row, stored["steps"]), *_theirs(variant.published)])
+    rows += [[name, *["–"] * len(OURS), *_theirs(published)] for name, published in LEFT_OUT.get(part, ())]
+    return [*lines, table(["variant", *OURS, "paper: VBench %", "s", "speed-up"], rows), ""]
 
 
 def _table_1(stored: dict) -> list[str]:
@@ -229,20 +228,22 @@ def _table_1(stored: dict) -> list[str]:
         "### Codebook\n",
         "Paper: table 1, Open-Sora 480p, 2 s, 30 steps, one A100; its plain model has VBench 79.22 %. The two other\n"
         "tables of the ablation, for 100 steps, are in the next section.\n",
-        "| table | computed | counted speed-up | PSNR | SSIM | motion kept "
-        "| paper: VBench % | PSNR | LPIPS | SSIM | speed-up |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    rows = []
     for row, variant in _rows(stored, TABLE):
         paper = variant.published
         theirs = [_number(paper.vbench), _number(paper.psnr), _number(paper.lpips, 4), _number(paper.ssim, 4)]
-        lines.append(_line([variant.name, *_ours(row, stored["steps"]), *theirs, _number(paper.speedup)]))
-    return [*lines, ""]
+        rows.append([variant.name, *_ours(row, stored["steps"]), *theirs, _number(paper.speedup)])
+    heads = ["table", *OURS, "paper: VBench %", "PSNR", "LPIPS", "SSIM", "speed-up"]
+    return [*lines, table(heads, rows), ""]
 
 
 def _rows(stored: dict, part: str) -> list[tuple[dict, Variant]]:
     variants = {(variant.part, variant.name): variant for variant in VARIANTS}
     return [(row, variants[row["part"], row["variant"]]) for row in stored["rows"] if row["part"] == part]
+
+
+OURS = ("computed", "counted speed-up", "PSNR", "SSIM", "motion kept")
 
 
 def _ours(row: dict, steps: int) -> list[str]:
@@ -257,7 +258,3 @@ def _theirs(paper: Published) -> list[str]:
 
 def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adacache_core.loop import AdaCache
 from adacache_core.presets import auto
 from adacache_core.tell.report import COMPUTED
+from tools.markdown import table
 
 from .cost import PeakMeter
 from .made import sentence
@@ -140,9 +141,6 @@ def section(stored: dict) -> str:
             f"Euler, {STEPS} steps. Counted in latents that are read or written, once for each operation on them, and "
             f"held against one call of Wan 14B for 81 frames of 1280 x 720 (a latent of {size}, "
             f"{stored['step_operations']:.2g} multiplications and additions).\n",
-            "| what | figure |",
-            "|---|---|",
-            *(f"| {what} | {figure} |" for what, figure in rows),
-            "",
+            table(["what", "figure"], rows) + "\n",
         ]
     )

@@ -13,6 +13,7 @@ from adacache_core.decide.change import change_sums
 from adacache_core.decide.motion import motion_sums
 from adacache_core.reuse.layout import Grid
 from adacache_core.reuse.recording import Recording
+from tools.markdown import table
 
 from .made import sentence
 from .meter import Meter
@@ -128,10 +129,11 @@ def section(stored: dict) -> str:
         depth = f"{each['blocks']} blocks"
         rows.append((f"held between evaluations per conditioning, {depth}", f"{each['held_residuals']} residuals"))
         rows.append((f"peak of a run beyond a plain call, {depth}", f"{each['peak_residuals']} residuals"))
-    lines = [
+    parts = [
         "## Cost\n",
         sentence(stored["made"]) + "\n",
         f"{stored['shape']}. A plain call: {stored['plain_ms']} ms.\n",
+        table(["what", "figure"], rows),
+        "\nA residual is tokens x width x element size.\n",
     ]
-    lines += ["| what | figure |", "|---|---|", *(f"| {what} | {figure} |" for what, figure in rows)]
-    return "\n".join([*lines, "\nA residual is tokens x width x element size.\n"])
+    return "\n".join(parts)

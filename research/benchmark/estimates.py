@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ from adacache_core.closeness import BELOW, LARGEST, MARKS
 from research import demo_model
 from research.quality import PSNR_SEEN, closeness, compare
 from tools.host import ROOT
+from tools.markdown import table
 
 from . import plan
 from .host_caches import adacache, pack
@@ -38,6 +40,7 @@ from .plan import Case
 from .worker import is_broken, plain_of
 
 RECORDS = ROOT / "docs" / "estimates.csv"
+FIGURES = ROOT / "docs" / "figures.json"  # when and where they were made
 PAGE = ROOT / "docs" / "estimates.md"
 PICTURE = ROOT / "docs" / "images" / "estimates.png"
 
@@ -97,6 +100,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     arguments = parser.parse_args()
     runs = read()
+    figures = json.loads(FIGURES.read_text())
     if not arguments.page:
         torch.set_num_threads(1)
         deadline = time.monotonic() + 60 * arguments.minutes
@@ -105,7 +109,9 @@ def main() -> None:
             write(runs)
             if time.monotonic() > deadline:
                 break
-    PAGE.write_text(page(runs))
+        figures["estimates"] = {"made": circumstances("python -m research.benchmark.estimates")}
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    PAGE.write_text(page(runs, sentence(figures["estimates"]["made"])))
     draw([run for run in runs if run.expected is not None])
     print(f"written: {PAGE}")
 
@@ -230,8 +236,6 @@ on other videos of `demo`; `two_streams`, `clips` and `distilled` served for not
 
 ## Expected and true
 
-| model | runs | inside the range | expected is too low (+) or too high (-) by | deviation | correlation |
-|---|---|---|---|---|---|
 {expected}
 
 Where it held least, of each model: {least}.
@@ -244,14 +248,10 @@ Preset `quality` at *good* ({good:g} dB) gives each video its own number of step
 share of steps for all: the mean of what `quality` took, placed as its own schedules place them on average. Closeness in
 dB, PSNR of the preview in dB.
 
-| model | setting | videos | computed | fewest to most | closeness | worst | deviation | PSNR | worst | worst frame |
-|---|---|---|---|---|---|---|---|---|---|---|
 {mixed}
 
 ## What was asked for, and what came
 
-| model | asked | videos | computed | closeness | worst | best |
-|---|---|---|---|---|---|---|
 {asked}
 
 ## What another quality would take
@@ -259,40 +259,46 @@ dB, PSNR of the preview in dB.
 After a run with `auto` at 2x the report says how many steps this video would take at the three marks. So often that was
 right within two steps:
 
-| model | {marks} |
-|---|{lines}
 {would}
 """
 
+EXPECTED = ["model", "runs", "inside the range", "expected is too low (+) or too high (-) by", "deviation"]
+EXPECTED += ["correlation"]
+MIXED_SET = ["model", "setting", "videos", "computed", "fewest to most", "closeness", "worst", "deviation", "PSNR"]
+MIXED_SET += ["worst", "worst frame"]
+ASKED = ["model", "asked", "videos", "computed", "closeness", "worst", "best"]
 
-def page(runs: list[Run]) -> str:
-    """docs/estimates.md."""
+
+def page(runs: list[Run], made: str) -> str:
+    """docs/estimates.md.
+
+    Args:
+        made: when, where and by which command, as a sentence.
+    """
     by_model = [(model, [run for run in runs if run.model == model]) for model in MODELS]
     by_model = [(model, several) for model, several in by_model if several]
     return PAGE_TEXT.format(
-        made=sentence(circumstances("python -m research.benchmark.estimates")),
+        made=made,
         width=2 * BELOW,
         largest=LARGEST,
         good=MARKS["good"],
-        expected="\n".join(_expected_row(model, several) for model, several in by_model),
+        expected=table(EXPECTED, (_expected_row(*each) for each in by_model)),
         least="; ".join(_least(model, several) for model, several in by_model),
-        mixed="\n".join(_mixed_row(model, several, setting) for model, several in by_model for setting in MIXED),
-        asked="\n".join(_asked_row(model, several, name) for model, several in by_model for name in MARKS),
-        marks=" | ".join(MARKS),
-        lines="---|" * len(MARKS),
-        would="\n".join(_would_row(model, several) for model, several in by_model),
+        mixed=table(MIXED_SET, (_mixed_row(*each, setting) for each in by_model for setting in MIXED)),
+        asked=table(ASKED, (_asked_row(*each, name) for each in by_model for name in MARKS)),
+        would=table(["model", *MARKS], (_would_row(*each) for each in by_model)),
     )
 
 
-def _expected_row(model: str, runs: Sequence[Run]) -> str:
+def _expected_row(model: str, runs: Sequence[Run]) -> list[Any]:
     known = [run for run in runs if run.expected is not None]
     if len(known) < 2:
-        return _row(model, len(known), *["–"] * 4)
+        return [model, len(known), *["–"] * 4]
     inside = mean(run.low <= run.came <= run.high for run in known)
     off = [run.came - run.expected for run in known]
     both = [run.came for run in known], [run.expected for run in known]
     related = f"{np.corrcoef(*both)[0, 1]:.2f}" if min(map(pstdev, both)) > 0 else "–"
-    return _row(model, len(known), f"{inside:.0%}", f"{mean(off):+.1f} dB", f"{pstdev(off):.1f} dB", related)
+    return [model, len(known), f"{inside:.0%}", f"{mean(off):+.1f} dB", f"{pstdev(off):.1f} dB", related]
 
 
 def _least(model: str, runs: Sequence[Run]) -> str:
@@ -309,39 +315,35 @@ def _least(model: str, runs: Sequence[Run]) -> str:
     return f"`{model}`, {least}: {mean(held[least]):.0%} of {len(held[least])}{beside}"
 
 
-def _mixed_row(model: str, runs: Sequence[Run], setting: str) -> str:
+def _mixed_row(model: str, runs: Sequence[Run], setting: str) -> list[Any]:
     here = [run for run in runs if run.setting == setting]
     if not here:
-        return _row(model, setting, 0, *["–"] * 8)
+        return [model, setting, 0, *["–"] * 8]
     came = [run.came for run in here]
     counts = [f"{run.count} of {len(run.computed)}" for run in sorted(here, key=lambda run: run.share)]
-    return _row(
+    return [
         *(model, setting, len(here), f"{mean(run.share for run in here):.0%}", f"{counts[0]} to {counts[-1]}"),
         *(f"{value:.1f}" for value in (mean(came), min(came), pstdev(came), mean(run.psnr for run in here))),
         *(f"{min(values):.1f}" for values in ([run.psnr for run in here], [run.worst_frame for run in here])),
-    )
+    ]
 
 
-def _asked_row(model: str, runs: Sequence[Run], name: str) -> str:
+def _asked_row(model: str, runs: Sequence[Run], name: str) -> list[Any]:
     here = [run for run in runs if run.setting == name]
     came = [run.came for run in here] or [math.nan]
     share = mean(run.share for run in here) if here else math.nan
     values = (f"{value:.1f}" for value in (mean(came), min(came), max(came)))
-    return _row(model, f"{name}, {MARKS[name]:g} dB", len(here), f"{share:.0%}", *values)
+    return [model, f"{name}, {MARKS[name]:g} dB", len(here), f"{share:.0%}", *values]
 
 
-def _would_row(model: str, runs: Sequence[Run]) -> str:
+def _would_row(model: str, runs: Sequence[Run]) -> list[Any]:
     took = {(run.video, run.setting): run.count for run in runs}
     said = [run for run in runs if run.setting == AUTO and run.draft is not None]
     cells = []
     for name in MARKS:
         off = [abs(getattr(run, name) - took[run.video, name]) for run in said if (run.video, name) in took]
         cells.append(f"{mean(each <= 2 for each in off):.0%} of {len(off)}" if off else "–")
-    return _row(model, *cells)
-
-
-def _row(*cells: Any) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+    return [model, *cells]
 
 
 STYLES = {

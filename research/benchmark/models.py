@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from adacache_core import CacheConfig, Off
+from tools.markdown import table
 
 from .cost import memory, seconds
 from .made import sentence
@@ -127,27 +128,29 @@ def section(stored: dict) -> str:
         "## CogVideoX, Latte and DiT\n",
         sentence(stored["made"]) + "\n",
         "Transformers of diffusers with their own blocks and random weights, one conditioning, float32.\n",
-        "| model | shape | off is plain, bit for bit | blocks run: computed, reused call | plain ms | computed ms "
-        "| reused ms | held (residuals) | peak beyond plain | MoReg |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = [row["model"], row["shape"], "yes" if row["off_is_plain"] else "**no**"]
-        cells += [f"{row['blocks_computed']}, {row['blocks_reused']}"]
-        cells += [f"{row[name]:.1f}" for name in ("plain_ms", "computed_ms", "reused_ms")]
-        cells += [str(row["held_residuals"]), str(row["peak_residuals"]), row["moreg"] or "on"]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
+        table(MEASURED, map(_measured, rows)),
         "\nAt the size of the published models, in bfloat16, for one conditioning. Per block, as published: tokens x",
         f"width x blocks x {PUBLISHED_PER_BLOCK} residuals x {HALF} bytes (CogVideoX would add its text tokens). Ours:",
         f"tokens x width x {HALF} bytes x the residuals held above. Arithmetic: nothing of this size was run.\n",
-        "| model | tokens | width | blocks | per block, as published (MB) | ours (MB) | source of the sizes |",
-        "|---|---|---|---|---|---|---|",
+        table(AT_SIZE, map(_at_size, rows)),
     ]
-    for row in rows:
-        real = REAL[row["model"]]
-        ours = row["held_residuals"] * real.residual_bytes
-        cells = [real.name, *(str(number) for number in (real.tokens, real.width, real.blocks))]
-        cells += [f"{real.published_bytes / 1e6:.1f}", f"{ours / 1e6:.1f}", real.source]
-        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+MEASURED = ["model", "shape", "off is plain, bit for bit", "blocks run: computed, reused call", "plain ms"]
+MEASURED += ["computed ms", "reused ms", "held (residuals)", "peak beyond plain", "MoReg"]
+AT_SIZE = ["model", "tokens", "width", "blocks", "per block, as published (MB)", "ours (MB)", "source of the sizes"]
+
+
+def _measured(row: dict) -> list[str]:
+    cells = [row["model"], row["shape"], "yes" if row["off_is_plain"] else "**no**"]
+    cells += [f"{row['blocks_computed']}, {row['blocks_reused']}"]
+    cells += [f"{row[name]:.1f}" for name in ("plain_ms", "computed_ms", "reused_ms")]
+    return [*cells, str(row["held_residuals"]), str(row["peak_residuals"]), row["moreg"] or "on"]
+
+
+def _at_size(row: dict) -> list[str]:
+    real = REAL[row["model"]]
+    ours = row["held_residuals"] * real.residual_bytes
+    cells = [real.name, *(str(number) for number in (real.tokens, real.width, real.blocks))]
+    return [*cells, f"{real.published_bytes / 1e6:.1f}", f"{ours / 1e6:.1f}", real.source]

@@ -8,6 +8,8 @@ from itertools import groupby
 from math import isfinite, isnan
 from typing import TYPE_CHECKING
 
+from tools.markdown import table
+
 from . import paired
 from .paired import ENOUGH_VIDEOS, LEAST, MOST, NEAR_BEST, OURS, TOLERANCE, AtSpeed, Choice, Duel, Place, Point
 from .plots import picture
@@ -186,12 +188,12 @@ def _table(of_place: Mapping[Place, Sequence[Point]], held_on: str) -> str:
         found = at[2].get(method)
         return (-found.near_best, -found.psnr, method) if found else (1, 0, method)
 
-    lines = [f"| method | {' | '.join(f'{speed:g}x' for speed in SPEEDS)} | MB |", f"|---|{'---|' * len(SPEEDS)}---|"]
+    rows = []
     for method in sorted({one.choice.method for here in of_place.values() for one in here}, key=rank):
         cells = [f"**{method}**" if method == OURS else method]
         cells += [_at_speed(at[speed].get(method)) for speed in SPEEDS]
-        lines.append(_row([*cells, f"{held[method] / 1e6:.1f}" if method in held else "–"]))
-    return "\n".join(lines) + "\n"
+        rows.append([*cells, f"{held[method] / 1e6:.1f}" if method in held else "–"])
+    return table(["method", *(f"{speed:g}x" for speed in SPEEDS), "MB"], rows) + "\n"
 
 
 def _at_speed(found: AtSpeed | None) -> str:
@@ -337,20 +339,19 @@ def _everything(of_place: Mapping[Place, Sequence[Point]], fought: Iterable[Duel
 
 def settings(several: Iterable[Point]) -> str:
     """A table with a row for each."""
-    lines = [_row(SETTINGS_COLUMNS), "|" + "---|" * len(SETTINGS_COLUMNS)]
     ordered = sorted(several, key=lambda one: (one.choice.method, -one.work, one.choice.setting))
-    lines += [_row(cell(one) for cell in SETTINGS_COLUMNS.values()) for one in ordered]
-    return "\n".join(lines) + "\n"
+    rows = ([cell(one) for cell in SETTINGS_COLUMNS.values()] for one in ordered)
+    return table(SETTINGS_COLUMNS, rows) + "\n"
 
 
 def _duel_table(several: Iterable[Duel]) -> str:
     ordered = sorted(
         several, key=lambda duel: (duel.theirs.choice.method, -duel.theirs.work, duel.theirs.choice.setting)
     )
-    return "\n".join([_row(DUEL_COLUMNS), "|" + "---|" * len(DUEL_COLUMNS), *map(_duel_row, ordered)]) + "\n"
+    return table(DUEL_COLUMNS, map(_duel_row, ordered)) + "\n"
 
 
-def _duel_row(duel: Duel) -> str:
+def _duel_row(duel: Duel) -> list[str]:
     cells = [*duel.theirs.choice, f"{duel.theirs.work:.3f}"]
     if duel.ours is None:
         cells += [""] * (len(DUEL_COLUMNS) - len(cells) - 1)
@@ -360,11 +361,7 @@ def _duel_row(duel: Duel) -> str:
         cells += [duel.ours.choice.setting, f"{duel.ours.work:.3f}", str(duel.ours.videos)]
         cells += [f"{psnr.mean:+.2f}", interval, _percent(duel.won)]
         cells += [f"{duel.differences[name].mean:+{digits}}" for name, digits in DIFFERENCES.items()]
-    return _row([*cells, duel.outcome])
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return [*cells, duel.outcome]
 
 
 # --- The README -----------------------------------------------------------------------------------------------------

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from tools.markdown import table
+
 from .made import sentence
 
 HEADING = "## With real weights"
 COMMAND = "python -m research.vbench_wan WEIGHTS PROMPTS OUT"
 OPEN_SORA = "Open-Sora 1.2, on which the paper measured: not run, neither its weights nor its code were at hand."
 
+NOTHING = table(
+    ["model", "result"],
+    [
+        ["Wan 2.1, VBench", f"not run: no weights at hand; `{COMMAND}` fills this table"],
+        ["Open-Sora 1.2, VBench", "not run: neither weights nor the model's code at hand"],
+    ],
+)
 NOT_RUN = f"""{HEADING}
 
-| model | result |
-|---|---|
-| Wan 2.1, VBench | not run: no weights at hand; `{COMMAND}` fills this table |
-| Open-Sora 1.2, VBench | not run: neither weights nor the model's code at hand |
+{NOTHING}
 """
 
 
@@ -24,10 +30,10 @@ def section(stored: dict) -> str:
     lines = [HEADING + "\n", sentence(stored["made"]) + "\n", f"{stored['what']}. {OPEN_SORA}", ""]
     if not dimensions:
         lines += ["VBench: not run, it was not installed.\n"]
-    lines += [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    rows = []
     for row in stored["rows"]:
         cells = [row["setting"], f"{row['computed']:g} of {row['total']}", f"{row['seconds']:.1f}"]
         cells += [f"{row['psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['motion_kept']:.3f}"]
         cells += [f"{row['vbench'][name]:.4f}" for name in dimensions]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return "\n".join([*lines, table(names, rows)]) + "\n"

@@ -1,4 +1,4 @@
-"""The page of compatibility, from a JUnit file of four tests."""
+"""The page of compatibility, from a JUnit file."""
 
 from tools import compatibility, official
 from tools.compatibility import page, read, save
@@ -11,6 +11,8 @@ JUNIT = """<testsuites><testsuite>
 <testcase classname="host.test_laws"
   name="test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace[LTX-2-block-RuntimeError]">
   <failure message="no"/></testcase>
+<testcase classname="host.test_laws"
+  name="test_law_2_the_model_is_untouched_and_a_second_run_equals_the_first[LTX-2-output]"/>
 <testcase classname="host.test_laws" name="test_law_1_off_is_off[Mochi]">
   <skipped message="this ComfyUI has no Mochi"/></testcase>
 <testcase classname="host.test_graphs" name="test_two_branches_do_not_see_each_other[a]"/>
@@ -28,12 +30,13 @@ def stored(tmp_path):
 def test_a_cell_is_a_figure_a_failure_a_reason_or_a_dash(tmp_path):
     lines = page(stored(tmp_path)).splitlines()
     heads = next(line for line in lines if line.startswith("| model"))
-    row = next(line for line in lines if line.startswith("| LTX-2"))
+    (row,) = (line for line in lines if line.startswith("| LTX-2"))
     cells = dict(zip(heads.split(" | "), row.split(" | "), strict=True))
     assert cells["off"] == "0"
     assert cells["reused, bf16"] == "0.002"
     assert cells["reused, fp16"] == "–"
     assert cells["stopped"] == "**failed**"
+    assert cells["second run"] == "yes"
     assert any(line.startswith("| Mochi | this ComfyUI has no Mochi") for line in lines)
 
 
@@ -81,7 +84,7 @@ def test_the_table_for_users_joins_the_templates_of_which_the_same_was_found(tmp
     monkeypatch.setattr(official, "STORED", tmp_path / "official.json")
     (tmp_path / "official.xml").write_text(OFFICIAL)
     official.save("0.33.0", tmp_path / "official.xml")
-    rows = [line for line in official.table().splitlines() if line.startswith("| ")][2:]
+    rows = [line for line in official.section().splitlines() if line.startswith("| ")][2:]
     assert rows == [
         "| MiniMax-H3 | yes | yes: 11 of 20 steps skipped | H3 |",
         "| MiniMax-H3 | failed | – | video_minimax_h3_i2v |",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.host import ROOT
+from tools.markdown import table
 
 from .parts import PARTS, Part
 from .rows import Row, read_rows, write_json
@@ -112,10 +113,8 @@ def _section(part: Part, rows: Iterable[Row], state: Mapping[str, Any]) -> str:
     rows = list(rows)
     columns = {key: title for key, title in part.columns.items() if any(row.get(key) not in (None, "") for row in rows)}
     if rows:
-        lines.append(f"| {' | '.join([*columns.values(), 'outcome'])} |")
-        lines.append("|---" * (len(columns) + 1) + "|")
-        lines += [f"| {' | '.join([*(_cell(row.get(key)) for key in columns), _outcome(row)])} |" for row in rows]
-        lines.append("")
+        cells = ([*(_cell(row.get(key)) for key in columns), _outcome(row)] for row in rows)
+        lines.append(table([*columns.values(), "outcome"], cells) + "\n")
     for row in rows:
         lines += [f"- failed: `{name}`: {_plain(why)}" for name, why in row.get("failed", {}).items()]
     return "\n".join(lines).rstrip() + "\n"
