@@ -1,7 +1,7 @@
-"""How close a video is to the one without AdaCache, from what its run has measured. Beyond the paper; docs/method.md.
+"""How close a video is to the one without AdaCache: measured, or estimated after its run. Not in the paper: our own.
 
-*Closeness* is the signal-to-noise ratio of the finished latent, as the model works in it, in dB: 10 log10(mean of its
-squares / mean squared difference to the latent that all steps computed would have made).
+*Closeness* is the signal-to-noise ratio of the finished latent, in the numbers that the model works with, in dB. The
+reference is the latent that the same model makes when every step is computed. docs/method.md explains the estimate.
 """
 
 from __future__ import annotations
@@ -9,20 +9,42 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# The controller adds up what was wrong (`State.share_wrong`). Of the runs of the demo model on which its constants were
-# found (docs/method.md), nine of ten came this close to that.
+from torch import Tensor
+
+# The range of an estimate, in dB below and above it. The controller's constants were found on runs of the demo model
+# (docs/method.md); nine of ten of those runs came within this range of what the controller added up
+# (`State.share_wrong`).
 BELOW, ABOVE = 7.5, 7.5
 
-LARGEST = 40.0  # dB; beyond it nobody sees a difference, and nothing more is claimed
+LARGEST = 40.0  # dB; beyond it nobody sees a difference, so no estimate is higher
 
-# Marks on the dial.
+SMALLEST_SQUARE = 1e-30  # keeps the logarithm finite if a latent is zero everywhere
+
+# Marks on the dial of preset quality, in dB.
 DRAFT, GOOD, FAITHFUL = 18.0, 25.0, 33.0
 MARKS = {"draft": DRAFT, "good": GOOD, "faithful": FAITHFUL}
 
 
+def closeness(plain: Tensor, other: Tensor) -> float:
+    """Measured closeness: 10 log10(mean square of `plain` / mean squared difference).
+
+    Args:
+        plain: finished latent of the run without AdaCache, of any shape, finite.
+        other: the same of the run to be judged, of the same shape.
+
+    Returns:
+        dB; inf if the two are equal.
+    """
+    plain, other = plain.double(), other.double()
+    difference = (plain - other).square().mean().item()
+    if difference == 0:
+        return math.inf
+    return 10 * math.log10(max(plain.square().mean().item(), SMALLEST_SQUARE) / difference)
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """Closeness in dB, as expected, and the range in which nine of ten videos are."""
+    """Expected closeness in dB, and the range that should hold nine of ten videos."""
 
     db: float
     low: float
@@ -30,7 +52,7 @@ class Estimate:
 
     @property
     def words(self) -> str:
-        """What that means."""
+        """What this closeness looks like."""
         if self.db >= FAITHFUL:
             return "very hard to tell apart"
         if self.db >= GOOD:
@@ -42,11 +64,16 @@ class Estimate:
 
 
 def closeness_of(wrong: float) -> Estimate:
-    """Of a video in which so much is wrong, as of `State.share_wrong`."""
+    """The estimate for a run.
+
+    Args:
+        wrong: the squared error that the controller expects in the finished latent, as a share of the latent's mean
+            square (`State.share_wrong`).
+    """
     db = LARGEST if wrong <= 0 else min(-10 * math.log10(wrong), LARGEST)
     return Estimate(db, db - BELOW, min(db + ABOVE, LARGEST))
 
 
-def wrong_of(closeness: float) -> float:
-    """What may be wrong in a video that is to be so close, in dB: `closeness_of` the other way round."""
-    return float(10 ** (-closeness / 10))
+def wrong_of(db: float) -> float:
+    """The share of squared error that gives this closeness in dB: the inverse of `closeness_of`."""
+    return float(10 ** (-db / 10))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from torch import Tensor
 
 from ..adacache_core.documents import finite
 from ..adacache_core.errors import AdaCacheError
+from ..adacache_core.tell.frames import PSNR_MAX, motion_kept, psnr
 from ..adacache_core.tell.picture import beside
 from ..adacache_core.tell.report import RunReport
 from .demo.preview import pictures_of
 from .host.attach import attachment_of
 from .schema import CATEGORY, found_by
 
-# Of a frame that is equal in both, whose PSNR is infinite and would swallow the mean over frames.
-PSNR_MAX = 100.0  # dB
 SSIM_WINDOW = 11  # Wang et al. 2004; where frames are smaller, the largest odd one that fits
 ALEXNET = "alexnet-owt-7be5be79.pth"  # of torchvision, which LPIPS would fetch otherwise
 LPIPS_SMALLEST = 64  # pixels: of smaller frames its network leaves nothing
@@ -222,21 +220,20 @@ def compare(reference: Tensor, changed: Tensor) -> Comparison:
 
     Of pictures, which have three channels of 0 to 1, the range of values is 1; of latents that of the reference.
     """
-    from kornia.metrics import psnr, ssim  # comes with the host; were it broken, the other nodes should still load
+    from kornia.metrics import ssim  # ComfyUI installs it; imported here so that the other nodes load without it
 
     picture = is_picture(reference)
     lowest, span = (0.0, 1.0) if picture else (reference.min().item(), span_of(reference))
     reference, changed = ((video.double() - lowest) / span for video in (reference, changed))
-    of_frames = [min(psnr(*each, 1.0).item(), PSNR_MAX) for each in zip(changed, reference, strict=True)]
+    of_frames = psnr(reference, changed).clamp(max=PSNR_MAX).tolist()
     moved, moves = (video.diff(dim=0) for video in (reference, changed))
-    before, after = (motion.abs().mean().item() if len(motion) else 0.0 for motion in (moved, moves))
     window = min(SSIM_WINDOW, *((side - 1) // 2 * 2 + 1 for side in reference.shape[2:]))
     return Comparison(
         frames=len(reference),
         psnr=sum(of_frames) / len(of_frames),
         ssim=ssim(changed, reference, window, eps=0.0, padding="valid").nan_to_num(1.0).mean().item(),
         lpips=_lpips(reference, changed) if picture and min(reference.shape[2:]) >= LPIPS_SMALLEST else None,
-        motion_kept=after / before if before else 1.0 if not after else inf,
+        motion_kept=motion_kept(reference, changed),
         temporal_difference=(moves - moved).abs().mean().item() if len(moved) else 0.0,
         worst_frame=min(range(len(of_frames)), key=of_frames.__getitem__),
         worst_psnr=min(of_frames),

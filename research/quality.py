@@ -18,9 +18,8 @@ from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 from torch.nn import functional
 
-# Of a frame that is equal in both, whose PSNR is infinite and would swallow the mean over frames.
-# One step of 8 bits in one colour of one pixel of 16 x 16 is 77 dB.
-PSNR_MAX = 100.0  # dB
+from adacache_core.closeness import closeness as measured
+from adacache_core.tell.frames import PSNR_MAX, motion_kept, psnr
 
 # Where figures are averaged over videos: beyond it nobody sees a difference, and one video that was hardly skipped
 # would outweigh ten that were spoilt.
@@ -81,11 +80,6 @@ def _finite(numbers: Tensor) -> Tensor:
     return numbers.double().nan_to_num(0, 0, 0)
 
 
-def psnr(plain: Tensor, cached: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each frame, (frames,), dB; infinite where a frame is equal."""
-    return -10 * torch.log10((plain - cached).square().mean(dim=(1, 2, 3)))
-
-
 def ssim(plain: Tensor, cached: Tensor) -> float:
     """Structural similarity per frame and colour, mean over all."""
     if min(plain.shape[1:3]) < SSIM_WINDOW:
@@ -94,31 +88,19 @@ def ssim(plain: Tensor, cached: Tensor) -> float:
     return ssim_map(*images, SSIM_WINDOW, eps=0.0, padding="valid").mean().item()
 
 
-def motion_kept(plain: Tensor, cached: Tensor) -> float:
-    """Motion of `cached` over motion of `plain`; a video that stands still keeps it by standing still."""
-    before, after = (video.diff(dim=0).abs().mean().item() for video in (plain, cached))
-    if before == 0:
-        return 1.0 if after == 0 else float("inf")
-    return after / before
-
-
 def closeness(plain: Tensor, cached: Tensor) -> float:
-    """Mean square of the plain latent over the mean squared difference, dB, at most CLOSENESS_MAX.
+    """Closeness of latents (`adacache_core.closeness`) in dB, at most CLOSENESS_MAX.
 
-    What is no finite number counts as 0.
+    Numbers that are not finite count as 0.
 
     Args:
-        plain, cached: latents of any one shape.
+        plain, cached: finished latents of the same shape.
 
     Raises:
         ValueError: the shapes differ.
     """
     _same_shape(plain, cached)
-    plain, cached = _finite(plain), _finite(cached)
-    difference = (plain - cached).square().mean()
-    if difference == 0:
-        return CLOSENESS_MAX
-    return (10 * torch.log10(plain.square().mean() / difference)).clamp(max=CLOSENESS_MAX).item()
+    return min(measured(_finite(plain), _finite(cached)), CLOSENESS_MAX)
 
 
 def lpips(plain: Tensor, cached: Tensor) -> float:

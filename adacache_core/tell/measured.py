@@ -31,7 +31,7 @@ class Likeness:
     """How near one video is to the plain one, as the model works in them.
 
     Attributes:
-        closeness: dB, as in `estimate.py`; inf if they are equal.
+        closeness: dB, as in `closeness.py`; inf if they are equal.
         motion_kept: mean absolute difference of neighbouring frames, over that of the plain video; None where that has
             one frame or does not move.
         worst_frame: the frame of the latent that is least close, from 0; worst_frame_db: how close that is.

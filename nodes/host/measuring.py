@@ -15,7 +15,9 @@ from comfyui_version import __version__ as host_version
 from latent_preview import prepare_callback
 from torch import Tensor
 
+from ...adacache_core.closeness import closeness
 from ...adacache_core.errors import AdaCacheError
+from ...adacache_core.tell.frames import motion, motion_kept
 from ...adacache_core.tell.measured import Likeness
 from .attach import called
 
@@ -171,25 +173,14 @@ def likeness(model: Any, plain: dict, other: dict) -> Likeness:
             raise AdaCacheError(
                 f"the video {which} AdaCache came out broken: its latent has numbers that are not finite"
             )
-    of_frames = [_closeness(*pair) for pair in zip(frames, changed_frames, strict=True)]
+    of_frames = [closeness(*pair) for pair in zip(frames, changed_frames, strict=True)]
     worst = min(range(len(of_frames)), key=of_frames.__getitem__)
-    before, after = (
-        video.diff(dim=0).abs().mean().item() if len(video) > 1 else 0.0 for video in (frames, changed_frames)
-    )
     return Likeness(
-        closeness=_closeness(reference, changed),
-        motion_kept=after / before if before else None,
+        closeness=closeness(reference, changed),
+        motion_kept=motion_kept(frames, changed_frames) if motion(frames) else None,
         worst_frame=worst,
         worst_frame_db=of_frames[worst],
     )
-
-
-def _closeness(plain: Tensor, other: Tensor) -> float:
-    """See `adacache_core/closeness.py`; inf of equal ones, and at most as far as floats go."""
-    wrong = (plain - other).square().mean().item()
-    if wrong == 0:
-        return math.inf
-    return 10 * math.log10(max(plain.square().mean().item(), 1e-30) / wrong)
 
 
 def _as_the_model_sees(model: Any, latent: dict) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""How close a video is expected to be, in numbers and in words."""
+"""How close a video is, measured and expected, in numbers and in words."""
 
 import math
 
@@ -6,11 +6,19 @@ import pytest
 import torch
 
 from adacache_core import AdaCache
-from adacache_core.closeness import ABOVE, BELOW, LARGEST, MARKS, closeness_of, wrong_of
+from adacache_core.closeness import ABOVE, BELOW, LARGEST, MARKS, closeness, closeness_of, wrong_of
 from adacache_core.presets import auto, quality
 
 STEPS = 30
 SIGMAS = [1 - step / STEPS for step in range(STEPS + 1)]
+
+
+def test_closeness_is_the_signal_over_the_error():
+    latent = torch.tensor([3.0, -4.0])
+    assert closeness(latent, 1.1 * latent) == pytest.approx(20, abs=1e-4)
+    assert closeness(latent, 0 * latent) == pytest.approx(0)
+    assert closeness(latent, latent) == closeness(0 * latent, 0 * latent) == math.inf
+    assert math.isfinite(closeness(0 * latent, latent))
 
 
 @pytest.mark.parametrize("closeness", [10.0, 18.0, 25.0, 33.0])
