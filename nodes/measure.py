@@ -35,7 +35,7 @@ from .apply import OFF
 from .demo.preview import pictures_of
 from .host.attach import attach, attachment_of
 from .host.library import write
-from .host.measuring import WARM_UP, Bar, Sampling, facts, likeness, sampling
+from .host.measuring import WARM_UP, Bar, Sampling, facts, likeness
 from .schema import CATEGORY, found_by
 
 PREFIX = "adacache_measured/measured"  # in the host's output folder
@@ -132,28 +132,11 @@ class AdaCacheMeasure(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
-        latent_image: dict,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        sampler: Any = None,
-        sigmas: Tensor | None = None,
-        vae: Any = None,
-        title: str = "",
-    ) -> io.NodeOutput:
+    def execute(cls, model: Any, vae: Any = None, title: str = "", **sampler_inputs: Any) -> io.NodeOutput:
         title = " ".join(title.split())
         if len(title) > LONGEST_TEXT or not title.isprintable():
             raise AdaCacheError(f"the title must be a line of at most {LONGEST_TEXT} letters")
-        how = sampling(
-            model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, sampler, sigmas
-        )
+        how = Sampling.of(model, **sampler_inputs)
         settings = Settings(title=title, adacache=version(), **facts(model, how))
         runs, latents = measure(model, how)
         measured = Measured(settings, runs)

@@ -41,7 +41,18 @@ class Bar:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a sampler node is given, the model apart; `scheduler` is None where the noise levels were given."""
+    """How one video is sampled: all that a sampler node gets, except the model.
+
+    Attributes:
+        positive, negative: CONDITIONING.
+        latent: LATENT to start from, with as many channels as the model has.
+        seed: of the noise.
+        cfg: scale of the guidance.
+        sampler_name: ComfyUI's name for `sampler`, or the name of its function.
+        scheduler: that the noise levels are from; None if the user gave them as SIGMAS.
+        sampler: SAMPLER.
+        sigmas: noise levels, (steps + 1,).
+    """
 
     positive: Any
     negative: Any
@@ -52,6 +63,44 @@ class Sampling:
     scheduler: str | None
     sampler: Any
     sigmas: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent_image: dict,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        sampler: Any = None,
+        sigmas: Tensor | None = None,
+    ) -> Sampling:
+        """From the inputs of a KSampler node; `sampler` replaces `sampler_name`, `sigmas` replace the scheduler.
+
+        Raises:
+            AdaCacheError: there are fewer than WARM_UP steps.
+        """
+        if sigmas is None:
+            # ComfyUI computes the noise levels, because some of its samplers leave one out.
+            levels = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler).sigmas
+        else:
+            levels, scheduler = sigmas, None
+        if len(levels) < WARM_UP + 1:
+            raise AdaCacheError(f"too few steps to measure: {max(len(levels) - 1, 0)}; take {WARM_UP} or more")
+        if sampler is None:
+            sampler = comfy.samplers.sampler_object(sampler_name)
+        else:
+            function = getattr(sampler, "sampler_function", sampler)
+            sampler_name = getattr(function, "__name__", type(function).__name__).removeprefix("sample_")
+        # Newer ComfyUIs store a latent's "downscale_ratio"s for this one call.
+        ratios = {key: value for key, value in latent_image.items() if key.startswith("downscale_ratio")}
+        samples = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"], **ratios)
+        latent = {key: value for key, value in latent_image.items() if key not in ratios} | {"samples": samples}
+        return cls(positive, negative, latent, seed, cfg, sampler_name, scheduler, sampler, levels)
 
     @property
     def steps(self) -> int:
@@ -77,52 +126,6 @@ class Sampling:
             seed=self.seed,
         )
         return {**self.latent, "samples": samples}
-
-
-def sampling(
-    model: Any,
-    positive: Any,
-    negative: Any,
-    latent: dict,
-    seed: int,
-    steps: int,
-    cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    sampler: Any = None,
-    sigmas: Tensor | None = None,
-) -> Sampling:
-    """As KSampler has it; a SAMPLER or SIGMAS that is there takes the place of what names one.
-
-    Raises:
-        AdaCacheError: fewer than two steps.
-    """
-    if sigmas is None:  # the host's: some samplers leave out a noise level
-        own = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler)
-        levels = own.sigmas
-    else:
-        levels = sigmas
-    if len(levels) < WARM_UP + 1:
-        raise AdaCacheError(f"too few steps to measure: {max(len(levels) - 1, 0)}; take {WARM_UP} or more")
-    if sampler is None:
-        sampler = comfy.samplers.sampler_object(sampler_name)
-    else:
-        function = getattr(sampler, "sampler_function", sampler)
-        sampler_name = getattr(function, "__name__", type(function).__name__).removeprefix("sample_")
-    ratios = {key: value for key, value in latent.items() if key.startswith("downscale_ratio")}  # of newer hosts
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], **ratios)
-    kept = {key: value for key, value in latent.items() if key not in ratios}
-    return Sampling(
-        positive,
-        negative,
-        {**kept, "samples": samples},
-        seed,
-        cfg,
-        sampler_name,
-        None if sigmas is not None else scheduler,
-        sampler,
-        levels,
-    )
 
 
 def facts(model: Any, how: Sampling) -> dict[str, Any]:
