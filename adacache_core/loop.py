@@ -72,7 +72,7 @@ class AdaCache:
         config = config or CacheConfig(FAST_30)
         paths = (blocks,) if isinstance(blocks, str) else tuple(blocks)
         if not paths and not config.at_output:
-            raise AdaCacheError("these settings reuse what blocks add: name blocks and head. Only auto and quality work without them")
+            raise AdaCacheError("these settings reuse blocks: name blocks and head. Only auto and quality work without")
         self.module = module
         self.layout = StackLayout(paths, (Head(head, head_takes),), stream, output) if paths else None
         if self.layout is not None:
