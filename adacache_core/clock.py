@@ -11,10 +11,10 @@ import torch
 
 
 class Clock:
-    """Times evaluations without waiting for the GPU: events there, read at the end of the run.
+    """Times evaluations without waiting for the GPU: it records events there, and reads them at the end of the run.
 
-    An evaluation lasts until the next one begins: what the sampler and a preview take is not saved by skipping. What
-    AdaCache itself does in it is timed as well, for without AdaCache it would not be done.
+    An evaluation lasts until the next one begins, because skipping does not save the time of sampler and preview. The
+    work of AdaCache itself is timed apart, because without AdaCache there would be none.
     """
 
     def __init__(self) -> None:
@@ -23,13 +23,13 @@ class Clock:
         self._own: list[tuple[int, Any, Any]] = []  # evaluation, begin, end
 
     def lap(self, device: torch.device | None) -> None:
-        """An evaluation begins, on this device; None is the CPU."""
+        """An evaluation begins on this device; None is the CPU."""
         self._now = _cuda_event if device is not None and device.type == "cuda" else time.perf_counter
         self._begins.append(self._now())
 
     @contextmanager
     def own(self) -> Iterator[None]:
-        """Work of AdaCache's, within an evaluation."""
+        """Times the work of AdaCache itself, within an evaluation."""
         begin = self._now()
         try:
             yield
@@ -37,7 +37,7 @@ class Clock:
             self._own.append((len(self._begins) - 1, begin, self._now()))
 
     def read(self) -> list[tuple[float, float]]:
-        """Seconds per evaluation, the last one until now, and AdaCache's own work in them; waits for the GPU, once."""
+        """For each evaluation, its seconds and those of AdaCache's own work; waits for the GPU, once."""
         ends = [*self._begins[1:], self._now()]
         own = [0.0] * len(self._begins)
         for evaluation, begin, end in self._own:

@@ -1,6 +1,6 @@
-"""One sampling run: here the controller, what is reused, and the report meet, and nowhere else.
+"""One sampling run. The controller, what is reused, and the report meet here and nowhere else.
 
-Nothing in it outlives the run. It knows keys, not conditionings, and modules, not models: its callers are `loop.py`
+Nothing in it outlives the run. It knows keys and modules; conditionings and models are known to its callers, `loop.py`
 and `nodes/host`.
 """
 
@@ -39,8 +39,8 @@ from .reuse.recording import Recording
 from .reuse.stack import BlockStack
 from .tell.report import ANSWERED, BLOCKS, OUTPUT, PARTLY, REUSED, RunReport, StepRecord
 
-# Runs whose steps are further apart than those of so many over the whole way from noise to video belong to distilled
-# models: every step matters. Those of LTX-2.3 and MiniMax-H3 turbo take 8, and lose 18 to 24 dB if some are skipped.
+# With codebooks nothing is skipped in a run of fewer steps from noise to video. Such runs belong to distilled models,
+# where every step matters: LTX-2.3 and MiniMax-H3 turbo take 8 steps, and lose 18 to 24 dB if some are skipped.
 FEW_STEPS = 12
 
 PROBE = "probe"  # tells the keys of probes from those of residuals
@@ -54,8 +54,8 @@ class _Evaluation:
     reuse: bool
     wants_metric: bool = False
     device: torch.device | None = None
-    forecast: bool = False  # its output was, and no model was asked
-    answered: int = 0  # calls that no block ran in although none was skipped
+    forecast: bool = False  # whether its output was forecast and the model not called
+    answered: int = 0  # calls that were not skipped, and yet ran no block
     visits: Counter = field(default_factory=Counter)  # by key
     places: Counter = field(default_factory=Counter)  # by key and variant
     change: Tensor | None = None  # (2,), summed over calls
@@ -64,31 +64,32 @@ class _Evaluation:
 
 
 class Engine:
-    """Decides, records and reuses for one run of a sampler.
+    """Decides, records and reuses in one run of a sampler.
 
     Args:
         config: settings.
         steps: number of sampler steps.
-        layout: where modules keep their blocks; None: nobody knows, which is enough for `config.at_output`.
+        layout: where modules keep their blocks; None: not known, which is enough if `config.at_output`.
         ends_at_zero: whether the run finishes the video, see `Course.ends`.
-        sampler: what is known of it; without it no output is forecast.
-        span: which part of the way from noise to video the run covers, in (0, 1], in unshifted time.
+        sampler: what is known about it; None: no output is forecast.
+        span: the part of the way from noise to video that the run covers, in (0, 1], before any shift.
         flow: whether latents are (1 - sigma) video + sigma noise; else they are video + sigma noise.
         changing: steps at which the model's output jumps, and why.
         mask: where the latent is made; see `Output`.
         guidance: strength of classifier-free guidance; 1 is none.
-        before: `left` of the run that made the latent with which this one begins, if the same settings made it.
-        report: to be filled, with what the caller knows already.
+        before: `left` of the run that made this one's first latent, if it had the same settings.
+        report: to be filled; the caller has filled in what it knows.
 
     Attributes:
-        idle_reason: why nothing is skipped in this run, "" if something may be. The report stays true all the same:
-            whether blocks ran is counted.
-        others: who else has a function on this model, for the sentence that says that somebody answered in its place.
-        output: what is reused at the output, None where residuals of blocks are.
-        left: after `finish`, what the next run should know that goes on with this one's latent; None: nothing.
+        idle_reason: why nothing is skipped in this run, "" if something may be. Blocks that run are still counted, so
+            the report stays true.
+        others: who else has functions on this model, for notes about another pack that answered.
+        output: forecasts the model's output; None: not in this run.
+        blocks: the controller where residuals of blocks are reused, and `block_state` its state; None: not in this run.
+        left: after `finish`, what a run that continues with this one's latent should know; None: nothing.
     """
 
-    measure_change = staticmethod(change_sums)  # the paper's choice; its ablation puts others here
+    measure_change = staticmethod(change_sums)  # as in the paper; the ablation of it tries others
 
     def __init__(
         self,
@@ -131,7 +132,7 @@ class Engine:
             self.note(self.idle_reason)
             self.note(self._what_differs(steps))
             if sampler is not None and sampler.draws_noise and not self.idle_reason and not isinstance(policy, Watch):
-                self.note(f"{sampler.name} draws fresh noise: expect another video of the same kind, not the same one")
+                self.note(f"{sampler.name} draws fresh noise: expect a similar video, not the same one")
             if config.moreg is not None and config.at_output:
                 self.note("MoReg does nothing with auto and quality; it belongs to the tables of the paper")
         self.block_state = BlockState()
@@ -149,24 +150,24 @@ class Engine:
         if self.config.at_output and sampler is None:
             return "the noise levels of this run are not known, so nothing can be forecast: every step is computed"
         if self.config.at_output and sampler is not None and sampler.looks_inside:
-            return f"{sampler.name} wants more of the model than the video it finds: every step is computed"
+            return f"{sampler.name} uses more of the model than its denoised output: every step is computed"
         judge = not self.config.policy.settled
         if judge and self.config.at_output and sampler is not None and sampler.draws_noise:
             return (
-                f"{sampler.name} draws fresh noise, which makes another video of any difference: every step is "
-                "computed. To skip some all the same, connect a schedule"
+                f"{sampler.name} draws fresh noise, so any skipped step would give another video: every step is "
+                "computed. To skip steps anyway, connect a schedule"
             )
         if judge and sampler is not None and sampler.starts_over:
             return (
-                f"{sampler.name} starts over from fresh noise at every step, so no step can be made of those before: "
+                f"{sampler.name} starts over from fresh noise at every step, so no step can reuse an earlier one: "
                 "every step is computed"
             )
         whole = round(steps / span)
         if judge and not self.config.at_output and whole < FEW_STEPS:
-            as_few = f" as {whole} from noise to video would be" if whole != steps else ""
+            as_few = f" (they are as far apart as in a run of {whole})" if whole != steps else ""
             return (
                 f"{steps} steps are too few to skip any{as_few}: every step is computed. "
-                "To skip some all the same, connect a schedule"
+                "To skip steps anyway, connect a schedule"
             )
         controller = self.blocks if self.output is None else self.output.controller
         if controller is not None and controller.never_skips:
@@ -175,15 +176,15 @@ class Engine:
         return ""
 
     def _what_differs(self, steps: int) -> str:
-        """From what was asked for."""
+        """How the run will differ from what was asked for, in a sentence; "" if it will not."""
         policy = self.config.policy
         if not isinstance(policy, Fixed):
             return "" if self.output is None or self.idle_reason else self.output.controller.what_differs
         made_for = len(policy.schedule.computed)
-        return "" if made_for == steps else f"the schedule was made for {made_for} steps and is resampled to {steps}"
+        return "" if made_for == steps else f"the schedule was made for {made_for} steps and is stretched to {steps}"
 
     def stand_down(self, reason: str) -> None:
-        """From here on nothing of this run is skipped, measured or corrected; the report says why, in a sentence."""
+        """From here on, every step of this run is computed, and the report says why."""
         self.note(f"stood down: {reason}")
         self.idle_reason = self.idle_reason or reason
         self.output = None
@@ -195,20 +196,20 @@ class Engine:
             self.report.notes.append(text)
 
     def changes(self, step: int, why: str) -> None:
-        """What is computed at this step begins anew; to be told before the step's first evaluation."""
+        """The output will jump at this step, so no forecast may go across it. Call it before the step begins."""
         if self.output is not None:
             self.output.changes(step, why)
 
     @property
     def current(self) -> StepRecord | None:
-        """The evaluation under way: only then `call` and `answer` may be used."""
+        """The evaluation under way; `call` and `answer` may only be used in one."""
         return None if self._evaluation is None else self._evaluation.record
 
     @contextmanager
     def evaluation(
         self, step: int, sigma: float | None = None, device: torch.device | None = None
     ) -> Iterator[StepRecord]:
-        """One model evaluation: what is computed or reused is decided on entry, the metric closed on exit.
+        """One model evaluation: entering it decides whether it computes, leaving it takes in what was measured.
 
         Args:
             step: sampler step, 0..N-1; a step may have several evaluations.
@@ -235,7 +236,7 @@ class Engine:
             with self._clock.own():
                 self._close(current)
         except BaseException:
-            if not record.calls and not current.forecast:  # it had not begun
+            if not record.calls and not current.forecast:  # it failed before it began
                 self.report.evaluations.pop()
             raise
         finally:
@@ -293,11 +294,11 @@ class Engine:
         return Sums(sums[:2], sums[2:].view(-1, 3) if sums.numel() > 2 else None)
 
     def answer(self, x: Tensor, ask: Callable[[], Tensor]) -> Tensor:
-        """What the sampler is given in this evaluation: the video that the model finds, or a forecast of it.
+        """What the sampler is given in this evaluation: the denoised latent of the model, or a forecast of it.
 
         Args:
             x: the latent that is evaluated, as the sampler has it.
-            ask: evaluates the model; the video found in x, guidance included, of the shape of x.
+            ask: evaluates the model; gives the denoised latent, after guidance, of the shape of x.
         """
         current = self._evaluation
         assert current is not None, "answer() belongs inside evaluation()"
@@ -311,7 +312,7 @@ class Engine:
                 self._note_output(record)
                 return given
         denoised = ask()
-        if self.output is None or current.answered or not record.calls:  # somebody else's answer, see `_close`
+        if self.output is None or current.answered or not record.calls:  # another pack's answer, see `_close`
             return denoised
         with self._clock.own():
             predicted = output.state.predicted
@@ -506,7 +507,7 @@ class Engine:
             current.motion = motion if current.motion is None else current.motion + motion.to(current.motion.device)
 
     def finish(self) -> RunReport:
-        """Ends the run, and with it the last evaluation: nothing is held afterwards, and the report has its times."""
+        """Ends the run: nothing is held afterwards, and the report has its times."""
         self.cache.clear()
         self._stacks.clear()
         if self.output is not None:
@@ -520,7 +521,7 @@ class Engine:
         return self.report
 
     def _estimate(self, output: Output) -> None:
-        """How close the finished video is; only what is corrected to the end is known that well."""
+        """How close the finished video is. It can be told only if the run was corrected up to its end."""
         report = self.report
         ended = report.evaluations and report.evaluations[-1].step == report.sampler_steps - 1 and not report.stopped
         if not (output.controller.course.ends and ended and output.corrects and report.skipped):
@@ -545,7 +546,7 @@ def _course(
     outside = config.outside(steps)
     if not config.at_output or sampler is None:
         return Course(steps, ends, outside)
-    levels = [min(flow_level(sigma, flow), 1.0) for sigma in sampler.sigmas]  # those of another kind of model are above
+    levels = [min(flow_level(sigma, flow), 1.0) for sigma in sampler.sigmas]  # some samplers begin above pure noise
     return Course.along(levels, {**outside, **changing}, sampler.evaluations or (), guidance)
 
 

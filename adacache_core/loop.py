@@ -19,7 +19,7 @@ from .tell.report import RunReport, StepRecord
 
 
 class AdaCache:
-    """AdaCache on any module whose blocks sit in ModuleLists, in a sampling loop of your own.
+    """AdaCache in a sampling loop of your own: around any module, or on one whose blocks sit in ModuleLists.
 
     Example:
         With preset auto, any model:
@@ -31,7 +31,7 @@ class AdaCache:
         ...         x = x + (sigmas[step + 1] - sigma) * velocity
         >>> run.report.computed, run.report.total
 
-        With a table of the paper, whose reuse is inside the model:
+        With a codebook of the paper, which reuses residuals of blocks:
 
         >>> with AdaCache(transformer, blocks="blocks", head="norm_out", steps=30) as run:
         ...     for step, t in enumerate(timesteps):
@@ -43,16 +43,17 @@ class AdaCache:
     Args:
         module: holds the blocks. It is restored after every call.
         steps: number of sampler steps.
-        blocks: dotted path of the block container, or several in the order in which they run; not needed for auto.
+        blocks: dotted path of the block container, or several in the order in which they run. Auto and quality need
+            none.
         head: dotted path of the module whose first argument is the stack's output.
         config: settings; the published fast table by default.
-        sigmas: noise levels of the run, falling, (steps + 1,), which auto needs; of a flow model if the first is at
-            most 1, else latents are video + sigma noise.
-        sampler: the loop that they belong to, if it is not Euler's; see `probe_sampler`.
+        sigmas: noise levels of the run, falling, (steps + 1,); auto and quality need them. If the first is at most 1,
+            they are a flow model's, else latents are video + sigma noise.
+        sampler: the loop as a function (see `probe_sampler`), if it is not Euler's.
         stream, output, head_takes: see `StackLayout`.
 
     Raises:
-        AdaCacheError: a path leads nowhere, or there is none and the settings are not auto's.
+        AdaCacheError: a path leads nowhere, or the settings need blocks and none are named.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class AdaCache:
         """Context of one call of the module.
 
         Args:
-            key: who is calling: one hashable (but not a list), or a list with one for each equal
+            key: whose residual it is: one hashable (but not a list), or a list with one for each equal
                 chunk of the batch, such as ["uncond", "cond"].
             frames, positions, start: where the video is, see `Grid`. Without the first two MoReg is off.
             signature: what must be equal for a residual to be reused, such as the input's shape.
@@ -122,8 +123,8 @@ class AdaCache:
 
         Args:
             x: the latent that is evaluated.
-            ask: evaluates the model: d x / d sigma at x, guidance included, of the shape of x. Calls of the module in
-                it need no `call` around them unless there are `blocks`.
+            ask: evaluates the model: d x / d sigma at x, after guidance, of the shape of x. If there are `blocks`,
+                every call of the module in it stands inside a `call`.
         """
         sigma = self.engine.current.sigma if self.engine.current else None
         assert sigma, "velocity() belongs inside evaluation(step, sigma)"

@@ -124,7 +124,7 @@ class Sampler:
         draws_noise: whether it adds fresh noise, so that any difference grows into another video; None: not known.
         starts_over: whether nothing of a latent is left in the next one: only the video found in it goes on.
         evaluations: how often it evaluates the model at each step, (steps,); None: not known.
-        looks_inside: whether it wants more of the model than the video it finds, as CFG++ does.
+        looks_inside: whether it uses more of the model than its denoised output, as CFG++ does.
         name: what people call it.
     """
 

@@ -1,7 +1,7 @@
-"""The output as the place of reuse: at a skipped step no model is called, the sampler is given a forecast.
+"""Reuse at the output: at a skipped step no model is called, and the sampler is given a forecast.
 
-What is forecast is what the sampler is given, after guidance. So it works on any model, holds two tensors of the
-latent's size, and needs to know nothing of what happens inside.
+The forecast is of the denoised latent after guidance. So this works on any model, holds two tensors of the latent's
+size, and needs to know nothing about the model's inside.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from .forecast import Forecast, distance
 
 
 class Output:
-    """Of one run: what was computed last, and whether the next step has to be.
+    """Forecasts and corrects the output in one run, and decides with its controller when to compute.
 
     Args:
         controller: decides; its course is this run's.
-        sampler: what is known of it; its linear steps, if it has any, are corrected.
+        sampler: what is known about it; errors are corrected if it has linear steps.
         flow: whether latents are (1 - level) video + level noise; else they are video + sigma noise.
-        changing: steps at which the output jumps, and why: nothing that was found before one goes on after it.
-        mask: where the latent is made, 0 to 1; elsewhere it is given, and no error counts. Broadcasts to the latent.
+        changing: steps at which the output jumps, and why; no forecast goes across them.
+        mask: where the latent is made, from 0 to 1; elsewhere it is given, and errors do not count. Broadcasts to the
+            latent.
         before: see `ErrorController.begin`.
 
     Attributes:
-        corrected: whether the sampler was last given something else than was found or forecast.
+        corrected: whether what the sampler was given last was corrected.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Output:
         self.state = controller.begin(before)
         self.corrected = False
         self._flow = flow
-        # Where noise is drawn, the velocity, which points to the noise, does not go on as it was; the video does.
+        # Fresh noise changes the velocity, which points to the noise. The denoised latent continues as it changed.
         self._fresh_noise = sampler.draws_noise is True
         self._sigmas = sampler.sigmas
         self._corrector = None if sampler.linear_steps is None else _corrector(sampler, flow)
@@ -56,10 +57,10 @@ class Output:
         self._changing = dict(changing or {})
         self._mask = mask
         self._forecast: Forecast | None = None
-        self._decided: dict[int, Decision] = {}  # all evaluations of a step are computed, or all are reused
+        self._decided: dict[int, Decision] = {}
 
     def decide(self, step: int) -> Decision:
-        """Whether this step computes; asked again, it says the same."""
+        """Whether this step computes; all evaluations of a step get the same answer."""
         if step not in self._decided:
             self._decided[step] = self._decision(step)
         return self._decided[step]
@@ -72,7 +73,7 @@ class Output:
         return self.controller.decide(self.state, step)
 
     def changes(self, step: int, why: str) -> None:
-        """The output jumps at this step, of which nothing was decided yet; it was not known before the run."""
+        """The output will jump at this step, which has not been decided yet; this was not known before the run."""
         self._changing[step] = why
 
     def fits(self, x: Tensor) -> bool:
@@ -81,7 +82,7 @@ class Output:
 
     @property
     def corrects(self) -> bool:
-        """Whether the sampler is one that can be corrected, and has gone as it was expected to."""
+        """Whether errors are corrected: the sampler has linear steps, and has taken them as expected."""
         return self._corrector is not None
 
     def forecast(self, step: int, sigma: float, x: Tensor) -> Tensor:
@@ -110,15 +111,15 @@ class Output:
         return given
 
     def found(self, step: int, sigma: float, x: Tensor, denoised: Tensor) -> tuple[Tensor, float | None]:
-        """Takes note of what the model found.
+        """Takes in the denoised latent of a computed evaluation.
 
         Args:
             step, sigma, x: as of `forecast`.
-            denoised: what was found, of the shape of x.
+            denoised: the model's, of the shape of x.
 
         Returns:
-            What the sampler is to be given, and how wrong the forecast would have been, relative to the velocity: None
-            if there was none, or at a second evaluation of a step, which is too near to the first one to tell.
+            What the sampler is to be given, and the error of the forecast for it, relative to the velocity. The error
+            is None if there was no forecast, and at a second evaluation of a step, which is too near to the first one.
         """
         self.corrected = False
         if self.state.last == step:
@@ -126,7 +127,7 @@ class Output:
             return denoised, None
         level = flow_level(sigma, self._flow)
         velocity = (self._scaled(x, sigma) - denoised) / level
-        if self._forecast is not None and not self.fits(denoised):  # another size: nothing goes on
+        if self._forecast is not None and not self.fits(denoised):  # another size: begin anew
             self._forecast = self._corrector = None
         if step in self._changing:
             self._forecast = None
@@ -143,7 +144,7 @@ class Output:
         return given, error
 
     def _corrected(self, step: int, sigma: float, denoised: Tensor, velocity: Tensor) -> tuple[Tensor, float | None]:
-        """What the sampler is to be given, and how far off its latent was (root mean square)."""
+        """What the sampler is to be given, and how far off its latent was (root mean square); None: not known."""
         self._expect(step, sigma)
         if self._corrector is None:
             return denoised, None
@@ -161,7 +162,7 @@ class Output:
         self._next = step + 1
 
     def _power(self, tensor: Tensor) -> float:
-        """Mean square of what is made of it."""
+        """Mean square inside the mask."""
         whole = tensor.float()
         return float((whole if self._mask is None else whole * self._mask).square().mean())
 
@@ -176,15 +177,15 @@ class Output:
         self._forecast = Forecast(place, quantity) if before is None else before.after(place, quantity, self._mask)
 
     def _place(self, sigma: float) -> float:
-        return log_snr(min(flow_level(sigma, self._flow), 1.0))  # churned noise lies above all levels
+        return log_snr(min(flow_level(sigma, self._flow), 1.0))  # added noise (`s_churn`) lies above all levels
 
     def _scaled(self, x: Tensor, sigma: float) -> Tensor:
-        """The latent as a flow model would have it."""
+        """The latent at the scale of a flow model."""
         return x if self._flow else x / (1 + sigma)
 
 
 def _corrector(sampler: Sampler, flow: bool) -> Corrector:
-    """Of a sampler with linear steps, whose latents are counted as those of a flow model."""
+    """For a sampler with linear steps, at the scale of a flow model."""
     assert sampler.linear_steps is not None
     levels = [flow_level(sigma, flow) for sigma in sampler.sigmas]
     linear_steps = sampler.linear_steps

@@ -187,7 +187,7 @@ def test_every_report_is_of_its_own_run(day):
 
 
 def test_auto_computes_about_as_many_steps_as_were_asked_for_or_more_and_says_why(day):
-    seen, why = 0, ("cannot be reached", "would change this video visibly", "draws fresh noise, which")
+    seen, why = 0, ("cannot be reached", "would change this video visibly", "draws fresh noise, so")
     for run, report in reports(day):
         if report.target is not None and not run.wish.schedule and run.wish.preset == "auto":
             asked, computed = run.wish.steps / run.wish.speedup, sum(report.schedule().computed)

@@ -390,9 +390,9 @@ def test_with_fresh_noise_it_skips_nothing_and_says_why_unless_a_plan_says_what(
     report = attachment.finished[-1].report
     assert report.computed == report.total
     (note,) = report.notes
-    assert note.startswith(f"{name} draws fresh noise, which makes another video of any difference")
+    assert note.startswith(f"{name} draws fresh noise, so any skipped step would give another video")
     followed, attachment = planned(demo, tuple(range(0, 12, 2)), 12)
     demo_video(followed, 12, name)
     report = attachment.finished[-1].report
     assert {record.step for record in report.evaluations if record.state == "reused"} == set(range(1, 12, 2))
-    assert report.notes == [f"{name} draws fresh noise: expect another video of the same kind, not the same one"]
+    assert report.notes == [f"{name} draws fresh noise: expect a similar video, not the same one"]

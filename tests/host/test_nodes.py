@@ -548,7 +548,7 @@ def test_a_schedule_of_another_length_is_resampled_and_says_so(preset, nodes, ap
     model = apply(tiny(WAN).model, preset, schedule=schedule)
     sample(tiny(WAN), model)
     report = attachment_of(model).finished[-1].report
-    assert report.notes == [f"the schedule was made for {3 * STEPS} steps and is resampled to {STEPS}"]
+    assert report.notes == [f"the schedule was made for {3 * STEPS} steps and is stretched to {STEPS}"]
     assert report.schedule().computed == schedule.for_steps(STEPS).computed
 
 

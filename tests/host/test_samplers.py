@@ -295,7 +295,7 @@ def test_samplers_that_want_more_than_a_video_of_the_model_are_left_alone_and_it
         report = attachment.finished[-1].report
         assert row_of(report) == witness.row()
         assert report.computed == report.total
-        assert f"{name} wants more of the model than the video it finds: every step is computed" in report.notes
+        assert f"{name} uses more of the model than its denoised output: every step is computed" in report.notes
 
 
 def test_of_all_samplers_only_those_are_said_to_want_more(tiny, pack):

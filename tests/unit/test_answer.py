@@ -205,7 +205,7 @@ def test_a_plan_for_other_steps_is_resampled_and_the_report_says_so():
     run = Asked(CacheConfig(Fixed(THIRDS.for_steps(60))))
     run.sample()
     assert run.asked == [0, *range(3, STEPS, 3)]
-    assert run.report.notes == ["the schedule was made for 60 steps and is resampled to 30"]
+    assert run.report.notes == ["the schedule was made for 60 steps and is stretched to 30"]
 
 
 @pytest.mark.parametrize(("target", "guard"), [(25.0, 1e9), (2.0, 1e-9)])
@@ -333,10 +333,10 @@ def test_a_latent_of_another_shape_is_computed():
 # How a run ends up computing every step, and the sentence that says so.
 IDLE = {
     "no noise levels": (None, "the noise levels of this run are not known, so nothing can be forecast"),
-    "looks inside": ({"looks_inside": True}, "euler_cfg_pp wants more of the model than the video it finds"),
+    "looks inside": ({"looks_inside": True}, "euler_cfg_pp uses more of the model than its denoised output"),
     "draws noise": (
         {"draws_noise": True},
-        "euler_cfg_pp draws fresh noise, which makes another video of any difference",
+        "euler_cfg_pp draws fresh noise, so any skipped step would give another video",
     ),
     "starts over": ({"starts_over": True}, "euler_cfg_pp starts over from fresh noise at every step"),
 }
