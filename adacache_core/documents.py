@@ -1,7 +1,6 @@
-"""What reports, schedules and codebooks have in common as files: JSON that says what it is and of which version.
+"""What reports, schedules and codebooks have in common as files: JSON that names its format and version.
 
-Files come from strangers. Whatever is in one is either what it should be or refused with a sentence, here and nowhere
-later: who gets a value from here may use it.
+Files come from strangers. A value in one is either valid or refused with a clear error, here and nowhere later.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .errors import AdaCacheError
 VERSION = 1
 
 LARGEST = 2**53  # whole numbers up to here are exact in every reader of JSON, and as floats
-MOST_STEPS = 10_000  # of a run in a file, as in the host's samplers; of larger ones no list is made
+MOST_STEPS = 10_000  # of a run in a file, as in ComfyUI's samplers; larger numbers must not make a list
 
 NOT_FINITE = ("nan", "inf", "-inf")  # numbers that strict JSON can hold as text only
 

@@ -1,13 +1,13 @@
-"""Error correction: a computed step repairs what the skipped steps before it got wrong. Beyond the paper.
+"""Error correction: a computed step corrects the errors of the skipped steps before it. Beyond the paper.
 
-Between two computed steps the sampler moved with forecast velocities. Once the second one is computed, the velocities
-between are better known: they lie near the straight line from the first to the second. So it is known as well where the
-latent would be with those, and the sampler is given the denoised latent that leads it back there. This is the corrector
-of a predictor-corrector method for ODEs, without another model call. See docs/method.md.
+Between two computed steps the sampler moved with forecast velocities. When the second one is computed, we estimate these
+velocities again: they lie near the straight line from the first one to the second. This shows where the latent should
+be, and the sampler is given the denoised latent that leads it back there. It is the corrector of a predictor-corrector
+method for ODEs, without another model call. See docs/method.md.
 
-A forecast is the last velocity plus some of its slope, so a deviation from the straight line is so much of that slope
-and so much of the velocity's change: two numbers for each tensor. Nothing of the latent's size is held but what a
-multistep sampler remembers.
+A forecast is the last velocity plus a multiple of its slope. So its deviation from the straight line is a combination
+of that slope and of the velocity's change, and is kept as two numbers instead of a tensor. Only what a multistep
+sampler remembers is held as tensors.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from .sampler import LinearStep
 
-MAX_GAP = 1 / 4  # of a run: between computed steps further apart the straight line says nothing
-SIGNAL_FRACTION = 1 / 2  # of an error in the latent the model takes for signal, the rest for noise
+MAX_GAP = 1 / 4  # of a run; between computed steps further apart, the straight line says nothing
+SIGNAL_FRACTION = 1 / 2  # of an error in the latent; the model takes this part for signal and the rest for noise
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Change:
     """How the velocity changed from the last computed step to this one.
 
     Attributes:
-        slope: that forecasts in between used; None: they held the velocity.
-        total: from the one to the other.
+        slope: the one that forecasts in between used; None: they held the velocity.
+        total: the whole change.
     """
 
     slope: Tensor | None
@@ -38,14 +38,14 @@ class Change:
 
 
 class Corrector:
-    """Of one run. Tell it of every step, in order.
+    """The corrector of one run. It must be told every step, in order.
 
     Args:
         levels: flow noise levels of the run, falling, (steps + 1,).
         linear_steps: what the sampler does at each step to latents of a flow model, (steps,).
 
     Attributes:
-        latent_error: where the latent of this step should be, minus where it was; None: not known.
+        latent_error: where the latent of this step should have been, minus where it was; None: not known.
     """
 
     def __init__(self, levels: Sequence[float], linear_steps: Sequence[LinearStep]) -> None:
@@ -53,7 +53,8 @@ class Corrector:
         self._linear_steps = linear_steps
         self._remembered = max(len(linear.weights) for linear in linear_steps)
         self._last: int | None = None  # computed step
-        # Deviations, in parts of (slope, total change): of the latent, and of the denoised since then, newest first.
+        # Deviations as multiples of (slope, total change): of the latent, and of the denoised latents since the last
+        # computed step, newest first.
         self._latent = np.zeros(2)
         self._skipped: list[np.ndarray] = []
         self._deficits: list[Tensor | None] = []  # of the denoised latents that the sampler remembers, newest first
@@ -65,7 +66,7 @@ class Corrector:
         Args:
             step: 0..steps-1.
             denoised: the forecast.
-            ahead: so much of the slope was added to the last velocity.
+            ahead: the multiple of the slope that the forecast added to the last velocity.
         """
         assert self._last is not None, "the first step is computed"
         self.latent_error = None
@@ -92,7 +93,7 @@ class Corrector:
         return self._given(self._linear_steps[step], denoised, best, self.latent_error)
 
     def _settle(self, gap: int, change: Change) -> None:
-        """Turns the deviations since the last computed step into tensors, now that the change is known."""
+        """Turns the deviations since the last computed step into tensors; the change is known now."""
         if gap > MAX_GAP * len(self._linear_steps):
             return
 
@@ -106,12 +107,12 @@ class Corrector:
         self.latent_error = error(self._latent)
 
     def _given(self, linear: LinearStep, denoised: Tensor, best: Tensor, latent_error: Tensor | None) -> Tensor:
-        """What leads the sampler to where it should be, and makes up for what it remembers.
+        """The denoised latent that leads the sampler to where it should be, whatever it remembers.
 
         Args:
             linear: of this step.
             denoised: without correction.
-            best: what the step should have denoised, as far as is known.
+            best: the best estimate of what this step should have denoised.
             latent_error: of this step, if known.
         """
         remembered = zip(linear.weights[1:], self._deficits, strict=False)

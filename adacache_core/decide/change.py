@@ -25,8 +25,8 @@ def change_per_step(sums: Tensor, rate: int) -> tuple[Tensor, Tensor]:
 
     Args:
         sums: as `change_sums` returns them, (2,).
-        rate: the *planned* distance since p_old, in steps, as in the reference (it differs from the
-            real one only at the forced last steps).
+        rate: the *planned* distance from p_old to p_new, in steps, as in the reference. The real one differs only
+            at the last steps, which are always computed.
 
     Returns:
         The relative change, and the same per step; 0-dim, in the dtype of `sums`.
