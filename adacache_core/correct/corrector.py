@@ -1,6 +1,6 @@
 """Error correction: a computed step corrects the errors of the skipped steps before it. Beyond the paper.
 
-Between two computed steps the sampler moved with forecast velocities. When the second one is computed, we estimate these
+Between two computed steps the sampler moved with forecast velocities. At the second one we estimate these
 velocities again: they lie near the straight line from the first one to the second. This shows where the latent should
 be, and the sampler is given the denoised latent that leads it back there. It is the corrector of a predictor-corrector
 method for ODEs, without another model call. See docs/method.md.
