@@ -29,8 +29,8 @@ class AdaCacheApply(io.ComfyNode):
             node_id="AdaCacheApply",
             display_name="AdaCache",
             category=CATEGORY,
-            description="Makes video models about twice as fast: computes the steps that this video needs, and "
-            "forecasts the others. Put it right before the sampler. Runs of 4 to 8 steps gain little or nothing.",
+            description="Makes video models about twice as fast: computes some of the steps, forecasts the others, and "
+            "checks its own error. Put it right before the sampler. Runs of 4 to 8 steps gain little or nothing.",
             **found_by("faster", "speed", "speed up", "acceleration", "accelerate", "skip steps", "cache", "caching"),
             inputs=[
                 io.Model.Input("model", tooltip="The video model, after LoRAs and model sampling."),
@@ -39,7 +39,7 @@ class AdaCacheApply(io.ComfyNode):
                     options=[AUTO, QUALITY, OFF, *PRESETS, WATCH],
                     default=AUTO,
                     tooltip="auto aims at the speedup below and finds by itself which steps to compute, on any model. "
-                    "quality aims at the closeness below and takes as many steps as this video needs for it. "
+                    "quality aims at the closeness below and computes as many steps as that takes. "
                     "fast and slow are the tables of the paper, watch computes and measures every step (for "
                     "calibrating); these three need a model that AdaCache knows. off changes nothing. Start from auto. "
                     "A connected codebook replaces the preset, unless that is watch or off.",
@@ -95,8 +95,8 @@ class AdaCacheApply(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Which block is watched for change: 0 is the first, 1 the last. Start from 0.5. Matters "
-                    "only with fast, slow, watch or a codebook.",
+                    tooltip="Which block is watched for change: from 0, the first, to 1, the last. Start from 0.5. "
+                    "Matters only with fast, slow, watch or a codebook.",
                     **ADVANCED,
                 ),
                 io.Combo.Input(
