@@ -1,9 +1,9 @@
-"""THE TABLE: what AdaCache has to know about a model of the host. A family is a row.
+"""The table: what AdaCache has to know about each family of ComfyUI's models. A family is a row.
 
-A row says where the blocks and the head are, how a block is handed the hidden states, and where the
-video is in the tokens. Rows are found by the class of the diffusion model. A class that no row names is
-taken for one of the row of its base class, or of a row whose blocks and head it has too: a run proves
-at its first step that this is so (`Engine.prove`), or skips nothing.
+A row says where the blocks and heads are, where a block takes the hidden states, and where the video is in the tokens.
+The class of the diffusion model decides which row it gets. A class without a row gets that of its base class, or of a
+model that has the same blocks and heads: the first step of a run checks that it is right (`Engine.prove`), and if it
+is not, nothing is skipped.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from ...adacache_core.errors import AdaCacheError
 from ...adacache_core.reuse.layout import Grid, Head, StackLayout
 from .others import module_of
 
+Arguments = Mapping[str, Any]  # keyword arguments of a call of the model
+
 
 @dataclass(frozen=True)
 class Family:
@@ -26,111 +28,74 @@ class Family:
     Attributes:
         name: what users call these models.
         classes: full names of the diffusion models' classes.
-        layout: where blocks and head are.
-        grid: (diffusion model, latent as the model gets it, keyword arguments of the call) -> where
-            the video is in the tokens, or None.
-        slot: how `patches_replace["dit"]` names the blocks of the first container, if the model
-            lets them be replaced.
-        guessed: whether nobody has looked at these classes yet.
+        layout: where blocks and heads are.
+        patch: attributes of the model with the size of a patch: along frames, and along height and width; "" for 1.
+            Where the second holds several numbers, these are all sizes.
+        start: what comes before the video in the tokens: "" for nothing, or the argument of the call that holds a
+            latent of references. Else a function (diffusion model, arguments of the call, the video as if nothing
+            came before it) -> index of the video's first token, see `Grid.start`; None if the video is not in one
+            piece.
+        slot: how `patches_replace["dit"]` names the blocks of the first container, if nodes can replace them.
+        guessed: whether the row was made for other classes than these; then nothing is known about the tokens.
     """
 
     name: str
     classes: tuple[str, ...]
     layout: StackLayout
-    grid: Callable[[nn.Module, Tensor, Mapping[str, Any]], Grid | None]
+    patch: tuple[str, str] = ("", "patch_size")
+    start: str | Callable[[nn.Module, Arguments, Grid], int | None] = ""
     slot: str = "double_block"
     guessed: bool = False
 
+    def grid(self, module: nn.Module, latent: Tensor, arguments: Arguments) -> Grid | None:
+        """Where the video is in the tokens of a call; None: unknown.
 
-def _patched(shape: Sequence[int], patch: Sequence[int]) -> tuple[int, int]:
-    """Frames and tokens per frame of a latent of the shape (batch, channels, [frames,] height, width)."""
-    sizes = [-(-size // side) for size, side in zip(shape[2:], patch, strict=True)]
-    frames, height, width = [1, *sizes] if len(sizes) == 2 else sizes
-    return frames, height * width
+        Args:
+            module: the diffusion model.
+            latent: as the model gets it, (batch, channels, [frames,] height, width); video and sound in a row.
+            arguments: keyword arguments of the call.
+        """
+        if self.guessed:
+            return None
+        (shape, *_) = arguments.get("latent_shapes", [latent.shape])  # the video's comes before the sound's
+        video = self._patched(module, shape)
+        if callable(self.start):
+            start = self.start(module, arguments, video)
+            return None if start is None else replace(video, start=start)
+        references = arguments.get(self.start)
+        if references is None:
+            return video
+        before = self._patched(module, references.shape)
+        return replace(video, start=before.frames * before.positions)
 
-
-def _patches(module: nn.Module, latent: Tensor) -> tuple[int, int]:
-    return _patched(latent.shape, module.patch_size)
-
-
-def _wan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    frames, positions = _patches(module, latent)
-    # A reference goes in front where the model embeds it by itself, and at the end, behind the video, otherwise.
-    in_front = getattr(module, "ref_conv", None) is not None and arguments.get("reference_latent") is not None
-    return Grid(frames, positions, start=positions if in_front else 0)
-
-
-def _scail_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    frames, positions = _patches(module, latent)
-    references = arguments.get("reference_latent")
-    return Grid(frames, positions, start=0 if references is None else _patches(module, references)[0] * positions)
-
-
-def _cogvideo_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    return Grid(*_patched(latent.shape, (module.patch_size_t or 1, module.patch_size, module.patch_size)))
-
-
-def _predict2_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    return Grid(*_patched(latent.shape, (module.patch_temporal, module.patch_spatial, module.patch_spatial)))
+    def _patched(self, module: nn.Module, shape: Sequence[int]) -> Grid:
+        """The tokens of a latent of this shape."""
+        time, space = (getattr(module, name) if name else 1 for name in self.patch)
+        sides = space if isinstance(space, Sequence) else (time or 1, space, space)  # CogVideoX 1.0: time is None
+        sizes = shape[2:]
+        counts = [-(-size // side) for size, side in zip(sizes, sides[-len(sizes) :], strict=True)]
+        frames, height, width = [1, *counts][-3:]
+        return Grid(frames, height * width)
 
 
-def _packed_video(latent: Tensor, arguments: Mapping[str, Any]) -> tuple[int, ...]:
-    """Shape of the video in a latent in which it and the sound lie in a row."""
-    shapes = arguments.get("latent_shapes", (latent.shape,))
-    return tuple(shapes[0])
+def _wan_start(module: nn.Module, arguments: Arguments, video: Grid) -> int:
+    # The one frame of a reference comes first if the model has an embedding for it, else behind the video.
+    comes_first = getattr(module, "ref_conv", None) is not None and arguments.get("reference_latent") is not None
+    return video.positions if comes_first else 0
 
 
-def _ltx2_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    # As for LTXV; the sound is a stream of its own.
-    frames, height, width = _packed_video(latent, arguments)[2:]
-    return Grid(frames, height * width)
-
-
-def _minimax_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    # Text, references and the sound come first.
-    frames, positions = _patched(_packed_video(latent, arguments), module.patch_size)
-    return Grid(frames, positions, start=-frames * positions)
-
-
-def _mochi_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    return Grid(*_patched(latent.shape, (1, module.patch_size, module.patch_size)))
-
-
-def _kandinsky_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    # The same model makes pictures, whose latent has no frames.
-    return Grid(*_patched(latent.shape, module.patch_size[5 - latent.ndim :]))
-
-
-def _picture_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    return Grid(*_patched(latent.shape, (module.patch_size, module.patch_size)))
-
-
-def _qwen_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    return Grid(*_patched(latent.shape, (1, module.patch_size, module.patch_size)))
-
-
-def _lumina_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    # Text and references come in front; only what pads the picture is behind it.
-    frames, positions = _patched(latent.shape, (module.patch_size, module.patch_size))
+def _at_the_end(module: nn.Module, arguments: Arguments, video: Grid) -> int:
+    # Text, references and sound come first. Only what fills up a picture of Z-Image follows it.
     multiple = getattr(module, "pad_tokens_multiple", None) or 1
-    return Grid(frames, positions, start=-(-(-positions // multiple) * multiple))
+    return -(-(-video.frames * video.positions // multiple) * multiple)
 
 
-def _hidream_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid | None:
-    # A picture to edit is beside this one, so that the rows of both take turns.
-    return None if arguments.get("image_cond") is not None else _picture_grid(module, latent, arguments)
+def _hidream_start(module: nn.Module, arguments: Arguments, video: Grid) -> int | None:
+    # A picture to edit is beside the new one, so the tokens of their rows alternate.
+    return None if arguments.get("image_cond") is not None else 0
 
 
-def _hunyuan_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    reference = arguments.get("ref_latent")
-    start = 0 if reference is None else _patches(module, reference)[0] * _patches(module, reference)[1]
-    return Grid(*_patches(module, latent), start=start)
-
-
-def _ltxv_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> Grid:
-    # Keyframes that drop tokens leave fewer than this, and then there is no grid (Grid.fits).
-    frames, height, width = latent.shape[2:]
-    return Grid(frames, height * width)
+_COSMOS_PATCH = ("patch_temporal", "patch_spatial")
 
 
 FAMILIES = (
@@ -145,133 +110,127 @@ FAMILIES = (
             "comfy.ldm.wan.model_animate.AnimateWanModel",
         ),
         layout=StackLayout(("blocks",), (Head("head"),), stream="x"),
-        grid=_wan_grid,
+        start=_wan_start,
     ),
     Family(
-        # In step with the video's blocks runs a branch for the pose, of which nothing is left behind them.
+        # A branch for the pose runs beside the video's blocks and ends with them.
         name="Wan Animate 2",
         classes=("comfy.ldm.wan.model_animate2.WanAnimate2Model",),
         layout=StackLayout(("blocks",), (Head("head"),), method="forward_gen"),
-        grid=_wan_grid,
+        start=_wan_start,
     ),
     Family(
         name="Wan Dancer",
         classes=("comfy.ldm.wan.model_wandancer.WanDancerModel",),
         layout=StackLayout(("blocks",), (Head("head"), Head("head_global")), stream="x"),
-        grid=_wan_grid,
+        start=_wan_start,
     ),
     Family(
         name="SCAIL",
         classes=("comfy.ldm.wan.model.SCAILWanModel", "comfy.ldm.wan.model.SCAIL2WanModel"),
         layout=StackLayout(("blocks",), (Head("head"),), stream="x"),
-        grid=_scail_grid,
+        start="reference_latent",
     ),
     Family(
         name="CogVideoX",
         classes=("comfy.ldm.cogvideo.model.CogVideoXTransformer3DModel",),
         layout=StackLayout(("blocks",), (Head("norm_final"),)),
-        grid=_cogvideo_grid,
+        patch=("patch_size_t", "patch_size"),
         slot="",
     ),
     Family(
         name="Cosmos-Predict2",
         classes=("comfy.ldm.cosmos.predict2.MiniTrainDIT",),
         layout=StackLayout(("blocks",), (Head("final_layer"),)),
-        grid=_predict2_grid,
+        patch=_COSMOS_PATCH,
         slot="",
     ),
     Family(
         name="HunyuanVideo",
         classes=("comfy.ldm.hunyuan_video.model.HunyuanVideo",),
-        layout=StackLayout(("double_blocks", "single_blocks"), (Head("final_layer", "last"),), stream="img"),
-        grid=_hunyuan_grid,
+        layout=StackLayout(("double_blocks", "single_blocks"), (Head("final_layer", takes="last"),), stream="img"),
+        start="ref_latent",
     ),
     Family(
         name="LTXV",
         classes=("comfy.ldm.lightricks.model.LTXVModel",),
         layout=StackLayout(("transformer_blocks",), (Head("norm_out"),), stream="x"),
-        grid=_ltxv_grid,
+        patch=("", ""),  # if keyframes drop tokens, there are fewer than this, and the grid is given up (`Grid.fits`)
     ),
     Family(
         name="Anima",
         classes=("comfy.ldm.anima.model.Anima",),
         layout=StackLayout(("blocks",), (Head("final_layer"),)),
-        grid=_predict2_grid,
+        patch=_COSMOS_PATCH,
         slot="",
     ),
     Family(
-        # Between the blocks it adds a position embedding, also in front of the first: so a block stands in for all.
+        # It adds a position embedding before every block, also before the first, so the stack begins and ends with a
+        # block.
         name="Cosmos 1",
         classes=("comfy.ldm.cosmos.model.GeneralDIT",),
         layout=StackLayout(("blocks",), (), batch=3),
-        grid=_predict2_grid,
+        patch=_COSMOS_PATCH,
         slot="",
     ),
     Family(
         name="Mochi",
         classes=("comfy.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint",),
         layout=StackLayout(("blocks",), (Head("final_layer"),)),
-        grid=_mochi_grid,
     ),
     Family(
         name="Kandinsky 5",
         classes=("comfy.ldm.kandinsky5.model.Kandinsky5",),
         layout=StackLayout(("visual_transformer_blocks",), (Head("out_layer"),)),
-        grid=_kandinsky_grid,
         slot="",
     ),
     Family(
         name="LTX-2",
         classes=("comfy.ldm.lightricks.av_model.LTXAVModel",),
-        # Of the sound a reference is cut off in front of its head.
+        # The reference voice is dropped before the head of the sound.
         layout=StackLayout(
             ("transformer_blocks",), (Head("norm_out"), Head("audio_norm_out", takes="last")), streams=2
         ),
-        grid=_ltx2_grid,
+        patch=("", ""),
     ),
     Family(
         name="MiniMax-H3",
         classes=("comfy.ldm.minimax.model.MiniMaxH3Model",),
         layout=StackLayout(("blocks",), (Head("final_layer"),), batch=None),
-        grid=_minimax_grid,
+        start=_at_the_end,
     ),
     Family(
         name="Flux",
         classes=("comfy.ldm.flux.model.Flux",),
-        layout=StackLayout(("double_blocks", "single_blocks"), (Head("final_layer", "last"),), stream="img"),
-        grid=_picture_grid,
+        layout=StackLayout(("double_blocks", "single_blocks"), (Head("final_layer", takes="last"),), stream="img"),
     ),
     Family(
         name="Chroma",
         classes=("comfy.ldm.chroma.model.Chroma",),
-        layout=StackLayout(("double_blocks", "single_blocks"), (Head("final_layer", "last"),), stream="img"),
-        grid=_picture_grid,
+        layout=StackLayout(("double_blocks", "single_blocks"), (Head("final_layer", takes="last"),), stream="img"),
     ),
     Family(
         name="Qwen-Image",
         classes=("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",),
         layout=StackLayout(("transformer_blocks",), (Head("norm_out"),), output=1),
-        grid=_qwen_grid,
     ),
     Family(
         name="Lumina 2 and Z-Image",
         classes=("comfy.ldm.lumina.model.NextDiT",),
         layout=StackLayout(("layers",), (Head("final_layer"),)),
-        grid=_lumina_grid,
+        start=_at_the_end,
         slot="",
     ),
     Family(
         name="Stable Diffusion 3",
         classes=("comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",),
         layout=StackLayout(("joint_blocks",), (Head("final_layer"),), argument=1, output=1, by_index=True),
-        grid=_picture_grid,
     ),
     Family(
         name="AuraFlow",
         classes=("comfy.ldm.aura.mmdit.MMDiT",),
-        # Behind the blocks comes a modulation that is no module.
+        # A modulation that is not a module follows the blocks.
         layout=StackLayout(("double_layers", "single_layers"), (), argument=1, output=1),
-        grid=_picture_grid,
     ),
     Family(
         name="HiDream",
@@ -279,21 +238,19 @@ FAMILIES = (
         layout=StackLayout(
             ("double_stream_blocks", "single_stream_blocks"), (Head("final_layer"),), stream="image_tokens"
         ),
-        grid=_hidream_grid,
+        start=_hidream_start,
         slot="",
     ),
     Family(
         name="PixArt",
         classes=("comfy.ldm.pixart.pixartms.PixArtMS",),
         layout=StackLayout(("blocks",), (Head("final_layer"),)),
-        grid=_picture_grid,
         slot="",
     ),
     Family(
         name="HunyuanDiT",
         classes=("comfy.ldm.hydit.models.HunYuanDiT",),
         layout=StackLayout(("blocks",), (Head("final_layer"),)),
-        grid=_picture_grid,
     ),
 )
 
@@ -339,7 +296,7 @@ def family_of(kind: type, module: nn.Module, called: str = "") -> Family:
     of_bases = [_BY_CLASS[_name(base)] for base in kind.__mro__ if _name(base) in _BY_CLASS]
     for family in (*of_bases, *(family for family in FAMILIES if family.layout.heads)):
         if family.layout.fits(module):
-            return replace(family, classes=(name,), grid=_unknown_grid, guessed=True)
+            return replace(family, classes=(name,), guessed=True)
     origin = f"{kind.__name__} from {module_of(kind)}"
     known = ", ".join(family.name for family in FAMILIES)
     which = f"{called} ({origin})" if called else origin
@@ -347,7 +304,3 @@ def family_of(kind: type, module: nn.Module, called: str = "") -> Family:
         f"AdaCache does not find the blocks of {which}. Take preset auto, which works on any model. "
         f"All others know: {known}."
     )
-
-
-def _unknown_grid(module: nn.Module, latent: Tensor, arguments: Mapping[str, Any]) -> None:
-    """Of a model that nobody has looked at: how it lays out its tokens is not to be guessed."""
