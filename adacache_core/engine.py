@@ -338,7 +338,7 @@ class Engine:
         variant: Hashable = None,
         signature: Hashable = None,
         grid: Grid | None = None,
-        avoid: Collection[int] = (),
+        replaced_blocks: Collection[int] = (),
     ) -> Iterator[Recording | None]:
         """One call of the module within an evaluation.
 
@@ -349,7 +349,7 @@ class Engine:
             variant: anything else that tells two calls for one key apart (other patches).
             signature: what must be equal for a residual to fit (shapes, dtype).
             grid: where the video is in the tokens, for MoReg and the probe.
-            avoid: blocks that do not run in this call, because somebody replaced them.
+            replaced_blocks: indices of blocks that do not run in this call, because other functions replace them.
 
         Yields:
             The recording of a recorded call, None if the call is skipped or left alone.
@@ -361,7 +361,7 @@ class Engine:
             left_alone = self.output is not None or bool(self.idle_reason)
             if not left_alone:
                 places, first_visit = self._count_visits(current, keys, variant)
-                held = [self.cache.get(place, signature, current.device) for place in places * current.reuse]
+                held = [self.cache.get(place, signature, current.device) for place in places] if current.reuse else []
                 residuals = [residual for residual in held if residual is not None]
                 reuse = len(residuals) == len(places)
                 if not reuse:  # what is about to be replaced need not be held meanwhile
@@ -380,7 +380,7 @@ class Engine:
             current.answered += not skip.added
         else:
             recording = Recording(len(keys), first_visit and current.wants_metric, grid, self.config.probe_stride)
-            with stack.recording(recording, avoid), self._counted(current, recording):
+            with stack.recording(recording, replaced_blocks), self._counted(current, recording):
                 yield recording
             with self._lock, self._clock.own():
                 if recording.mismatch:
@@ -391,7 +391,7 @@ class Engine:
     def prove(
         self,
         module: nn.Module,
-        kind: Hashable,
+        variant: Hashable,
         recording: Recording,
         x: Tensor,
         answer: Tensor,
@@ -399,20 +399,21 @@ class Engine:
     ) -> None:
         """Stands down unless the call that was just recorded gives the same once more, with its blocks skipped.
 
-        Done for the first call of each kind. So a row that is wrong about a model, or a patch that works between the
+        Done for the first call of each variant. So a row that is wrong about a model, or a patch that works between the
         blocks and past the head, costs the speed-up and not the video.
 
         Args:
             module: whose call it was, within an evaluation.
-            kind: what calls of the same way through the model have in common.
+            variant: what tells the call from those that go another way through the module.
             recording: of the call.
             x: what the model was given.
             answer: what it said, of the shape of x.
             again: makes the same call.
         """
-        if self.idle_reason or isinstance(self.config.policy, Watch) or kind in self._proved or not recording.residual:
+        never_skipped = self.idle_reason or isinstance(self.config.policy, Watch) or not recording.residual
+        if never_skipped or (module, variant) in self._proved:
             return
-        self._proved.add(kind)
+        self._proved.add((module, variant))
         with self._clock.own():
             try:
                 with self._stack(module).skipping(recording.residual):

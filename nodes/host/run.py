@@ -155,7 +155,7 @@ class Run:
             variant=variant,
             signature=signature,
             grid=None if self.engine.idle_reason else self.family.grid(module, x, kwargs),
-            avoid={each[1] for each in replaced if each[:1] == (slot,)},
+            replaced_blocks={each[1] for each in replaced if each[:1] == (slot,)},
         ) as recording:
             if recording is not None and (slot, 0) in replaced:
                 options = _noting_stack_input(options, (slot, 0), recording.note_stack_input)
@@ -168,7 +168,6 @@ class Run:
             answer = executor(*arguments, **kwargs)
         # Not past functions of others, who may count how often they are called.
         if recording is not None and not self.engine.others:
-            kind = module, variant, signature
 
             def again() -> Any:
                 once_more, named = _without_control(arguments), dict(kwargs)
@@ -179,7 +178,7 @@ class Run:
                     named["transformer_options"] = fresh
                 return executor(*once_more, **named)
 
-            self.engine.prove(module, kind, recording, x, answer, again)
+            self.engine.prove(module, (variant, signature), recording, x, answer, again)
         return answer
 
     def _look_at(self, module: Any, replaced: Mapping[Any, Any]) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from tools.host import ROOT, find_host, version_of
 
 from . import fitted
-from .library import Bench, FewerSteps, Method, NotHere, OnHost
+from .library import Bench, FewerSteps, Method, OnHost, Unavailable
 from .meter import Meter
 from .plan import Case, calibration
 
@@ -195,14 +195,14 @@ def pack_folder(bench: Bench, name: str) -> Path:
     """Of another pack: in COMFYUI_PACKS_PATH, in `packs` beside the host, or in its custom_nodes.
 
     Raises:
-        NotHere: in none of them.
+        Unavailable: in none of them.
     """
     named = os.environ.get("COMFYUI_PACKS_PATH")
     places = [Path(named).expanduser()] if named else [bench.host.parent / "packs", bench.host / "custom_nodes"]
     for place in places:
         if (place / name).is_dir():
             return place / name
-    raise NotHere(f"the pack {name} is in none of {', '.join(place.name for place in places)}")
+    raise Unavailable(f"the pack {name} is in none of {', '.join(place.name for place in places)}")
 
 
 # --- Packs for an older host ------------------------------------------------------------------------------------
@@ -288,13 +288,15 @@ def old_host() -> Path:
     """The oldest host beside the other one, or COMFYUI_OLD_PATH, on which TeaCache and MagCache still import.
 
     Raises:
-        NotHere: there is none with both packs in its custom_nodes.
+        Unavailable: there is none with both packs in its custom_nodes.
     """
     named, main = os.environ.get("COMFYUI_OLD_PATH"), find_host()
     places = [Path(named).expanduser()] if named else main.parent.iterdir() if main else []
     found = [place for place in places if _old_packs(place).keys() >= {"TeaCache", "MagCache"}]
     if not found:
-        raise NotHere("no ComfyUI with the packs TeaCache and MagCache was found (COMFYUI_OLD_PATH, else beside yours)")
+        raise Unavailable(
+            "no ComfyUI with the packs TeaCache and MagCache was found (COMFYUI_OLD_PATH, else beside yours)"
+        )
     return min(found, key=lambda place: [int(number) for number in re.findall(r"\d+", version_of(place))])
 
 
@@ -323,7 +325,7 @@ def load(path: Path) -> ModuleType:
     """A node pack, or a file of it, once, by its path as the host does it.
 
     Raises:
-        NotHere: it does not import in this host.
+        Unavailable: it does not import in this host.
     """
     name = str(path).replace(".", "_x_")
     if name not in sys.modules:
@@ -335,5 +337,5 @@ def load(path: Path) -> ModuleType:
             spec.loader.exec_module(module)
         except ImportError as error:
             del sys.modules[name]
-            raise NotHere(f"{path.parent.name} does not import in this ComfyUI: {error}") from error
+            raise Unavailable(f"{path.parent.name} does not import in this ComfyUI: {error}") from error
     return sys.modules[name]

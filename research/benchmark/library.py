@@ -27,7 +27,7 @@ from .plan import Case, Condition, drawn_clip
 from .records import PLAIN
 
 
-class NotHere(RuntimeError):
+class Unavailable(RuntimeError):
     """This cannot be measured on this machine; the message says what is missing. No failure: "not run"."""
 
 
@@ -140,18 +140,18 @@ class Bench:
         meter: of the run that is being made.
 
     Raises:
-        NotHere: there is no host, or this Python lacks what it requires.
+        Unavailable: there is no host, or this Python lacks what it requires.
     """
 
     def __init__(self, host: Path | None = None) -> None:
         self.host = host or find_host()
         if self.host is None:
-            raise NotHere(f"no ComfyUI was found (looked at {PLACES})")
+            raise Unavailable(f"no ComfyUI was found (looked at {PLACES})")
         try:
             enter_host(self.host)
             import comfy.samplers  # noqa: F401
         except ImportError as error:
-            raise NotHere(f"this Python lacks what ComfyUI requires: {error}") from error
+            raise Unavailable(f"this Python lacks what ComfyUI requires: {error}") from error
         self.name = f"ComfyUI {version_of(self.host)}"
         self._schedules: dict[tuple[str, Condition], Tensor] = {}  # to ask for one takes a model
         self.meter = Meter()

@@ -28,7 +28,7 @@ from research.quality import PSNR_SEEN, closeness, compare, lpips
 from tools.host import ROOT
 
 from . import plan
-from .library import PLAIN_RUN, Bench, Method, NotHere, OnDiffusers
+from .library import PLAIN_RUN, Bench, Method, OnDiffusers, Unavailable
 from .meter import Meter
 from .plan import Case, Condition
 from .records import BROKEN, PLAIN, Record, Store
@@ -70,7 +70,7 @@ def main() -> None:
     with redirect_stdout(sys.stderr):
         try:
             bench = open_bench(arguments.library)
-        except NotHere as reason:
+        except Unavailable as reason:
             print(f"{arguments.library}: not run, {reason}")
             return
         methods = chosen(methods_of(arguments.library), arguments.methods)
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def open_bench(library: str) -> Bench:
-    """Raises: NotHere."""
+    """Raises: Unavailable."""
     if library != "old packs":
         return Bench()
     from .host_caches import old_host
@@ -138,7 +138,7 @@ def check_off(bench: Bench, methods: Iterable[Method]) -> None:
                 plain[baseline] = bench.sample(case, Meter(), replace(method, attach=baseline))
         try:
             off = bench.sample(case, Meter(), method, method.off)
-        except NotHere:
+        except Unavailable:
             continue
         if not torch.equal(plain[baseline], off):
             raise RuntimeError(f"{method.name} at {method.off} is not the plain model in {bench.name}")
@@ -178,7 +178,7 @@ def measured(
             meter = Meter()
             try:
                 cached = bench.sample(case, meter, method, method.settings[label])
-            except NotHere as reason:
+            except Unavailable as reason:
                 print(f"{method.name}: not run, {reason}", file=sys.stderr)
                 missing.add(method.name)
                 continue

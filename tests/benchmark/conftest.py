@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from research.benchmark.library import Bench, NotHere
+from research.benchmark.library import Bench, Unavailable
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def bench():
     path = sys.path.copy()
     try:
         yield Bench()
-    except NotHere as reason:
+    except Unavailable as reason:
         pytest.skip(str(reason))
     finally:
         sys.path[:] = path  # other tests look for no module in the host

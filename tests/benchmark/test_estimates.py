@@ -70,9 +70,9 @@ def test_the_fixed_schedule_has_the_share_of_all_and_the_places_of_its_own_condi
 
 @pytest.fixture
 def host_or_skip():
-    from research.benchmark.library import Bench, NotHere
+    from research.benchmark.library import Bench, Unavailable
 
     try:
         return Bench()
-    except NotHere as missing:
+    except Unavailable as missing:
         pytest.skip(str(missing))

@@ -10,7 +10,7 @@ from adacache_core import auto
 from research import demo_model
 from research.benchmark import host_caches
 from research.benchmark.host_caches import evenly, every, load, old_host, pack_folder, protected
-from research.benchmark.library import NotHere
+from research.benchmark.library import Unavailable
 from research.quality import closeness
 
 START, END = 0.15, 0.95  # of the native nodes
@@ -77,7 +77,7 @@ def test_easycache_holds_a_difference_for_each_conditioning_and_lazycache_one_af
 def test_spectrum_skips_the_blocks_and_computes_its_warm_up(ran, bench):
     try:
         pack_folder(bench, "ComfyUI-Spectrum-WAN-Proper")
-    except NotHere as reason:
+    except Unavailable as reason:
         pytest.skip(str(reason))
     run, warmup = ("Spectrum (WAN-Proper)", "window 2, flex 0"), host_caches.SPECTRUM["warmup_steps"]
     assert ran.computed(*run) == [step < warmup or (step - warmup) % 2 == 1 for step in range(STEPS)]
@@ -111,7 +111,7 @@ class NoBench:
 
 def test_a_pack_is_found_where_it_is_said_to_be_else_beside_the_host_or_in_it(machine, monkeypatch):
     bench = NoBench(machine / "ComfyUI")
-    with pytest.raises(NotHere, match="the pack It is in none of packs, custom_nodes"):
+    with pytest.raises(Unavailable, match="the pack It is in none of packs, custom_nodes"):
         pack_folder(bench, "It")
     inside = put(machine, "ComfyUI", "custom_nodes", "It")
     assert pack_folder(bench, "It") == inside
@@ -121,7 +121,7 @@ def test_a_pack_is_found_where_it_is_said_to_be_else_beside_the_host_or_in_it(ma
     monkeypatch.setenv("COMFYUI_PACKS_PATH", str(named.parent))
     assert pack_folder(bench, "It") == named
     monkeypatch.setenv("COMFYUI_PACKS_PATH", str(machine))
-    with pytest.raises(NotHere):
+    with pytest.raises(Unavailable):
         pack_folder(bench, "It")
 
 
@@ -134,7 +134,7 @@ def make_old(folder, version, packs=("ComfyUI-TeaCache", "magcache")):
 
 def test_the_old_host_is_the_oldest_with_both_packs_or_the_one_that_is_named(machine, monkeypatch):
     make_old(machine / "of one pack", "0.1.0", ["teacache"])
-    with pytest.raises(NotHere, match="COMFYUI_OLD_PATH"):
+    with pytest.raises(Unavailable, match="COMFYUI_OLD_PATH"):
         old_host()
     newer = make_old(machine / "newer", "0.10.0")
     older = make_old(machine / "older", "0.9.1")
@@ -142,14 +142,14 @@ def test_the_old_host_is_the_oldest_with_both_packs_or_the_one_that_is_named(mac
     monkeypatch.setenv("COMFYUI_OLD_PATH", str(newer))
     assert old_host() == newer
     monkeypatch.setenv("COMFYUI_OLD_PATH", str(machine / "of one pack"))
-    with pytest.raises(NotHere):
+    with pytest.raises(Unavailable):
         old_host()
 
 
 def test_without_any_host_there_is_no_old_one(machine, monkeypatch):
     make_old(machine / "older", "0.9.1")
     monkeypatch.setattr(host_caches, "find_host", lambda: None)
-    with pytest.raises(NotHere):
+    with pytest.raises(Unavailable):
         old_host()
 
 
@@ -159,5 +159,5 @@ def test_a_pack_is_loaded_once_and_one_that_does_not_import_is_not_here_each_tim
     bad.write_text("import a_module_that_nobody_has")
     assert load(good).there is load(good).there
     for _ in range(2):
-        with pytest.raises(NotHere, match="a_module_that_nobody_has"):
+        with pytest.raises(Unavailable, match="a_module_that_nobody_has"):
             load(bad)

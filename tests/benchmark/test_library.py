@@ -16,7 +16,7 @@ from research import demo_model, small_models
 from research.benchmark import diffusers_caches, host_caches, library, plan, worker
 from research.benchmark.diffusers_caches import magnitude_ratios
 from research.benchmark.guidance import in_two_calls, plain
-from research.benchmark.library import Bench, FewerSteps, NotHere, OnDiffusers, OnHost
+from research.benchmark.library import Bench, FewerSteps, OnDiffusers, OnHost, Unavailable
 from research.benchmark.meter import Meter
 from research.benchmark.plan import Condition
 from research.small_models import DISTILLED_LEVELS, MODELS
@@ -182,7 +182,7 @@ def test_what_a_method_did_to_its_model_dies_with_the_run(bench):
     video = case("euler", 4, 8.0, 4.0)
     before = bench.sample(video, Meter()), bench.sample(video, Meter(), THROUGH_DIFFUSERS)
     for method in (*ON_THE_HOST, named("FirstBlockCache")):
-        with suppress(NotHere):
+        with suppress(Unavailable):
             bench.sample(video, Meter(), method, list(method.settings.values())[-1])
     assert torch.equal(bench.sample(video, Meter()), before[0])
     assert torch.equal(bench.sample(video, Meter(), THROUGH_DIFFUSERS), before[1])
@@ -262,7 +262,7 @@ def test_each_of_two_stages_has_ratios_of_its_own_which_begin_with_1(bench, one_
 
 def test_without_a_host_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(library, "find_host", lambda: None)
-    with pytest.raises(NotHere, match="COMFYUI_PATH"):
+    with pytest.raises(Unavailable, match="COMFYUI_PATH"):
         Bench()
 
 
@@ -270,7 +270,7 @@ def test_a_python_that_lacks_what_the_host_requires_measures_nothing(monkeypatch
     monkeypatch.setattr(sys, "path", sys.path.copy())
     for name in ("comfy", "comfy.cli_args"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(NotHere, match="lacks what ComfyUI requires"):
+    with pytest.raises(Unavailable, match="lacks what ComfyUI requires"):
         Bench(tmp_path)
 
 

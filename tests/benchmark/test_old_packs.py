@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from research.benchmark.host_caches import old_host
-from research.benchmark.library import NotHere
+from research.benchmark.library import Unavailable
 
 HERE = Path(__file__).parent
 
@@ -16,7 +16,7 @@ def test_the_packs_do_what_their_authors_say(bench):
     """The bench is here to skip this where a host cannot be imported."""
     try:
         old_host()
-    except NotHere as reason:
+    except Unavailable as reason:
         pytest.skip(str(reason))
     command = [sys.executable, "-m", "pytest", HERE / "in_old_host.py", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from research.benchmark import plan, worker
-from research.benchmark.library import NotHere, OnDiffusers, OnHost
+from research.benchmark.library import OnDiffusers, OnHost, Unavailable
 from research.benchmark.plan import Condition
 from research.benchmark.records import BROKEN, PLAIN
 
@@ -28,7 +28,7 @@ class Bench:
 
     def sample(self, case, meter, method=worker.PLAIN_RUN, setting=None):
         if setting is GONE:
-            raise NotHere("the pack is not here")
+            raise Unavailable("the pack is not here")
         self.asked.append((case.seed, method.name, setting))
         plain = method.name == PLAIN
         meter.flops, meter.block_calls, meter.seconds, meter.held_bytes = (

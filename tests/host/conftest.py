@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from host.running import PLAN, STEPS, policy_of
-from host.tiny import KINDS, Tiny
+from host.tiny import VARIANTS, Tiny
 
 from research import demo_model
 from tools.host import PLACES, ROOT, find_host, version_of
@@ -69,9 +69,9 @@ def needs(host: Path):
     """`needs("Flux", "0.33.0")` skips the test on an older host."""
     version = _numbers(version_of(host))
 
-    def check(kind: str, since: str) -> None:
+    def check(variant: str, since: str) -> None:
         if version < _numbers(since):
-            pytest.skip(f"the tiny {kind} can be made from ComfyUI {since} on")
+            pytest.skip(f"the tiny {variant} can be made from ComfyUI {since} on")
 
     return check
 
@@ -81,14 +81,14 @@ def tiny(host: Path, needs):
     """`tiny("Wan t2v")` -> the tiny model of that name, made once; law 2 is that sharing it is safe."""
     made = {}
 
-    def build(kind: str, dtype: torch.dtype = DTYPE) -> Tiny:
-        needs(kind, KINDS[kind].since)
-        if (kind, dtype) not in made:
+    def build(variant: str, dtype: torch.dtype = DTYPE) -> Tiny:
+        needs(variant, VARIANTS[variant].since)
+        if (variant, dtype) not in made:
             try:
-                made[kind, dtype] = KINDS[kind].build(dtype)
+                made[variant, dtype] = VARIANTS[variant].build(dtype)
             except ImportError as missing:
-                pytest.skip(f"this ComfyUI has no {kind}: {missing}")
-        return made[kind, dtype]
+                pytest.skip(f"this ComfyUI has no {variant}: {missing}")
+        return made[variant, dtype]
 
     return build
 

@@ -77,7 +77,7 @@ def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **cha
         with torch.inference_mode():
             return joined(comfy.sample.sample(model or tiny.model, **(settings | changes)))
     finally:
-        for name in tiny.kind.keeps:
+        for name in tiny.variant.keeps:
             vars(tiny.module).pop(name, None)
 
 
@@ -113,13 +113,13 @@ def blocks_of(module: nn.Module) -> dict[str, nn.Module]:
 
 def head_of(tiny: Tiny) -> nn.Module:
     """What behind the blocks is a module (of several, the first)."""
-    names = (tiny.kind.head, "head", "final_layer", "norm_final", "norm_out", "final_linear", "out_layer")
+    names = (tiny.variant.head, "head", "final_layer", "norm_final", "norm_out", "final_linear", "out_layer")
     return next(getattr(tiny.module, name) for name in names if name and hasattr(tiny.module, name))
 
 
 def heads_of(tiny: Tiny) -> list[nn.Module]:
     """That of the sound, too, if it has its own."""
-    sound = tiny.kind.sound_head
+    sound = tiny.variant.sound_head
     return [head_of(tiny), *([getattr(tiny.module, sound)] if sound else [])]
 
 
@@ -142,22 +142,22 @@ def each(streams: Streams) -> list[Tensor]:
 def stream_in(tiny: Tiny, args: tuple, kwargs: dict) -> Streams:
     """The hidden states among the arguments of one of the first blocks."""
     names = ("img", "hidden_states", "image_tokens")
-    given = args[tiny.kind.argument] if args else next(kwargs[name] for name in names if name in kwargs)
+    given = args[tiny.variant.argument] if args else next(kwargs[name] for name in names if name in kwargs)
     return _batch_first(tiny, given) if isinstance(given, Tensor) else list(given)
 
 
 def stream_out(tiny: Tiny, output: Any) -> Streams:
-    if tiny.kind.sound_head:
+    if tiny.variant.sound_head:
         return list(output)
-    return _batch_first(tiny, output if isinstance(output, Tensor) else output[tiny.kind.output])
+    return _batch_first(tiny, output if isinstance(output, Tensor) else output[tiny.variant.output])
 
 
 def _batch_first(tiny: Tiny, stream: Tensor) -> Tensor:
-    return stream[None] if tiny.kind.batch is None else stream.movedim(tiny.kind.batch, 0)
+    return stream[None] if tiny.variant.batch is None else stream.movedim(tiny.variant.batch, 0)
 
 
 def _as_the_model_has_it(tiny: Tiny, stream: Tensor) -> Tensor:
-    return stream[0] if tiny.kind.batch is None else stream.movedim(0, tiny.kind.batch)
+    return stream[0] if tiny.variant.batch is None else stream.movedim(0, tiny.variant.batch)
 
 
 def _cloned(thing: Any) -> Any:
@@ -240,8 +240,8 @@ class Witness:
         hook(module.register_forward_pre_hook(self._begin, with_kwargs=True))
         hook(module.register_forward_hook(self._end))
         for name, block in blocks_of(module).items():
-            hook(on_call(block, self._enter(name), self._leave(name), self.tiny.kind.method))
-        for path in self.tiny.kind.between:
+            hook(on_call(block, self._enter(name), self._leave(name), self.tiny.variant.method))
+        for path in self.tiny.variant.between:
             hook(module.get_submodule(path).register_forward_pre_hook(self._count(path)))
         for head in heads_of(self.tiny):
             hook(head.register_forward_pre_hook(self._head))
@@ -295,7 +295,7 @@ class Witness:
         return hook
 
     def _head(self, module: nn.Module, args: tuple) -> None:
-        given = args[0][None] if self.tiny.kind.batch is None else args[0]
+        given = args[0][None] if self.tiny.variant.batch is None else args[0]
         self.calls[-1].heads.append(given.clone())
 
 
@@ -329,7 +329,7 @@ def embedded(tiny: Tiny, call: Call) -> Streams:
         raise _Enough
 
     first = next(iter(blocks_of(tiny.module).values()))
-    handle = on_call(first, stop, method=tiny.kind.method)
+    handle = on_call(first, stop, method=tiny.variant.method)
     try:
         replay(tiny, call)
     except _Enough:
@@ -341,7 +341,7 @@ def embedded(tiny: Tiny, call: Call) -> Streams:
 
 def held(tiny: Tiny, last: Call, streams: Streams) -> list[Tensor]:
     """Per-block reuse, behind the blocks: `streams` plus what each block, with what follows it, added in `last`."""
-    ends = each(list(last.left.values())[-1]) if tiny.kind.head == "" else last.heads
+    ends = each(list(last.left.values())[-1]) if tiny.variant.head == "" else last.heads
     return [_held(x, [each(given)[n] for given in last.entered.values()], ends[n]) for n, x in enumerate(each(streams))]
 
 
@@ -378,7 +378,7 @@ def assert_reuse_is_per_block(tiny: Tiny, witness: Witness) -> int:
         dtype = call.head_in.dtype
         rounding = 2 * torch.finfo(dtype).eps
         expected = [stream.to(dtype) for stream in held(tiny, last[place], embedded(tiny, call))]
-        if tiny.kind.head != "":
+        if tiny.variant.head != "":
             for given, stream in zip(call.heads, expected, strict=True):
                 assert (given - stream).abs().max() <= rounding * stream.abs().max()
         with with_hook(*_behind_the_blocks(tiny, expected)):
@@ -392,8 +392,8 @@ def assert_reuse_is_per_block(tiny: Tiny, witness: Witness) -> int:
 
 def _behind_the_blocks(tiny: Tiny, streams: list[Tensor]) -> list[Any]:
     """Puts these hidden states in place of what comes out of the blocks; returns handles."""
-    if tiny.kind.head != "":
-        given = streams if tiny.kind.batch is not None else [stream[0] for stream in streams]
+    if tiny.variant.head != "":
+        given = streams if tiny.variant.batch is not None else [stream[0] for stream in streams]
         return [
             head.register_forward_pre_hook(lambda head, args, stream=stream: (stream, *args[1:]))
             for head, stream in zip(heads_of(tiny), given, strict=True)

@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 import torch
 from host.running import PLAN, STEPS, assert_right, row_of, sample, with_hook
-from host.tiny.elsewhere import KINDS
+from host.tiny.elsewhere import VARIANTS
 
 # Whose blocks are where a row has them: they are tried, and proved.
 TRIED = {
@@ -25,28 +25,28 @@ LEFT_OUT = {
     "Wan, frame after frame": "it makes frame after frame, each from what it remembers of the last",
     "SeedVR2": "it takes a single step, of which nothing can be skipped",
 }
-SKIPPED = [kind for kind in KINDS if kind not in LEFT_OUT]
-REFUSED = [kind for kind in SKIPPED if kind not in (*TRIED, *TRIED_IN_VAIN, *KNOWN)]
+SKIPPED = [variant for variant in VARIANTS if variant not in LEFT_OUT]
+REFUSED = [variant for variant in SKIPPED if variant not in (*TRIED, *TRIED_IN_VAIN, *KNOWN)]
 
 
 @pytest.fixture(scope="module")
 def elsewhere(host, needs):
     """`elsewhere("SD 1.5")` -> the tiny model of that name, made once."""
 
-    def build(kind):
-        needs(kind, KINDS[kind].since)
+    def build(variant):
+        needs(variant, VARIANTS[variant].since)
         try:
-            return KINDS[kind].build()
+            return VARIANTS[variant].build()
         except ImportError as missing:
-            pytest.skip(f"this ComfyUI has no {kind}: {missing}")
+            pytest.skip(f"this ComfyUI has no {variant}: {missing}")
 
     return cache(build)
 
 
 @pytest.fixture(scope="module")
 def plain(elsewhere):
-    """`plain(kind)` -> the video of the unpatched model."""
-    return cache(lambda kind: run(elsewhere(kind)))
+    """`plain(variant)` -> the video of the unpatched model."""
+    return cache(lambda variant: run(elsewhere(variant)))
 
 
 def run(made, model=None):
@@ -80,9 +80,9 @@ def finished(attachment):
     return attachment.finished[-1].report
 
 
-@pytest.mark.parametrize("kind", SKIPPED)
-def test_what_auto_skips_never_reaches_the_model_and_the_report_is_true(kind, elsewhere, planned, plain):
-    made = elsewhere(kind)
+@pytest.mark.parametrize("variant", SKIPPED)
+def test_what_auto_skips_never_reaches_the_model_and_the_report_is_true(variant, elsewhere, planned, plain):
+    made = elsewhere(variant)
     model, attachment = planned(made.model)
     with called(made, model) as (watched, calls):
         video = run(made, watched)
@@ -92,23 +92,23 @@ def test_what_auto_skips_never_reaches_the_model_and_the_report_is_true(kind, el
     assert row_of(report) == [(count, count) for count in calls]
     assert [record.step for record in report.evaluations if record.state == "reused"] == [2, 3, 5, 6]
     assert report.notes == []
-    assert report.family == KNOWN.get(kind, "")
+    assert report.family == KNOWN.get(variant, "")
     assert video.isfinite().all()
-    assert not torch.equal(video, plain(kind))
+    assert not torch.equal(video, plain(variant))
     assert torch.equal(run(made, model), video)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_speedup_of_one_is_off(kind, elsewhere, adacache, plain):
-    model, attachment = adacache(elsewhere(kind).model, target=1.0)
-    assert torch.equal(run(elsewhere(kind), model), plain(kind))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_speedup_of_one_is_off(variant, elsewhere, adacache, plain):
+    model, attachment = adacache(elsewhere(variant).model, target=1.0)
+    assert torch.equal(run(elsewhere(variant), model), plain(variant))
     assert finished(attachment).computed == finished(attachment).total == STEPS
 
 
-@pytest.mark.parametrize("kind", SKIPPED)
+@pytest.mark.parametrize("variant", SKIPPED)
 @pytest.mark.parametrize("settings", [{"target": 1.25}, {"closeness": 18.0}], ids=["auto", "quality"])
-def test_what_the_errors_say_is_done_and_nothing_is_said_that_is_not_so(settings, kind, elsewhere, adacache, plain):
-    made = elsewhere(kind)
+def test_what_the_errors_say_is_done_and_nothing_is_said_that_is_not_so(settings, variant, elsewhere, adacache, plain):
+    made = elsewhere(variant)
     model, attachment = adacache(made.model, **settings)
     with called(made, model) as (watched, calls):
         video = run(made, watched)
@@ -116,26 +116,26 @@ def test_what_the_errors_say_is_done_and_nothing_is_said_that_is_not_so(settings
     assert video.isfinite().all()
     assert row_of(report) == [(count, count) for count in calls]
     assert report.skipped == calls.count(0)
-    assert torch.equal(video, plain(kind)) == (report.skipped == 0)
+    assert torch.equal(video, plain(variant)) == (report.skipped == 0)
     if report.expected is not None:
         assert report.skipped
         assert report.expected.low <= report.expected.db <= report.expected.high
     assert not [note for note in report.notes if not note.startswith("1.25x would change this video visibly")]
 
 
-@pytest.mark.parametrize("kind", LEFT_OUT)
-def test_a_model_that_is_left_out_is_computed_and_it_is_said(kind, elsewhere, planned, plain):
-    model, attachment = planned(elsewhere(kind).model)
-    assert torch.equal(run(elsewhere(kind), model), plain(kind))
-    assert finished(attachment).notes == [f"stood down: {LEFT_OUT[kind]}, so every step is computed"]
+@pytest.mark.parametrize("variant", LEFT_OUT)
+def test_a_model_that_is_left_out_is_computed_and_it_is_said(variant, elsewhere, planned, plain):
+    model, attachment = planned(elsewhere(variant).model)
+    assert torch.equal(run(elsewhere(variant), model), plain(variant))
+    assert finished(attachment).notes == [f"stood down: {LEFT_OUT[variant]}, so every step is computed"]
 
 
 # The paper's tables
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_the_tables_refuse_what_they_find_no_blocks_in(kind, elsewhere, adacache, pack):
-    made = elsewhere(kind)
+@pytest.mark.parametrize("variant", REFUSED)
+def test_the_tables_refuse_what_they_find_no_blocks_in(variant, elsewhere, adacache, pack):
+    made = elsewhere(variant)
     with pytest.raises(pack.adacache_core.AdaCacheError) as raised:
         adacache(made.model, rate=3)
     name, module = type(made.module).__name__, type(made.module).__module__
@@ -146,31 +146,31 @@ def test_the_tables_refuse_what_they_find_no_blocks_in(kind, elsewhere, adacache
     )
 
 
-@pytest.mark.parametrize("kind", LEFT_OUT)
-def test_the_tables_say_why_a_model_is_left_out(kind, elsewhere, adacache, pack):
+@pytest.mark.parametrize("variant", LEFT_OUT)
+def test_the_tables_say_why_a_model_is_left_out(variant, elsewhere, adacache, pack):
     with pytest.raises(pack.adacache_core.AdaCacheError) as raised:
-        adacache(elsewhere(kind).model, rate=3)
-    assert LEFT_OUT[kind] in str(raised.value)
+        adacache(elsewhere(variant).model, rate=3)
+    assert LEFT_OUT[variant] in str(raised.value)
 
 
-@pytest.mark.parametrize("kind", [*TRIED, *KNOWN])
-def test_the_tables_skip_blocks_that_are_where_a_row_has_them(kind, elsewhere, adacache):
-    witness, report = assert_right(elsewhere(kind), elsewhere(kind).model, adacache)
+@pytest.mark.parametrize("variant", [*TRIED, *KNOWN])
+def test_the_tables_skip_blocks_that_are_where_a_row_has_them(variant, elsewhere, adacache):
+    witness, report = assert_right(elsewhere(variant), elsewhere(variant).model, adacache)
     assert report.skipped == STEPS - len(PLAN)
     assert len(witness.proofs) == 1
-    if kind in KNOWN:
-        assert (report.family, report.notes) == (KNOWN[kind], [])
+    if variant in KNOWN:
+        assert (report.family, report.notes) == (KNOWN[variant], [])
     else:
-        note = f"AdaCache takes this new model for one like {TRIED[kind]}, and checks that at step 1"
-        assert (report.family, report.notes) == (TRIED[kind], [note])
+        note = f"AdaCache takes this new model for one like {TRIED[variant]}, and checks that at step 1"
+        assert (report.family, report.notes) == (TRIED[variant], [note])
 
 
-@pytest.mark.parametrize("kind", TRIED_IN_VAIN)
-def test_the_tables_stand_down_where_blocks_are_given_something_else(kind, elsewhere, adacache, plain):
-    model, attachment = adacache(elsewhere(kind).model, rate=3)
-    assert torch.equal(run(elsewhere(kind), model), plain(kind))
+@pytest.mark.parametrize("variant", TRIED_IN_VAIN)
+def test_the_tables_stand_down_where_blocks_are_given_something_else(variant, elsewhere, adacache, plain):
+    model, attachment = adacache(elsewhere(variant).model, rate=3)
+    assert torch.equal(run(elsewhere(variant), model), plain(variant))
     report = finished(attachment)
     assert report.computed == report.total == STEPS
     tried, stood_down = report.notes
-    assert tried == f"AdaCache takes this new model for one like {TRIED_IN_VAIN[kind]}, and checks that at step 1"
+    assert tried == f"AdaCache takes this new model for one like {TRIED_IN_VAIN[variant]}, and checks that at step 1"
     assert stood_down.startswith("stood down: the blocks of this model are not where its like have them")

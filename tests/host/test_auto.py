@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 import torch
 from host.running import PLAN, STEPS, Witness, each, joined, replay, row_of, sample
-from host.tiny import KINDS
+from host.tiny import VARIANTS
 from torch import nn
 
 from research import demo_model
@@ -17,28 +17,30 @@ from research import demo_model
 WAN = "Wan t2v"
 SKIPPED = [step for step in range(STEPS) if step not in PLAN]
 
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 @pytest.fixture(scope="module")
 def plain(tiny):
-    """`plain(kind)` -> the video of the unpatched model, and the latents before each of its steps."""
+    """`plain(variant)` -> the video of the unpatched model, and the latents before each of its steps."""
 
-    def run(kind):
+    def run(variant):
         latents = []
-        video = sample(tiny(kind), callback=lambda step, video, x, steps: latents.append(joined(x).clone()))
+        video = sample(tiny(variant), callback=lambda step, video, x, steps: latents.append(joined(x).clone()))
         return video, latents
 
     return cache(run)
 
 
-@every_kind
-def test_a_skipped_evaluation_never_reaches_the_model_and_the_report_is_true(kind, tiny, planned, plain):
-    model, attachment = planned(tiny(kind).model)
+@every_variant
+def test_a_skipped_evaluation_never_reaches_the_model_and_the_report_is_true(variant, tiny, planned, plain):
+    model, attachment = planned(tiny(variant).model)
     latents = []
-    with Witness(tiny(kind)) as witness:
+    with Witness(tiny(variant)) as witness:
         video = sample(
-            tiny(kind), witness.watched(model), callback=lambda step, video, x, steps: latents.append(joined(x).clone())
+            tiny(variant),
+            witness.watched(model),
+            callback=lambda step, video, x, steps: latents.append(joined(x).clone()),
         )
     report = attachment.finished[-1].report
     calls, _ = witness.row()[0]
@@ -50,17 +52,17 @@ def test_a_skipped_evaluation_never_reaches_the_model_and_the_report_is_true(kin
     assert 2 * video[:1].nbytes <= report.cache_bytes_max <= 10 * video.nbytes
     assert video.isfinite().all()
     for call in witness.calls:  # and what does reach it is what it says anyway
-        assert all(map(torch.equal, each(replay(tiny(kind), call)), each(call.output)))
-    unpatched, expected = plain(kind)
+        assert all(map(torch.equal, each(replay(tiny(variant), call)), each(call.output)))
+    unpatched, expected = plain(variant)
     assert [torch.equal(*both) for both in zip(latents, expected, strict=True)] == [True] * 3 + [False] * 6
     assert not torch.equal(video, unpatched)
 
 
-@every_kind
-def test_what_the_errors_say_is_done_and_the_report_is_true(kind, tiny, adacache):
-    model, attachment = adacache(tiny(kind).model, target=3.0)
-    with Witness(tiny(kind)) as witness:
-        video = sample(tiny(kind), witness.watched(model), steps=16)
+@every_variant
+def test_what_the_errors_say_is_done_and_the_report_is_true(variant, tiny, adacache):
+    model, attachment = adacache(tiny(variant).model, target=3.0)
+    with Witness(tiny(variant)) as witness:
+        video = sample(tiny(variant), witness.watched(model), steps=16)
     report = attachment.finished[-1].report
     assert video.isfinite().all()
     assert row_of(report) == witness.row()
@@ -71,18 +73,18 @@ def test_what_the_errors_say_is_done_and_the_report_is_true(kind, tiny, adacache
         assert (record.error is None) == (record.step in skipped or record.step == 0)
 
 
-@every_kind
-def test_a_speedup_of_one_is_off(kind, tiny, adacache, plain):
-    model, attachment = adacache(tiny(kind).model, target=1.0)
-    assert torch.equal(sample(tiny(kind), model), plain(kind)[0])
+@every_variant
+def test_a_speedup_of_one_is_off(variant, tiny, adacache, plain):
+    model, attachment = adacache(tiny(variant).model, target=1.0)
+    assert torch.equal(sample(tiny(variant), model), plain(variant)[0])
     report = attachment.finished[-1].report
     assert report.computed == report.total == STEPS
     assert report.cache_bytes_max == 0
 
 
 # A flow model, one whose latents are video + sigma noise that is told the noise, one that is told a mix, and sound.
-@pytest.mark.parametrize("kind", [WAN, "PixArt Alpha", "CogVideoX 2B", "Cosmos 1", "LTX-2"])
-def test_at_the_first_skipped_step_the_velocity_goes_on_by_half_of_its_change(kind, tiny, planned, pack):
+@pytest.mark.parametrize("variant", [WAN, "PixArt Alpha", "CogVideoX 2B", "Cosmos 1", "LTX-2"])
+def test_at_the_first_skipped_step_the_velocity_goes_on_by_half_of_its_change(variant, tiny, planned, pack):
     """Worked out here a second time, from what the sampler is given."""
     from comfy.patcher_extension import WrappersMP
 
@@ -93,14 +95,14 @@ def test_at_the_first_skipped_step_the_velocity_goes_on_by_half_of_its_change(ki
         seen.append((float(timestep.max()), x.clone(), video.clone()))
         return video
 
-    model, _ = planned(tiny(kind).model)
+    model, _ = planned(tiny(variant).model)
     model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "test", note)
-    sample(tiny(kind), model)
+    sample(tiny(variant), model)
 
-    sampling = tiny(kind).model.get_model_object("model_sampling")
+    sampling = tiny(variant).model.get_model_object("model_sampling")
     half, one = torch.tensor([0.5]), torch.ones(1)
     flow = float(sampling.noise_scaling(half, 0 * one, one)) == 0.5
-    assert flow == (kind in (WAN, "LTX-2"))
+    assert flow == (variant in (WAN, "LTX-2"))
     soft = pack.adacache_core.decide.levels.SOFT
     found = []
     for sigma, x, video in seen[:3]:
@@ -149,7 +151,7 @@ class Anything(nn.Module):
 @pytest.fixture
 def anything(tiny):
     """The tiny Wan with another module in it, of a class that no row names."""
-    made = tiny(WAN).kind.build()
+    made = tiny(WAN).variant.build()
     made.model.model.diffusion_model = Anything(made.module)
     return made
 
@@ -200,9 +202,9 @@ def test_a_model_that_is_left_out_on_purpose_is_computed_and_it_is_said(anything
 
 
 @pytest.mark.parametrize("settings", [{"target": 3.0}, "a plan"], ids=["auto", "plan"])
-@pytest.mark.parametrize("kind", [WAN, "LTX-2"])
-def test_what_lies_outside_the_mask_is_left_as_it_was(settings, kind, tiny, adacache, planned):
-    made = tiny(kind)
+@pytest.mark.parametrize("variant", [WAN, "LTX-2"])
+def test_what_lies_outside_the_mask_is_left_as_it_was(settings, variant, tiny, adacache, planned):
+    made = tiny(variant)
     video = made.latent.unbind()[0] if made.latent.is_nested else made.latent
     given = torch.randn(video.shape, generator=torch.Generator().manual_seed(4))
     latent, mask = given, torch.zeros(1, 1, *video.shape[2:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from host.running import STEPS, WATCH, Witness, assert_right, percent_of, row_of, sample
-from host.tiny.kind import noise
+from host.tiny.variant import noise
 
 WAN = "Wan t2v"
 EVERY_THIRD = [(1, 1), (1, 1), (1, 0), (1, 0), (1, 1), (1, 0), (1, 0), (1, 1), (1, 1)]

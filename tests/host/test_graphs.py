@@ -17,7 +17,7 @@ from host.running import (
     sample,
     with_hook,
 )
-from host.tiny.kind import noise
+from host.tiny.variant import noise
 from torch.utils._python_dispatch import TorchDispatchMode
 
 WAN = "Wan t2v"
@@ -42,25 +42,25 @@ def test_two_branches_with_the_same_model_do_not_see_each_other(way, wan, by_out
 
 
 @both_ways
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("variant", FAMILIES)
 def test_queued_again_with_another_seed_size_length_or_number_of_steps_it_is_as_if_it_were_the_first(
-    kind, way, tiny, by_output_or_blocks
+    variant, way, tiny, by_output_or_blocks
 ):
-    model, attachment = by_output_or_blocks(way, tiny(kind).model)
-    channels = tiny(kind).latent.shape[1]
+    model, attachment = by_output_or_blocks(way, tiny(variant).model)
+    channels = tiny(variant).latent.shape[1]
     changes = [
         {},
-        {"seed": 2, "noise": noise(*tiny(kind).latent.shape, seed=2)},
+        {"seed": 2, "noise": noise(*tiny(variant).latent.shape, seed=2)},
         {"latent": torch.zeros(1, channels, 4, 4, 8)},
         {"latent": torch.zeros(1, channels, 7, 4, 4)},
         {"steps": 14},
         {},
     ]
-    queued = [sample(tiny(kind), model, **change) for change in changes]
+    queued = [sample(tiny(variant), model, **change) for change in changes]
     assert torch.equal(queued[0], queued[-1])
     for change, video in zip(changes, queued, strict=True):
-        fresh, _ = by_output_or_blocks(way, tiny(kind).model)
-        assert torch.equal(sample(tiny(kind), fresh, **change), video)
+        fresh, _ = by_output_or_blocks(way, tiny(variant).model)
+        assert torch.equal(sample(tiny(variant), fresh, **change), video)
     assert [run.report.total for run in attachment.finished] == [STEPS] * 4 + [14, STEPS]
 
 
@@ -150,15 +150,15 @@ def test_a_lora_that_is_patched_is_what_it_is_merged(wan, adacache):
         weight.data.copy_(before)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
-def test_weights_that_are_cast_as_they_are_needed(kind, tiny, adacache):
+@pytest.mark.parametrize("variant", FAMILIES)
+def test_weights_that_are_cast_as_they_are_needed(variant, tiny, adacache):
     """The low-VRAM path: weights stay where they are, and each layer casts its own when it runs."""
     import comfy.model_management
 
-    casting = tiny(kind).model.clone()
+    casting = tiny(variant).model.clone()
     comfy.model_management.unload_all_models()
     casting.model.lowvram_patch_counter = 0
-    loaded = sample(tiny(kind), adacache(tiny(kind).model, rate=3)[0])
+    loaded = sample(tiny(variant), adacache(tiny(variant).model, rate=3)[0])
     ran = []
     modules = [module for module in casting.model.modules() if hasattr(module, "comfy_cast_weights")]
     assert modules
@@ -167,8 +167,8 @@ def test_weights_that_are_cast_as_they_are_needed(kind, tiny, adacache):
         module.comfy_cast_weights = True
     try:
         model, attachment = adacache(casting, rate=3)
-        with Witness(tiny(kind)) as witness:
-            video = sample(tiny(kind), witness.watched(model))
+        with Witness(tiny(variant)) as witness:
+            video = sample(tiny(variant), witness.watched(model))
         ran = witness.row()
     finally:
         for module in modules:
@@ -265,7 +265,7 @@ def test_on_two_devices_it_is_what_it_is_on_one(way, tiny, by_output_or_blocks, 
     expected = sample(wan, single)
 
     first, second = torch.device("cpu"), torch.device("cpu", 0)
-    clone = wan.kind.build().model
+    clone = wan.variant.build().model
     clone.load_device = second
 
     def with_two(guider, *args, **kwargs):

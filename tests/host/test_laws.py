@@ -22,13 +22,13 @@ from host.running import (
     sample,
     with_hook,
 )
-from host.tiny import KINDS
+from host.tiny import VARIANTS
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 NEVER_BATCHED = ("HunyuanVideo with a reference", "MiniMax-H3")  # by the host
 
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
 both_ways = pytest.mark.parametrize("way", ["blocks", "output"])  # what is reused: as a table does it, and as auto
 
 
@@ -38,23 +38,25 @@ def states(report):
 
 def test_every_class_of_the_table_has_a_tiny_model(tiny, pack):
     named = {name for family in pack.nodes.host.families.FAMILIES for name in family.classes}
-    assert {pack.nodes.host.families.class_name(tiny(kind).module) for kind in KINDS} == named
+    assert {pack.nodes.host.families.class_name(tiny(variant).module) for variant in VARIANTS} == named
 
 
 @pytest.fixture(scope="module")
 def plain(tiny):
-    """`plain(kind)` -> the video of the unpatched model."""
-    return cache(lambda kind: sample(tiny(kind)))
+    """`plain(variant)` -> the video of the unpatched model."""
+    return cache(lambda variant: sample(tiny(variant)))
 
 
 @pytest.fixture(scope="module")
 def recorded(tiny, adacache, pack):
-    """`recorded(kind)` -> (video, report) of a run that watches every step and skips none."""
+    """`recorded(variant)` -> (video, report) of a run that watches every step and skips none."""
 
-    def run(kind):
+    def run(variant):
         moreg = pack.adacache_core.MotionConfig(strength=0)
-        model, attachment = adacache(tiny(kind).model, table=((0.0, 4), (1.0, 1)), moreg=moreg)  # no change is below 0
-        return sample(tiny(kind), model), attachment.finished[-1].report
+        model, attachment = adacache(
+            tiny(variant).model, table=((0.0, 4), (1.0, 1)), moreg=moreg
+        )  # no change is below 0
+        return sample(tiny(variant), model), attachment.finished[-1].report
 
     return cache(run)
 
@@ -62,25 +64,25 @@ def recorded(tiny, adacache, pack):
 # Law 1
 
 
-@every_kind
-def test_law_1_off_is_off(kind, tiny, adacache, plain, record_property):
+@every_variant
+def test_law_1_off_is_off(variant, tiny, adacache, plain, record_property):
     errors = []
     for settings in ({"enabled": False, "rate": 3}, {"start": 0.4, "end": 0.4, "rate": 3}, {"rate": 1}):
-        model, attachment = adacache(tiny(kind).model, **settings)
-        video = sample(tiny(kind), model)
-        errors.append(error_of(video, plain(kind)))
-        assert torch.equal(video, plain(kind)), settings
+        model, attachment = adacache(tiny(variant).model, **settings)
+        video = sample(tiny(variant), model)
+        errors.append(error_of(video, plain(variant)))
+        assert torch.equal(video, plain(variant)), settings
         report = attachment.finished[-1].report
         assert report.computed == report.total == STEPS
         assert report.cache_bytes_max == 0
     record_property("error", max(errors))
 
 
-@every_kind
-def test_law_1_watching_changes_nothing(kind, plain, recorded, record_property):
-    video, report = recorded(kind)
-    record_property("error", error_of(video, plain(kind)))
-    assert torch.equal(video, plain(kind))
+@every_variant
+def test_law_1_watching_changes_nothing(variant, plain, recorded, record_property):
+    video, report = recorded(variant)
+    record_property("error", error_of(video, plain(variant)))
+    assert torch.equal(video, plain(variant))
     assert report.computed == report.total == STEPS
     assert report.cache_bytes_max > 0
     assert all(record.metric > 0 for record in report.evaluations[1:])
@@ -108,17 +110,17 @@ def anatomy(model):
 
 
 @both_ways
-@every_kind
-def test_law_2_the_model_is_untouched_and_a_second_run_equals_the_first(kind, way, tiny, by_output_or_blocks, plain):
-    unpatched, before = plain(kind), anatomy(tiny(kind).model)
-    model, attachment = by_output_or_blocks(way, tiny(kind).model)
-    first = sample(tiny(kind), model)
+@every_variant
+def test_law_2_the_model_is_untouched_and_a_second_run_equals_the_first(variant, way, tiny, by_output_or_blocks, plain):
+    unpatched, before = plain(variant), anatomy(tiny(variant).model)
+    model, attachment = by_output_or_blocks(way, tiny(variant).model)
+    first = sample(tiny(variant), model)
     assert not torch.equal(first, unpatched)
-    assert anatomy(tiny(kind).model) == before
-    again = sample(tiny(kind), model)
+    assert anatomy(tiny(variant).model) == before
+    again = sample(tiny(variant), model)
     assert torch.equal(first, again)
     assert states(attachment.finished[0].report) == states(attachment.finished[1].report)
-    assert torch.equal(sample(tiny(kind)), unpatched)
+    assert torch.equal(sample(tiny(variant)), unpatched)
 
 
 @both_ways
@@ -147,14 +149,14 @@ def test_law_2_a_guider_that_is_used_again_is_as_it_was(way, tiny, by_output_or_
 
 
 @both_ways
-@pytest.mark.parametrize("kind", ["Wan t2v", "HunyuanVideo", "LTXV"])
-def test_law_2_a_run_at_another_size_in_between_changes_nothing(kind, way, tiny, by_output_or_blocks):
-    model, attachment = by_output_or_blocks(way, tiny(kind).model)
-    first = sample(tiny(kind), model)
-    larger = torch.zeros(2, tiny(kind).latent.shape[1], 6, 8, 4)
-    assert sample(tiny(kind), model, latent=larger).shape == larger.shape
+@pytest.mark.parametrize("variant", ["Wan t2v", "HunyuanVideo", "LTXV"])
+def test_law_2_a_run_at_another_size_in_between_changes_nothing(variant, way, tiny, by_output_or_blocks):
+    model, attachment = by_output_or_blocks(way, tiny(variant).model)
+    first = sample(tiny(variant), model)
+    larger = torch.zeros(2, tiny(variant).latent.shape[1], 6, 8, 4)
+    assert sample(tiny(variant), model, latent=larger).shape == larger.shape
     assert attachment.finished[-1].report.computed < STEPS
-    assert torch.equal(sample(tiny(kind), model), first)
+    assert torch.equal(sample(tiny(variant), model), first)
 
 
 # Law 3
@@ -165,26 +167,26 @@ def at_the_biggest_gap(metrics):
     return max(pairwise(sorted(metrics)), key=lambda pair: pair[1] / pair[0])
 
 
-@every_kind
+@every_variant
 def test_law_3_batched_separate_and_alternating_conditionings_make_the_same_video(
-    kind, tiny, adacache, recorded, monkeypatch, record_property
+    variant, tiny, adacache, recorded, monkeypatch, record_property
 ):
     # Behind the third step from the end nothing can be skipped, whatever it measures.
-    below, above = at_the_biggest_gap([record.metric for record in recorded(kind)[1].evaluations[1:-3]])
-    model, attachment = adacache(tiny(kind).model, table=((math.sqrt(below * above), 3), (9.0, 1)))
+    below, above = at_the_biggest_gap([record.metric for record in recorded(variant)[1].evaluations[1:-3]])
+    model, attachment = adacache(tiny(variant).model, table=((math.sqrt(below * above), 3), (9.0, 1)))
 
     videos, rows = [], []
     for fits in (lambda evaluation: True, lambda evaluation: False, lambda evaluation: evaluation % 2 == 0):
-        with Witness(tiny(kind)) as witness:
+        with Witness(tiny(variant)) as witness:
 
             def memory(shape, cond_shapes=None, fits=fits, witness=witness):
                 return 0 if shape[0] == 1 or fits(witness.evaluations - 1) else math.inf
 
-            monkeypatch.setattr(tiny(kind).model.model, "memory_required", memory)
-            videos.append(sample(tiny(kind), witness.watched(model)))
+            monkeypatch.setattr(tiny(variant).model.model, "memory_required", memory)
+            videos.append(sample(tiny(variant), witness.watched(model)))
         rows.append([calls for calls, _ in witness.row()])
 
-    if kind not in NEVER_BATCHED:
+    if variant not in NEVER_BATCHED:
         assert rows == [[1] * STEPS, [2] * STEPS, [1, 2] * (STEPS // 2) + [1]]
     batched, separate, alternating = (run.report for run in attachment.finished)
     assert states(batched) == states(separate) == states(alternating)
@@ -199,37 +201,37 @@ def test_law_3_batched_separate_and_alternating_conditionings_make_the_same_vide
 
 @pytest.fixture(scope="module")
 def watched(tiny, adacache):
-    """`watched(kind)` -> (what the witness saw, what the report says) of a run that skips two of three steps."""
+    """`watched(variant)` -> (what the witness saw, what the report says) of a run that skips two of three steps."""
     seen = {}
 
-    def run(kind, dtype=torch.float32):
-        if (kind, dtype) not in seen:
-            model, attachment = adacache(tiny(kind, dtype).model, rate=3)
-            with Witness(tiny(kind, dtype)) as witness:
-                sample(tiny(kind, dtype), witness.watched(model))
-            seen[kind, dtype] = witness, attachment.finished[-1].report
-        return seen[kind, dtype]
+    def run(variant, dtype=torch.float32):
+        if (variant, dtype) not in seen:
+            model, attachment = adacache(tiny(variant, dtype).model, rate=3)
+            with Witness(tiny(variant, dtype)) as witness:
+                sample(tiny(variant, dtype), witness.watched(model))
+            seen[variant, dtype] = witness, attachment.finished[-1].report
+        return seen[variant, dtype]
 
     return run
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@every_kind
-def test_law_4_a_reused_step_equals_per_block_reuse(kind, dtype, tiny, watched, record_property):
-    witness, _ = watched(kind, dtype)
-    reused = assert_reuse_is_per_block(tiny(kind, dtype), witness)
+@every_variant
+def test_law_4_a_reused_step_equals_per_block_reuse(variant, dtype, tiny, watched, record_property):
+    witness, _ = watched(variant, dtype)
+    reused = assert_reuse_is_per_block(tiny(variant, dtype), witness)
     record_property("error", witness.error)
     assert reused == 4 * witness.row()[0][0]
 
 
-@every_kind
-def test_law_6_the_report_equals_what_counters_inside_the_blocks_saw(kind, tiny, watched):
-    witness, report = watched(kind)
+@every_variant
+def test_law_6_the_report_equals_what_counters_inside_the_blocks_saw(variant, tiny, watched):
+    witness, report = watched(variant)
     assert row_of(report) == witness.row()
     assert states(report) == ["computed" if ran else "reused" for _, ran in witness.row()]
     assert [record.step for record in report.evaluations if record.state == "computed"] == [0, 1, 4, 7, 8]
     assert report.computed == 5
-    everything = {*blocks_of(tiny(kind).module), *tiny(kind).kind.between}
+    everything = {*blocks_of(tiny(variant).module), *tiny(variant).variant.between}
     for call in witness.calls:
         assert call.ran == (dict.fromkeys(everything, 1) if call.computed else {})
 
@@ -276,7 +278,7 @@ def failing_run(tiny_model, model, place, error, calls):
         return sample(tiny_model, model, callback=callback)
     if place == "block":
         block = list(blocks_of(tiny_model.module).values())[1]
-        handle = raising(block, error, at=2 * calls + 1, method=tiny_model.kind.method)
+        handle = raising(block, error, at=2 * calls + 1, method=tiny_model.variant.method)
     else:
         proofs = 1  # in the first evaluation; see `Engine.prove`
         handle = raising(head_of(tiny_model), error, at=proofs + 3 * calls + 1)
@@ -288,24 +290,24 @@ STRIKES = [("callback", INTERRUPT), ("block", INTERRUPT), ("head", "RuntimeError
 
 
 @pytest.mark.parametrize(
-    ("kind", "way", "place", "name"),
+    ("variant", "way", "place", "name"),
     [
-        *((kind, way, "block", "RuntimeError") for kind in KINDS for way in ("blocks", "output")),
-        *((kind, "blocks", *strike) for kind in ("Wan VACE", "LTXV") for strike in STRIKES),
+        *((variant, way, "block", "RuntimeError") for variant in VARIANTS for way in ("blocks", "output")),
+        *((variant, "blocks", *strike) for variant in ("Wan VACE", "LTXV") for strike in STRIKES),
         *(("Wan VACE", "output", *strike) for strike in STRIKES if strike[0] != "head"),
     ],
 )
 def test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace(
-    kind, way, place, name, tiny, by_output_or_blocks, pack
+    variant, way, place, name, tiny, by_output_or_blocks, pack
 ):
-    model, attachment = by_output_or_blocks(way, tiny(kind).model)
-    first = sample(tiny(kind), model)
-    before = anatomy(tiny(kind).model)
-    calls = 2 if kind in NEVER_BATCHED else 1
+    model, attachment = by_output_or_blocks(way, tiny(variant).model)
+    first = sample(tiny(variant), model)
+    before = anatomy(tiny(variant).model)
+    calls = 2 if variant in NEVER_BATCHED else 1
 
     with holding_no_new_tensor() as new_objects:
-        with Witness(tiny(kind)) as witness, pytest.raises(type(strike_of(name))) as raised:
-            failing_run(tiny(kind), witness.watched(model), place, strike_of(name), calls)
+        with Witness(tiny(variant)) as witness, pytest.raises(type(strike_of(name))) as raised:
+            failing_run(tiny(variant), witness.watched(model), place, strike_of(name), calls)
         asked = 4 if way == "blocks" else 2  # evaluations before, of which the model has seen something
         assert len(witness.calls) == asked * calls + (place == "block")
         engines = [thing for thing in new_objects() if isinstance(thing, pack.adacache_core.Engine)]
@@ -313,20 +315,20 @@ def test_law_5_a_run_that_was_stopped_holds_nothing_and_leaves_no_trace(
         assert [engine.output for engine in engines] == [None]
         del witness, raised, engines
 
-    assert anatomy(tiny(kind).model) == before
+    assert anatomy(tiny(variant).model) == before
     stopped = attachment.finished[-1]
     assert stopped.fingerprint is None
     assert 4 <= stopped.report.total <= 5
     by = "you" if name == INTERRUPT else f"an error ({name})"
     assert stopped.report.stopped == f"stopped by {by} at step {stopped.report.evaluations[-1].step + 1} of {STEPS}"
     assert stopped.report.notes == []
-    assert torch.equal(sample(tiny(kind), model), first)
+    assert torch.equal(sample(tiny(variant), model), first)
 
 
 @both_ways
-@every_kind
-def test_law_5_a_finished_run_holds_nothing(kind, way, tiny, by_output_or_blocks):
-    model, _ = by_output_or_blocks(way, tiny(kind).model)
-    sample(tiny(kind), model)  # what the host keeps of a first run is its own
+@every_variant
+def test_law_5_a_finished_run_holds_nothing(variant, way, tiny, by_output_or_blocks):
+    model, _ = by_output_or_blocks(way, tiny(variant).model)
+    sample(tiny(variant), model)  # what the host keeps of a first run is its own
     with holding_no_new_tensor():
-        sample(tiny(kind), model)
+        sample(tiny(variant), model)

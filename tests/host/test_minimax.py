@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from host.running import Witness, row_of, sample
-from host.tiny.kind import fill, noise
+from host.tiny.variant import fill, noise
 from torch import nn
 
 KIND = "MiniMax-H3"

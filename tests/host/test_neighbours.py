@@ -16,7 +16,7 @@ from host.running import (
     sample,
     with_hook,
 )
-from host.tiny.kind import noise
+from host.tiny.variant import noise
 
 
 def test_a_second_adacache_takes_the_place_of_the_first(tiny, adacache):
@@ -72,10 +72,10 @@ class CountingBackend:
 
 
 @pytest.mark.parametrize(
-    ("kind", "outside", "ours_first"), [("Wan VACE", 0, True), ("Wan VACE", 0, False), ("HunyuanVideo", 2, True)]
+    ("variant", "outside", "ours_first"), [("Wan VACE", 0, True), ("Wan VACE", 0, False), ("HunyuanVideo", 2, True)]
 )
 def test_a_compiled_model_really_skips_its_blocks_with_two_graphs_and_no_more(
-    kind, outside, ours_first, tiny, adacache
+    variant, outside, ours_first, tiny, adacache
 ):
     """The host's TorchCompileModel drops the guards on transformer options: a decision made there would freeze."""
     import torch._dynamo
@@ -84,19 +84,19 @@ def test_a_compiled_model_really_skips_its_blocks_with_two_graphs_and_no_more(
     torch._dynamo.reset()
     backend = CountingBackend()
     if ours_first:
-        ours, attachment = adacache(tiny(kind).model, rate=3)
+        ours, attachment = adacache(tiny(variant).model, rate=3)
         model = TorchCompileModel.execute(ours, backend).args[0]
     else:
-        model, attachment = adacache(TorchCompileModel.execute(tiny(kind).model, backend).args[0], rate=3)
-    video = sample(tiny(kind), model)
+        model, attachment = adacache(TorchCompileModel.execute(tiny(variant).model, backend).args[0], rate=3)
+    video = sample(tiny(variant), model)
     assert attachment.finished[-1].report.computed == 5
     assert sorted(backend.runs) == [4, 5]
     of_reused, of_computed = (backend.attentions[backend.runs.index(runs)] for runs in (4, 5))
     assert of_reused == outside  # HunyuanVideo refines its text before the blocks
-    assert of_computed >= outside + len(blocks_of(tiny(kind).module))
+    assert of_computed >= outside + len(blocks_of(tiny(variant).module))
 
-    eager, _ = adacache(tiny(kind).model, rate=3)
-    torch.testing.assert_close(video, sample(tiny(kind), eager), rtol=0, atol=1e-4 * video.abs().max().item())
+    eager, _ = adacache(tiny(variant).model, rate=3)
+    torch.testing.assert_close(video, sample(tiny(variant), eager), rtol=0, atol=1e-4 * video.abs().max().item())
 
 
 @pytest.mark.parametrize("ours_first", [True, False])
@@ -152,27 +152,27 @@ def skips(args, extra):
 
 
 @pytest.mark.parametrize(
-    "kind",
+    "variant",
     [
         *("Wan VACE", "Wan Animate 2", "HunyuanVideo", "LTXV", "LTX-2", "Mochi", "MiniMax-H3"),
         *("Chroma", "Qwen-Image", "SD3", "AuraFlow", "HunyuanDiT"),
     ],
 )
 @pytest.mark.parametrize("place", ["first", "probe"])
-def test_a_patch_that_calls_its_block_changes_nothing(kind, place, tiny, adacache):
-    depth = sum(not name.startswith("single") for name in blocks_of(tiny(kind).module))
-    patched = tiny(kind).model.clone()
+def test_a_patch_that_calls_its_block_changes_nothing(variant, place, tiny, adacache):
+    depth = sum(not name.startswith("single") for name in blocks_of(tiny(variant).module))
+    patched = tiny(variant).model.clone()
     patched.set_model_patch_replace(passes_on, "dit", "double_block", 0 if place == "first" else depth // 2)
-    assert torch.equal(sample(tiny(kind), patched), sample(tiny(kind)))
+    assert torch.equal(sample(tiny(variant), patched), sample(tiny(variant)))
     with_both, attachment = adacache(patched, rate=3)
-    alone, _ = adacache(tiny(kind).model, rate=3)
-    assert torch.equal(sample(tiny(kind), with_both), sample(tiny(kind), alone))
+    alone, _ = adacache(tiny(variant).model, rate=3)
+    assert torch.equal(sample(tiny(variant), with_both), sample(tiny(variant), alone))
     assert attachment.finished[-1].report.computed == 5
 
 
-@pytest.mark.parametrize("kind", ["Wan VACE", "Wan Animate 2", "HunyuanVideo", "LTXV", "Mochi"])
+@pytest.mark.parametrize("variant", ["Wan VACE", "Wan Animate 2", "HunyuanVideo", "LTXV", "Mochi"])
 @pytest.mark.parametrize("replaced", [[0], [2], [0, 2]])
-def test_a_patch_in_place_of_its_block_is_in_what_is_reused(kind, replaced, tiny, adacache):
+def test_a_patch_in_place_of_its_block_is_in_what_is_reused(variant, replaced, tiny, adacache):
     """Also in place of the first block, which then cannot show what the stack was given."""
     given = []
 
@@ -180,26 +180,26 @@ def test_a_patch_in_place_of_its_block_is_in_what_is_reused(kind, replaced, tiny
         given.append(args["img"].clone())
         return skips(args, extra)
 
-    patched = tiny(kind).model.clone()
+    patched = tiny(variant).model.clone()
     for index in replaced:
         patched.set_model_patch_replace(skips_and_notes if index == 0 else skips, "dit", "double_block", index)
     watching, _ = adacache(patched, table=WATCH)
-    assert torch.equal(sample(tiny(kind), watching), sample(tiny(kind), patched))
+    assert torch.equal(sample(tiny(variant), watching), sample(tiny(variant), patched))
 
     model, attachment = adacache(patched, rate=3)
-    with Witness(tiny(kind)) as witness:
-        sample(tiny(kind), witness.watched(model))
+    with Witness(tiny(variant)) as witness:
+        sample(tiny(variant), witness.watched(model))
     assert [
         (record.calls, record.calls_computed) for record in attachment.finished[-1].report.evaluations
     ] == witness.row()
     if 0 not in replaced:
-        assert assert_reuse_is_per_block(tiny(kind), witness) == 4
+        assert assert_reuse_is_per_block(tiny(variant), witness) == 4
         return
     given.clear()
     last = None
     reused = 0
     for call in witness.calls:
-        output = replay(tiny(kind), call)
+        output = replay(tiny(variant), call)
         stack_input = given.pop()
         if call.computed:
             assert torch.equal(output, call.output)
@@ -242,8 +242,8 @@ def test_a_branch_beside_the_blocks_rests_while_they_do_and_its_own_cache_is_fil
     assert len(ran) == len(blocks) * windows * (1 if node else 5)
 
 
-@pytest.mark.parametrize("kind", ["Flux", "Chroma", "Qwen-Image", "SD3", "HunyuanDiT"])
-def test_control_is_in_what_is_reused_and_none_of_it_is_missed(kind, tiny, adacache):
+@pytest.mark.parametrize("variant", ["Flux", "Chroma", "Qwen-Image", "SD3", "HunyuanDiT"])
+def test_control_is_in_what_is_reused_and_none_of_it_is_missed(variant, tiny, adacache):
     """HunyuanDiT takes one part of it in each of the two later blocks, and fails if any is left over."""
     import comfy.controlnet
 
@@ -252,22 +252,22 @@ def test_control_is_in_what_is_reused_and_none_of_it_is_missed(kind, tiny, adaca
             parts = [torch.full((1, 1, width), 0.5) for _ in range(2)]
             return {"input": parts[:], "output": parts[:]}
 
-    width = {"SD3": 192, "HunyuanDiT": 64}.get(kind, 128)
+    width = {"SD3": 192, "HunyuanDiT": 64}.get(variant, 128)
     control = Control()
     conditionings = {
-        name: [[text, {**extras, "control": control}] for text, extras in getattr(tiny(kind), name)]
+        name: [[text, {**extras, "control": control}] for text, extras in getattr(tiny(variant), name)]
         for name in ("positive", "negative")
     }
-    plain = sample(tiny(kind), **conditionings)
-    assert not torch.equal(plain, sample(tiny(kind)))
-    watching, _ = adacache(tiny(kind).model, table=WATCH)
-    assert torch.equal(sample(tiny(kind), watching, **conditionings), plain)
-    model, _ = adacache(tiny(kind).model, rate=3)
-    with Witness(tiny(kind)) as witness:
-        sample(tiny(kind), witness.watched(model), **conditionings)
-    assert assert_reuse_is_per_block(tiny(kind), witness) == 4 * witness.row()[0][0]
+    plain = sample(tiny(variant), **conditionings)
+    assert not torch.equal(plain, sample(tiny(variant)))
+    watching, _ = adacache(tiny(variant).model, table=WATCH)
+    assert torch.equal(sample(tiny(variant), watching, **conditionings), plain)
+    model, _ = adacache(tiny(variant).model, rate=3)
+    with Witness(tiny(variant)) as witness:
+        sample(tiny(variant), witness.watched(model), **conditionings)
+    assert assert_reuse_is_per_block(tiny(variant), witness) == 4 * witness.row()[0][0]
     few = {**conditionings, "steps": 4}  # too few for anything to be skipped
-    assert torch.equal(sample(tiny(kind), model, **few), sample(tiny(kind), **few))
+    assert torch.equal(sample(tiny(variant), model, **few), sample(tiny(variant), **few))
 
 
 @pytest.mark.parametrize("way", ["blocks", "output"])
@@ -306,17 +306,17 @@ ControlOfTheHost.__module__ = "comfy_extras.nodes_minimax_h3"
 
 
 @pytest.mark.parametrize("way", ["blocks", "output"])
-@pytest.mark.parametrize("kind", ["Wan t2v", "MiniMax-H3"])
+@pytest.mark.parametrize("variant", ["Wan t2v", "MiniMax-H3"])
 @pytest.mark.parametrize("control", [None, ControlOfTheHost(), ControlOfTheHost(of_the_host)])
-def test_functions_of_the_hosts_own_may_replace_every_block(way, kind, control, tiny, by_output_or_blocks):
-    patched = tiny(kind).model.clone()
-    for index in range(len(blocks_of(tiny(kind).module))):
+def test_functions_of_the_hosts_own_may_replace_every_block(way, variant, control, tiny, by_output_or_blocks):
+    patched = tiny(variant).model.clone()
+    for index in range(len(blocks_of(tiny(variant).module))):
         patched.set_model_patch_replace(of_the_host, "dit", "double_block", index)
     if control is not None:
         patched.set_model_patch_replace(control, "dit", "double_block", 0)
     model, attachment = by_output_or_blocks(way, patched)
-    with Witness(tiny(kind)) as witness:
-        sample(tiny(kind), witness.watched(model))
+    with Witness(tiny(variant)) as witness:
+        sample(tiny(variant), witness.watched(model))
     report = attachment.finished[-1].report
     assert (report.computed, report.notes) == (5, [])
     assert row_of(report) == witness.row()

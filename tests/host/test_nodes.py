@@ -87,7 +87,7 @@ def test_a_model_that_is_left_out_on_purpose_is_refused_with_the_reason(file, ki
 
 @pytest.mark.parametrize("where", ["base class", "structure"])
 def test_a_new_model_is_taken_for_one_that_is_built_alike_and_proved(where, tiny, adacache):
-    made = tiny(WAN).kind.build()
+    made = tiny(WAN).variant.build()
     renewed(made.module, where)
     model, attachment = adacache(made.model, rate=3)
     with Witness(made) as witness:
@@ -104,7 +104,7 @@ def test_a_new_model_is_taken_for_one_that_is_built_alike_and_proved(where, tiny
 def test_a_new_model_that_cannot_be_proved_is_computed_and_it_is_said(tiny, adacache):
     from comfy.patcher_extension import WrappersMP
 
-    made = tiny(WAN).kind.build()
+    made = tiny(WAN).variant.build()
     renewed(made.module, "structure")
     model, attachment = adacache(made.model, rate=3)
     model.add_wrapper_with_key(
@@ -125,7 +125,7 @@ def test_a_new_model_that_cannot_be_proved_is_computed_and_it_is_said(tiny, adac
 )
 def test_a_new_model_that_takes_something_past_its_blocks_is_computed_and_it_is_said(without, said, tiny, adacache):
     """It adds to its answer what its first block said; what it does without one is given."""
-    made = tiny(WAN).kind.build()
+    made = tiny(WAN).variant.build()
     renewed(made.module, "structure", [] if without is None else [torch.tensor(without)])
     model, attachment = adacache(made.model, rate=3)
     assert torch.equal(sample(made, model), sample(made))
@@ -160,7 +160,7 @@ def renewed(module, where, past=None):
 def test_a_class_that_another_node_puts_in_the_models_place_is_named_with_its_module(apply, tiny, pack):
     """RES4LYF's ReWanPatcher does this, with an object patch that the host applies when it loads the model."""
     theirs = type("ReWanModel", (torch.nn.Module,), {"__module__": "/x/custom_nodes/RES4LYF.wan.model"})
-    made = tiny(WAN).kind.build()
+    made = tiny(WAN).variant.build()
     made.module.head_of_theirs = made.module._modules.pop("head")
     model = made.model.clone()
     model.add_object_patch("diffusion_model.__class__", theirs)
@@ -185,7 +185,7 @@ def test_a_class_of_a_custom_node_whose_forward_is_its_own_is_no_reason_to_stand
 ):
     """Its name is a path, as the host names custom nodes by their folders; so is that of its functions."""
     home = "/x/custom_nodes/RES4LYF.wan.model"
-    made = tiny(WAN).kind.build()
+    made = tiny(WAN).variant.build()
 
     def forward(self, *args, **kwargs):
         return type(tiny(WAN).module).forward(self, *args, **kwargs)
@@ -473,10 +473,10 @@ def test_the_inspector_finds_the_run_that_made_a_latent_after_casts_and_later_pa
     assert inspect(nodes, model, videos[9] + 1)["json"]["sampler_steps"] == 11
 
 
-@pytest.mark.parametrize("kind", ["LTX-2", "MiniMax-H3"])
-def test_the_inspector_finds_the_run_that_made_a_latent_with_sound(kind, nodes, apply, tiny):
+@pytest.mark.parametrize("variant", ["LTX-2", "MiniMax-H3"])
+def test_the_inspector_finds_the_run_that_made_a_latent_with_sound(variant, nodes, apply, tiny):
     """While it is sampled, picture and sound are one tensor."""
-    made = tiny(kind)
+    made = tiny(variant)
     model, nested = apply(made.model, "auto"), type(made.latent)
     sizes = [part.shape for part in made.latent.unbind()]
     rows = {steps: sample(made, model, steps=steps) for steps in (9, 10)}

@@ -175,12 +175,12 @@ def test_beside_another_packs_forward_the_picture_is_that_of_the_other_pack(
 
 
 @pytest.mark.parametrize("settings", PASSIVE)
-@pytest.mark.parametrize("kind", ["Wan t2v", "HunyuanVideo", "LTX-2", "MiniMax-H3", "SD3", "Cosmos 1"])
-def test_watch_and_off_change_nothing_and_their_row_is_what_ran(kind, settings, tiny, adacache):
-    model, attachment = adacache(tiny(kind).model, **PASSIVE[settings])
-    with Witness(tiny(kind)) as witness:
-        video = sample(tiny(kind), witness.watched(model))
-    assert torch.equal(video, sample(tiny(kind)))
+@pytest.mark.parametrize("variant", ["Wan t2v", "HunyuanVideo", "LTX-2", "MiniMax-H3", "SD3", "Cosmos 1"])
+def test_watch_and_off_change_nothing_and_their_row_is_what_ran(variant, settings, tiny, adacache):
+    model, attachment = adacache(tiny(variant).model, **PASSIVE[settings])
+    with Witness(tiny(variant)) as witness:
+        video = sample(tiny(variant), witness.watched(model))
+    assert torch.equal(video, sample(tiny(variant)))
     assert row_of(attachment.finished[-1].report) == witness.row()
     assert all(record.state == "computed" for record in attachment.finished[-1].report.evaluations)
 

@@ -418,7 +418,7 @@ def long(tiny_model, model):
 
 
 @pytest.mark.parametrize(
-    ("kind", "schedule", "causal"),
+    ("variant", "schedule", "causal"),
     [
         (WAN, "standard_static", False),
         (WAN, "standard_static", True),
@@ -427,14 +427,16 @@ def long(tiny_model, model):
         ("LTX-2", "standard_static", False),
     ],
 )
-def test_each_context_window_reuses_what_it_made_itself(kind, schedule, causal, tiny, adacache):
+def test_each_context_window_reuses_what_it_made_itself(variant, schedule, causal, tiny, adacache):
     """Of a latent with sound, too, each of whose windows is a window of both."""
     import comfy.context_windows
 
-    if tiny(kind).kind.sound and not hasattr(comfy.context_windows.IndexListContextWindow, "get_window_for_modality"):
+    if tiny(variant).variant.sound and not hasattr(
+        comfy.context_windows.IndexListContextWindow, "get_window_for_modality"
+    ):
         pytest.skip("this ComfyUI cuts no windows of video and sound")
-    windowed = with_windows(tiny(kind).model, schedule, causal)
-    witness, _ = assert_right(tiny(kind), windowed, adacache, long)
+    windowed = with_windows(tiny(variant).model, schedule, causal)
+    witness, _ = assert_right(tiny(variant), windowed, adacache, long)
     (windows,) = {calls for calls, _ in witness.row()}
     assert [ran for _, ran in witness.row()] == [windows * (step in (0, 1, 4, 7, 8)) for step in range(STEPS)]
     assert windows == (3 if schedule == "standard_static" else 2)

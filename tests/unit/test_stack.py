@@ -416,9 +416,9 @@ def test_a_block_that_was_replaced_is_not_the_probe_but_the_nearest_that_runs():
     model = Stack(*(Double() for _ in range(5)))  # they add 1, 2, 4, 8, 16
     stack = BlockStack(model, LAYOUT)
     probes = []
-    for avoid in ((), (2,), (2, 1), (2, 1, 3)):
+    for replaced_blocks in ((), (2,), (2, 1), (2, 1, 3)):
         recording = Recording(want_probe=True)
-        with stack.recording(recording, avoid):
+        with stack.recording(recording, replaced_blocks):
             model(tokens(1))
         probes.append(float(recording.probe[0, 0, 0]))
     assert probes == [4, 2, 8, 1]

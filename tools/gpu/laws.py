@@ -93,7 +93,7 @@ class Watch:
         return (
             not item.name.startswith(ONLY_ALL)
             and law in LAWS[self.row["numbers"]]
-            and params.get("kind", ONCE) == self.row["model"]
+            and params.get("variant", ONCE) == self.row["model"]
             and str(params.get("dtype", "")).removeprefix("torch.") in ("", self.row["numbers"])
         )
 

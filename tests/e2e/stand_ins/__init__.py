@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "host"))
 
-from tiny import KINDS, Kind
-from tiny.kind import fill
+from tiny import VARIANTS, Variant
+from tiny.variant import fill
 from tiny.wan import wan
 
-MODELS = KINDS | {"Wan 2.2 i2v": Kind(wan(in_dim=36))}  # which sees no picture through CLIP
+MODELS = VARIANTS | {"Wan 2.2 i2v": Variant(wan(in_dim=36))}  # which sees no picture through CLIP
 RANK = 2  # of LoRAs
 
 

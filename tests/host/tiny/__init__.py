@@ -5,8 +5,8 @@ keyframes lengthen, shorten or shift the token stream. Imports the host only ins
 """
 
 from . import picture, video, wan
-from .kind import Kind, Tiny
+from .variant import Tiny, Variant
 
-KINDS: dict[str, Kind] = wan.KINDS | video.KINDS | picture.KINDS
+VARIANTS: dict[str, Variant] = wan.VARIANTS | video.VARIANTS | picture.VARIANTS
 
-__all__ = ["KINDS", "Kind", "Tiny"]
+__all__ = ["VARIANTS", "Tiny", "Variant"]

@@ -14,12 +14,12 @@ from unittest import mock
 import torch
 from torch import nn
 
-from .kind import HEIGHT, TWO_STREAMS, WIDTH, Kind, Tiny, noise
 from .picture import CHROMA, LUMINA_SIZES, UNREFINED, Z_IMAGE, flux, of
+from .variant import HEIGHT, TWO_STREAMS, WIDTH, Tiny, Variant, noise
 
 
 @dataclass(frozen=True)
-class Elsewhere(Kind):
+class Elsewhere(Variant):
     """How to make one that has no row.
 
     Attributes:
@@ -569,4 +569,4 @@ MORE = {
     ),
 }
 
-KINDS: dict[str, Elsewhere] = UNETS | SOUND | PICTURES | SOLIDS | MORE
+VARIANTS: dict[str, Elsewhere] = UNETS | SOUND | PICTURES | SOLIDS | MORE

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .kind import HEIGHT, TWO_STREAMS, WIDTH, Kind, noise
+from .variant import HEIGHT, TWO_STREAMS, WIDTH, Variant, noise
 
 
 def of(path: str, **settings: Any) -> Callable[[dict], nn.Module]:
@@ -111,15 +111,15 @@ HIDREAM_SIZES = {
 PIXART_SIZE = 4, 62
 PIXART = {"hidden_size": 96, "num_heads": 2, "caption_channels": 64}
 
-KINDS = {
-    "Flux": Kind(
+VARIANTS = {
+    "Flux": Variant(
         flux(),
         lambda: {"pooled_output": noise(1, 768), "guidance": 3.5},
         text_width=256,
         size=(HEIGHT, WIDTH),
         since="0.33.0",
     ),
-    "Flux Kontext": Kind(
+    "Flux Kontext": Variant(
         flux(),
         lambda: {
             "pooled_output": noise(1, 768),
@@ -130,10 +130,10 @@ KINDS = {
         size=(HEIGHT, WIDTH),
         since="0.33.0",
     ),
-    "Flux 2": Kind(
+    "Flux 2": Variant(
         flux(**FLUX_2), lambda: {"guidance": 3.5}, text_width=256, channels=128, size=(4, 6), since="0.33.0"
     ),
-    "Flux 2 with a reference": Kind(
+    "Flux 2 with a reference": Variant(
         flux(**FLUX_2),
         lambda: {"guidance": 3.5, "reference_latents": [noise(1, 128, 4, 6)]},
         text_width=256,
@@ -141,21 +141,21 @@ KINDS = {
         size=(4, 6),
         since="0.33.0",
     ),
-    "Chroma": Kind(
+    "Chroma": Variant(
         of("comfy.ldm.chroma.model.Chroma", **CHROMA),
         text_width=256,
         size=(HEIGHT, WIDTH),
         sizes={"out_dim": 128, "hidden_dim": 64, "n_layers": 2},
         since="0.33.0",
     ),
-    "Qwen-Image": Kind(
+    "Qwen-Image": Variant(
         qwen(),
         text_width=64,
         size=(1, HEIGHT, WIDTH),
         output=1,
         sizes=QWEN,
     ),
-    "Qwen-Image-Edit": Kind(
+    "Qwen-Image-Edit": Variant(
         qwen(),
         lambda: {"reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH), noise(1, 16, 1, 6, 4)]},
         text_width=64,
@@ -163,7 +163,7 @@ KINDS = {
         output=1,
         sizes=QWEN,
     ),
-    "Qwen-Image-Edit 2511": Kind(
+    "Qwen-Image-Edit 2511": Variant(
         qwen(default_ref_method="index_timestep_zero"),
         lambda: {"reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)]},
         text_width=64,
@@ -172,7 +172,7 @@ KINDS = {
         sizes=QWEN,
         since="0.8.0",
     ),
-    "Lumina 2": Kind(
+    "Lumina 2": Variant(
         LUMINA,
         text_width=64,
         size=(HEIGHT, WIDTH),
@@ -180,7 +180,7 @@ KINDS = {
         stand_ins=UNREFINED,
         since="0.8.0",
     ),
-    "Z-Image": Kind(
+    "Z-Image": Variant(
         LUMINA,
         text_width=64,
         size=(HEIGHT, WIDTH),
@@ -188,7 +188,7 @@ KINDS = {
         stand_ins=UNREFINED,
         since="0.8.0",
     ),
-    "Z-Image with a reference": Kind(
+    "Z-Image with a reference": Variant(
         LUMINA,
         lambda: {"reference_latents": [noise(1, 16, HEIGHT, WIDTH)]},
         text_width=64,
@@ -197,7 +197,7 @@ KINDS = {
         stand_ins=UNREFINED,
         since="0.8.0",
     ),
-    "SD3": Kind(
+    "SD3": Variant(
         sd3(),
         lambda: {"pooled_output": noise(1, 64)},
         text_width=64,
@@ -205,7 +205,7 @@ KINDS = {
         argument=1,
         output=1,
     ),
-    "SD3.5 medium": Kind(
+    "SD3.5 medium": Variant(
         sd3(x_block_self_attn_layers=[0, 1], qk_norm="rms"),
         lambda: {"pooled_output": noise(1, 64)},
         text_width=64,
@@ -213,7 +213,7 @@ KINDS = {
         argument=1,
         output=1,
     ),
-    "AuraFlow": Kind(
+    "AuraFlow": Variant(
         of("comfy.ldm.aura.mmdit.MMDiT", n_layers=5, n_double_layers=3, cond_seq_dim=2048, max_seq=64),
         text_width=2048,
         channels=4,
@@ -223,14 +223,14 @@ KINDS = {
         output=1,
         sizes={"dim": 64, "n_heads": 2, "global_conddim": 64},
     ),
-    "HiDream": Kind(
+    "HiDream": Variant(
         HIDREAM,
         lambda: {"pooled_output": noise(1, 64), "conditioning_llama3": noise(1, 5, 6, 64)},
         text_width=64,
         size=(HEIGHT, WIDTH),
         sizes=HIDREAM_SIZES,
     ),
-    "HiDream E1": Kind(
+    "HiDream E1": Variant(
         HIDREAM,
         lambda: {
             "pooled_output": noise(1, 64),
@@ -241,21 +241,21 @@ KINDS = {
         size=(HEIGHT, WIDTH),
         sizes=HIDREAM_SIZES,
     ),
-    "PixArt Alpha": Kind(
+    "PixArt Alpha": Variant(
         of("comfy.ldm.pixart.pixartms.PixArtMS", depth=4),
         text_width=64,
         channels=4,
         size=PIXART_SIZE,
         sizes=PIXART,
     ),
-    "PixArt Sigma": Kind(
+    "PixArt Sigma": Variant(
         of("comfy.ldm.pixart.pixartms.PixArtMS", depth=4, micro_condition=False, model_max_length=300),
         text_width=64,
         channels=4,
         size=PIXART_SIZE,
         sizes=PIXART,
     ),
-    "HunyuanDiT": Kind(
+    "HunyuanDiT": Variant(
         of("comfy.ldm.hydit.models.HunYuanDiT", depth=6, hidden_size=64),
         lambda: {
             "attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0]]),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .kind import FRAMES, HEIGHT, TWO_STREAMS, WIDTH, Kind, noise, seen_by_clip
+from .variant import FRAMES, HEIGHT, TWO_STREAMS, WIDTH, Variant, noise, seen_by_clip
 
 LTXV_SIZE = 4, 4, 4
 
@@ -215,45 +215,45 @@ def _ltxv_mask() -> Tensor:
     return mask
 
 
-KINDS = {
-    "CogVideoX 2B": Kind(cogvideo(use_learned_positional_embeddings=True)),
-    "CogVideoX 5B": Kind(cogvideo(use_rotary_positional_embeddings=True)),
-    "CogVideoX 1.5": Kind(
+VARIANTS = {
+    "CogVideoX 2B": Variant(cogvideo(use_learned_positional_embeddings=True)),
+    "CogVideoX 5B": Variant(cogvideo(use_rotary_positional_embeddings=True)),
+    "CogVideoX 1.5": Variant(
         cogvideo(
             use_rotary_positional_embeddings=True, patch_size_t=2, patch_bias=False, in_channels=32, ofs_embed_dim=64
         )
     ),
-    "Cosmos-Predict2": Kind(
+    "Cosmos-Predict2": Variant(
         _predict2,
         text_width=1024,
         keeps=("affline_scale_log_info", "affline_emb", "crossattn_emb"),
         since="0.33.0",
     ),
-    "Anima": Kind(
+    "Anima": Variant(
         _anima,
         text_width=1024,
         size=(1, HEIGHT, WIDTH),
         keeps=("affline_scale_log_info", "affline_emb", "crossattn_emb"),
         stand_ins={"llm_adapter": nn.Identity},
     ),
-    "Cosmos 1": Kind(_cosmos, text_width=64, head="", batch=3, sizes=_COSMOS),
-    "Mochi": Kind(
+    "Cosmos 1": Variant(_cosmos, text_width=64, head="", batch=3, sizes=_COSMOS),
+    "Mochi": Variant(
         _mochi,
         lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64)},
         text_width=64,
         channels=12,
         sizes=_MOCHI,
     ),
-    "Kandinsky 5": Kind(_kandinsky, lambda: {"pooled_output": noise(1, 768)}, text_width=64, sizes=_KANDINSKY),
-    "Kandinsky 5 with a picture": Kind(
+    "Kandinsky 5": Variant(_kandinsky, lambda: {"pooled_output": noise(1, 768)}, text_width=64, sizes=_KANDINSKY),
+    "Kandinsky 5 with a picture": Variant(
         _kandinsky,
         lambda: {"pooled_output": noise(1, 768)},
         text_width=64,
         size=(HEIGHT, WIDTH),
         sizes=_KANDINSKY,
     ),
-    "HunyuanVideo": Kind(hunyuan(), lambda: {"pooled_output": noise(1, 768), "guidance": 6.0}),
-    "HunyuanVideo with a reference": Kind(
+    "HunyuanVideo": Variant(hunyuan(), lambda: {"pooled_output": noise(1, 768), "guidance": 6.0}),
+    "HunyuanVideo with a reference": Variant(
         hunyuan(),
         lambda: {
             "pooled_output": noise(1, 768),
@@ -262,7 +262,7 @@ KINDS = {
         },
         text_tokens=(6, 5),  # the host's own code fails on a reference with a batch above 1
     ),
-    "HunyuanVideo 1.5": Kind(
+    "HunyuanVideo 1.5": Variant(
         hunyuan(
             in_channels=65,
             out_channels=32,
@@ -288,13 +288,13 @@ KINDS = {
         size=(FRAMES, 4, 4),
         since="0.8.0",
     ),
-    "LTXV": Kind(
+    "LTXV": Variant(
         _ltxv,
         lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25},
         channels=128,
         size=LTXV_SIZE,
     ),
-    "LTX-2": Kind(
+    "LTX-2": Variant(
         _ltx2,
         lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25},
         text_width=64,
@@ -304,7 +304,7 @@ KINDS = {
         sound_head="audio_norm_out",
         sizes=_LTX2,
     ),
-    "LTX-2.3 with a reference voice": Kind(
+    "LTX-2.3 with a reference voice": Variant(
         _ltx2,
         lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25, **_reference_voice()},
         text_width=48,
@@ -315,8 +315,8 @@ KINDS = {
         sizes=_LTX23,
         since="0.33.0",
     ),
-    "MiniMax-H3": Kind(_minimax, text_width=48, channels=24, batch=None, sound=(32, 2, 5)),
-    "LTXV with keyframes": Kind(
+    "MiniMax-H3": Variant(_minimax, text_width=48, channels=24, batch=None, sound=(32, 2, 5)),
+    "LTXV with keyframes": Variant(
         _ltxv,
         lambda: {
             "attention_mask": torch.ones(1, 6, dtype=torch.int64),

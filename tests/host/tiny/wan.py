@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .kind import FRAMES, HEIGHT, WIDTH, Kind, noise, seen_by_clip
+from .variant import FRAMES, HEIGHT, WIDTH, Variant, noise, seen_by_clip
 
 
-def wan(kind: str = "WanModel", layers: int = 5, **settings: Any) -> Callable[[dict], nn.Module]:
+def wan(name: str = "WanModel", layers: int = 5, **settings: Any) -> Callable[[dict], nn.Module]:
     def architecture(common: dict) -> nn.Module:
         import comfy.ldm.wan
         import comfy.ldm.wan.model
 
         for file in pkgutil.iter_modules(comfy.ldm.wan.__path__):
-            found = getattr(importlib.import_module(f"comfy.ldm.wan.{file.name}"), kind, None)
+            found = getattr(importlib.import_module(f"comfy.ldm.wan.{file.name}"), name, None)
             if found is not None:
                 return found(dim=128, ffn_dim=256, num_heads=1, num_layers=layers, **settings, **common)
-        raise ImportError(f"no class {kind} in comfy.ldm.wan")
+        raise ImportError(f"no class {name} in comfy.ldm.wan")
 
     return architecture
 
@@ -48,10 +48,10 @@ class _AnySound(nn.Module):
         return audio.flatten(2)[..., : 16 * 1536].unflatten(-1, (16, 1536))
 
 
-KINDS = {
+VARIANTS = {
     # An odd size: the patches of the last row and column are padded.
-    "Wan t2v": Kind(wan(), size=(FRAMES, 7, 5)),
-    "Wan i2v": Kind(
+    "Wan t2v": Variant(wan(), size=(FRAMES, 7, 5)),
+    "Wan i2v": Variant(
         wan(model_type="i2v", in_dim=36),
         lambda: {
             "concat_latent_image": noise(1, 16, FRAMES, HEIGHT, WIDTH),
@@ -59,19 +59,19 @@ KINDS = {
             "clip_vision_output": seen_by_clip(),
         },
     ),
-    "Wan Fun control with a reference": Kind(
+    "Wan Fun control with a reference": Variant(
         wan(model_type="i2v", in_dim=48, in_dim_ref_conv=16),
         lambda: {
             "concat_latent_image": noise(1, 32, FRAMES, HEIGHT, WIDTH),
             "reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)],
         },
     ),
-    "Wan Phantom": Kind(wan(), lambda: {"time_dim_concat": noise(1, 16, 2, HEIGHT, WIDTH)}),
-    "Wan Camera": Kind(
+    "Wan Phantom": Variant(wan(), lambda: {"time_dim_concat": noise(1, 16, 2, HEIGHT, WIDTH)}),
+    "Wan Camera": Variant(
         wan("CameraWanModel", model_type="camera", in_dim=32),
         lambda: {"camera_conditions": noise(1, 24, FRAMES, 8 * HEIGHT, 8 * WIDTH)},
     ),
-    "Wan VACE": Kind(
+    "Wan VACE": Variant(
         wan("VaceWanModel", vace_layers=2, vace_in_dim=96, layers=4),
         lambda: {
             "vace_frames": [noise(1, 32, FRAMES, HEIGHT, WIDTH)],
@@ -80,7 +80,7 @@ KINDS = {
         },
         between=("vace_blocks.0", "vace_blocks.1"),
     ),
-    "Wan S2V": Kind(
+    "Wan S2V": Variant(
         wan("WanModel_S2V"),
         lambda: {
             "audio_embed": noise(1, 25, 1024, 4 * FRAMES),
@@ -90,7 +90,7 @@ KINDS = {
         },
         between=("audio_injector.injector.0", "audio_injector.injector.1"),
     ),
-    "Wan HuMo": Kind(
+    "Wan HuMo": Variant(
         wan("HumoWanModel"),
         lambda: {
             "audio_embed": noise(1, FRAMES, 8, 5, 1280),
@@ -98,7 +98,7 @@ KINDS = {
         },
         stand_ins={"audio_proj": _AnySound},
     ),
-    "Wan Animate": Kind(
+    "Wan Animate": Variant(
         wan("AnimateWanModel", in_dim=36),
         lambda: {
             "face_video_pixels": noise(1, 3, 4 * (FRAMES - 1), 16, 16),
@@ -109,7 +109,7 @@ KINDS = {
         between=("face_adapter.fuser_blocks.0",),
         stand_ins={"motion_encoder": _AnyMotion, "face_encoder": _AnyFaces},
     ),
-    "Wan Animate 2": Kind(
+    "Wan Animate 2": Variant(
         wan("WanAnimate2Model"),
         lambda: {
             "pose_video_latent": noise(1, 16, FRAMES - 1, HEIGHT, WIDTH),
@@ -119,25 +119,25 @@ KINDS = {
         method="forward_gen",
         sizes={"model_type": "animate2"},
     ),
-    "Wan Dancer": Kind(
+    "Wan Dancer": Variant(
         wan("WanDancerModel", in_dim=36),
         lambda: {"audio_embed": noise(1, 8 * FRAMES, 35), "clip_vision_output_ref": seen_by_clip()},
         between=("music_injector.injector.0", "music_injector.injector.1"),
     ),
-    "Wan Dancer at 24 frames per second": Kind(
+    "Wan Dancer at 24 frames per second": Variant(
         wan("WanDancerModel", in_dim=36),
         lambda: {"audio_embed": noise(1, 8 * FRAMES, 35), "fps": 24},
         between=("music_injector.injector.0", "music_injector.injector.1"),
         head="head_global",
     ),
-    "SCAIL": Kind(
+    "SCAIL": Variant(
         wan("SCAILWanModel"),
         lambda: {
             "reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)],
             "pose_video_latent": noise(1, 16, FRAMES, HEIGHT // 2, WIDTH // 2),
         },
     ),
-    "SCAIL 2": Kind(
+    "SCAIL 2": Variant(
         wan("SCAIL2WanModel"),
         lambda: {
             "reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH), noise(1, 16, 1, HEIGHT, WIDTH, seed=12)],

@@ -29,7 +29,7 @@ class Tiny:
         latent: zeros, (1, channels, frames, height, width); with sound, that and the sound's in a NestedTensor.
         positive, negative: CONDITIONING.
         noise_mask: of the latent, or None.
-        kind: what it was made from.
+        variant: what it was made from.
     """
 
     model: Any
@@ -37,7 +37,7 @@ class Tiny:
     positive: list
     negative: list
     noise_mask: Tensor | None
-    kind: Kind
+    variant: Variant
 
     @property
     def module(self) -> nn.Module:
@@ -45,7 +45,7 @@ class Tiny:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Variant:
     """How to make one.
 
     Attributes:
