@@ -38,22 +38,32 @@ COLUMNS = {
 }
 
 EXPLAINED = """\
-Tiny models with random weights, made by the host's own loader or from its own classes. **off**, **watching**: with all
-skipping off, and with everything measured and nothing skipped, the largest difference to the model without AdaCache.
-**reused**: a reused step against reuse block by block. **batched or not**: conditionings in one call, in calls of
-their own, or now so, now so. These are largest errors, relative to the largest number; 0 is bit for bit. **second
-run**: it equals the first, and the MODEL is untouched. **report**: it says what counters inside the blocks saw.
-**stopped**: after a cancel, a lack of memory or an error nothing is held and the next run is as the first. **frames**:
-a change at one place of the latent moves the token that MoReg looks for it at. A dash: not tried."""
+The tests use tiny models with random weights, made by ComfyUI's own loader or from its own classes. A figure is the
+largest error, relative to the largest number; 0 means equal, bit for bit. A dash means: not tried.
 
-LONGEST_LIST = 300  # characters: of fewer the cases of a test are named
+- **off**, **watching**: the difference from the model without AdaCache; with skipping switched off, and with everything
+  measured but nothing skipped.
+- **reused**: the difference between a reused step and reuse block by block.
+- **batched or not**: the difference between conditionings in one call, in separate calls, and in both by turns.
+- **second run**: it equals the first run, and the MODEL is unchanged.
+- **report**: it says the same as counters inside the blocks.
+- **stopped**: after a cancelled run, a lack of memory or an error, nothing is held, and the next run is like the first.
+- **frames**: a change at one place of the latent changes the token that MoReg expects for that place."""
+
+LONGEST_LIST = 300  # characters; a longer list of a test's cases is left out
 
 NOT_TRIED = """\
 ## Not tried
 
-No GPU was at hand: CUDA, dynamic VRAM, `--lowvram` and `--highvram` for real, fp8 weights, inductor and CUDA graphs,
-pinned memory and asynchronous copies of `offload`, and models with their real weights. Several GPUs are two threads
-and two copies of the model on one CPU. No host from 0.34 on was run."""
+We had no GPU, so we did not try: CUDA, dynamic VRAM, real use of `--lowvram` and `--highvram`, fp8 weights, inductor
+and CUDA graphs, pinned memory and asynchronous copies of `offload`, and models with their real weights. The tests for
+several GPUs use two threads and two copies of the model on one CPU. We ran no ComfyUI from 0.34 on."""
+
+OTHERS = """\
+## Samplers, graphs and neighbours
+
+Each row is a test, and its name says what it shows. The cells say how many of its cases passed, and why others were
+skipped."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,7 @@ def page(stored: Mapping[str, dict], for_users: str = "") -> str:
     for host in hosts:
         results = [Result(**each) for each in stored[host]["results"]]
         parts += ["", f"## ComfyUI {host}", "", stored[host]["made"], "", _models(results)]
-    parts += ["", "## Samplers, graphs and neighbours", ""]
+    parts += ["", OTHERS, ""]
     parts += [_sentences({host: [Result(**each) for each in stored[host]["results"]] for host in hosts}), "", NOT_TRIED]
     return "\n".join(parts) + "\n"
 

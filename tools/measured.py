@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from adacache_core import AdaCacheError
-from adacache_core.tell.measured import RUNS, Measured
+from adacache_core.tell.measured import CLOSENESS, RUNS, SPEEDUP, Measured
 from tools.host import PLACES, ROOT, HostError, find_host
 from tools.markdown import table
 from tools.server import Server, serve
@@ -38,17 +38,17 @@ DEMO_SETTINGS = {"cfg": 4.0, "title": "our small demo model, on a CPU"}
 INTRODUCTION = f"""\
 # Measured on real models
 
-Made by `python -m tools.measured` from the files in [docs/measured]({ONLINE}); not edited by hand.
+`python -m tools.measured` writes this page from the files in [docs/measured]({ONLINE}). Do not edit it by hand.
 
-**Yours is missing?** Open the template *measure_on_your_model* in ComfyUI, choose your model, press Run, and
-[drop the file here](https://github.com/comfyui-adacache/ComfyUI-AdaCache/issues/new?template=measured.yml). There is
-nothing of your prompt in it.
+**Is your model missing?** Open the template *measure_on_your_model* in ComfyUI, choose your model, press Run, and
+[upload the file here](https://github.com/comfyui-adacache/ComfyUI-AdaCache/issues/new?template=measured.yml). The file
+contains nothing of your prompt.
 
-Each row is one video, made three times with the same noise: without AdaCache, with `auto` at 2x, and with `quality` at
-25 dB. *Faster* is in seconds of sampling, as they were on that machine. *Closeness* is the signal-to-noise ratio of
-the finished latent, in dB: from 25 on a difference is hard to see. Beside it stands what AdaCache itself
-[expected](estimates.md) while it ran. `demo_model` is our own small model on a CPU; it comes with AdaCache and says
-little about large ones."""
+Each row is one video, made three times from the same noise: without AdaCache, with `auto` at {SPEEDUP:g}x, and with
+`quality` at {CLOSENESS:g} dB. *Faster* compares the seconds of sampling on that machine. *Closeness* is the
+signal-to-noise ratio of the finished latent, in dB: from 25 dB on, a difference is hard to see. In brackets is the
+closeness that AdaCache itself [expected](estimates.md), with its range. `demo_model` is our own small model, run on a
+CPU. It comes with AdaCache and says little about large models."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,20 +124,21 @@ def _closeness(measured: Measured, which: str) -> str:
     expected, likeness = run.report.expected, run.likeness
     assert likeness is not None, "every run but the plain one has it"
     came = "equal" if likeness.closeness == float("inf") else f"{likeness.closeness:.1f}"
-    said = "nothing" if expected is None else f"{expected.db:.0f}, {expected.low:.0f} to {expected.high:.0f}"
+    said = "no estimate" if expected is None else f"{expected.db:.0f}, {expected.low:.0f} to {expected.high:.0f}"
     return f"**{came}** ({said})" if run.place else f"{came} ({said})"
 
 
 def _inside(found: dict[str, Measured]) -> list[str]:
-    """How often the range held."""
+    """How many runs are inside their expected range."""
     counts = []
     for which in RUNS[1:]:
         places = [place for each in found.values() if (place := each.runs[which].place) is not None]
         closer, less = places.count(1), places.count(-1)
         counts.append(f"with `{which}` {places.count(0)} of {len(places)} ({closer} closer, {less} less close)")
     return [
-        f"Inside the expected range, which should hold nine of ten: {', '.join(counts)}. Those outside are in bold. "
-        "Runs of which nothing was expected, such as with samplers that draw fresh noise, are not counted."
+        f"The expected range should hold nine of ten videos. Inside it are {', '.join(counts)}. Bold figures are "
+        "outside their range. Runs without an estimate, such as those with samplers that draw fresh noise, do not "
+        "count."
     ]
 
 

@@ -14,13 +14,14 @@ PAGE = ROOT / "docs" / "models.md"
 INTRODUCTION = """\
 # Models
 
-Made from the table in `nodes/host/families.py` by `python -m tools.models_page`. What we tried each model with is in
-[compatibility.md](compatibility.md).
+`python -m tools.models_page` writes this page from the table in `nodes/host/families.py`. Another page says [what we
+tried with each model](compatibility.md).
 
-Presets auto and quality work on any model. The paper's tables (fast, slow or a codebook) and watch use what the blocks
-of a model add; for them a model needs a row here. A model without a row is tried with the row of its base class, or of
-a model that has the same parts: the first step checks whether that works, and if not, every step is computed. If no row
-fits, the AdaCache node says so and names the model's class. To get the model added, open an issue with that name."""
+Presets auto and quality work on any model and need no row here. The paper's tables (fast, slow or a codebook) and watch
+use the residuals of a model's blocks, so they need a row for the model. A model without a row is tried with the row of
+its base class, or of a model with the same parts: the first step checks whether that works, and if not, every step is
+computed. If no row fits, the AdaCache node raises an error that names the model's class. To get the model added, open
+an issue with that name."""
 
 NEVER = "On these models auto and quality compute every step; the tables and watch raise an error."
 

@@ -34,14 +34,16 @@ MUCH = 1 / 3  # of the steps skipped
 ABOUT = """\
 ## In the official templates of ComfyUI
 
-**works**: the template ran to its end on a real server. With AdaCache put in by the command *Speed up this workflow
-with AdaCache* and `preset` off, every latent was the same, bit for bit. With `auto` at 2x, the report told as many
-model calls as were counted. **helps**: the steps that `auto` skipped, for each pass of the template.
+**works**: the template ran to its end on a real server, with AdaCache put in by the command *Speed up this workflow
+with AdaCache*. With preset `off`, every latent was the same as without AdaCache, bit for bit. With `auto` at 2x, the
+report gave the number of model calls that we counted. **helps**: how many steps `auto` skipped, for each pass of the
+template.
 
-Nodes, samplers and steps are the template's own. The weights were tiny and random (LTX-2.5 had those of LTX-2.3), the
-videos small, text encoders and VAEs stand-ins. Your video may get more steps, or fewer. **This table does not say how
-close a video comes:** see [the small models that we trained](benchmarks.md) and, on real weights,
-[what people measured](measured.md). The template *measure_on_your_model* measures yours; please share it."""
+Nodes, samplers and steps are those of the template. The weights were tiny and random (LTX-2.5 used those of LTX-2.3),
+the videos were small, and simple stand-ins replaced text encoders and VAEs. On your video, AdaCache may skip more steps
+or fewer. **This table does not say how close a video comes:** see [the small models that we trained](benchmarks.md)
+and, for real weights, [what people measured](measured.md). The template *measure_on_your_model* measures your model;
+please share the result."""
 
 
 def save(host: str, junit: Path) -> None:

@@ -196,13 +196,15 @@ def section(stored: dict) -> str:
     lines = [
         "## Ablation\n",
         sentence(stored["made"]) + "\n",
-        f"On the left ours: the demo model, {stored['videos']} videos (one of each motion class), {stored['steps']}",
-        f"Euler steps, cfg {stored['cfg']:g}, against the uncached video. A row departs from L1, the middle block, no",
-        "MoReg and the fast table in one thing. On the right the paper's own figures, of another model and other",
-        "videos: only the order of rows can be compared. A dash: not measured, not printed or not found.\n",
-        "A threshold for L1 of the middle block means nothing elsewhere. Other metrics and places have the fast",
-        "table, moved by the power law that fits what both read at the same steps of two other videos, so that about",
-        f"as many steps are computed: {tables}. Rows with equal figures computed the same steps.\n",
+        f"The left columns are our figures: the demo model, {stored['videos']} videos (one of each motion class),",
+        f"{stored['steps']} Euler steps, cfg {stored['cfg']:g}, compared with the uncached video. The basic setting is",
+        "the L1 metric on the middle block, without MoReg and with the fast table. Each row changes one of these. The",
+        "right columns are the paper's figures, for another model and other videos: only the order of the rows can be",
+        "compared. A dash means: not measured, not printed in the paper, or not found by us.\n",
+        "The fast table has thresholds for L1 on the middle block; other metrics and places need thresholds of their",
+        "own. We converted them, by the power law that best fits what both metrics read at the same steps of two other",
+        f"videos, so that about as many steps are computed: {tables}. Rows with equal figures computed the same",
+        "steps.\n",
     ]
     for part in (METRIC, PLACE, MOTION):
         lines += _table(stored, part)
@@ -213,8 +215,8 @@ def section(stored: dict) -> str:
 def _table(stored: dict, part: str) -> list[str]:
     lines = [
         f"### {part[0].upper()}{part[1:]}\n",
-        "Paper: ablations, Open-Sora 720p, 2 s, 100 steps, 32 videos, one A100; its plain model has VBench "
-        f"{PAPER_PLAIN_VBENCH} % in {PAPER_PLAIN_SECONDS:.2f} s.\n",
+        "The paper's ablations: Open-Sora 720p, 2 s, 100 steps, 32 videos, one A100. Without a cache the model has a "
+        f"VBench score of {PAPER_PLAIN_VBENCH} % and takes {PAPER_PLAIN_SECONDS:.2f} s.\n",
     ]
     rows = []
     for row, variant in _rows(stored, part):
@@ -226,8 +228,8 @@ def _table(stored: dict, part: str) -> list[str]:
 def _table_1(stored: dict) -> list[str]:
     lines = [
         "### Codebook\n",
-        "Paper: table 1, Open-Sora 480p, 2 s, 30 steps, one A100; its plain model has VBench 79.22 %. The two other\n"
-        "tables of the ablation, for 100 steps, are in the next section.\n",
+        "The paper's table 1: Open-Sora 480p, 2 s, 30 steps, one A100. Without a cache the model has a VBench score\n"
+        "of 79.22 %. The section on the 100-step codebook has the two other tables of the paper's ablation.\n",
     ]
     rows = []
     for row, variant in _rows(stored, TABLE):

@@ -128,19 +128,22 @@ def section(stored: dict) -> str:
     """The page's part, from what `measure_auto_cost` returned and how it was made."""
     share, worked = stored["share_of_a_step"], stored["latents_worked_on"]
     rows = [
-        ("added to a computed step", f"{worked['computed']} latents, {share['computed']:.2g} of its operations"),
-        ("in place of a skipped step", f"{worked['reused']} latents, {share['reused']:.2g} of its operations"),
+        ("added to a computed step", f"{worked['computed']} latents, {share['computed']:.2g} of the call's operations"),
+        (
+            "done in place of a skipped step",
+            f"{worked['reused']} latents, {share['reused']:.2g} of the call's operations",
+        ),
         ("held between steps", f"{stored['held_latents']} latents, {stored['held_megabytes']} MB in float32"),
-        ("most that is alive at a time", f"{stored['peak_latents']} latents, {stored['peak_megabytes']} MB in float32"),
+        ("highest use at any time", f"{stored['peak_latents']} latents, {stored['peak_megabytes']} MB in float32"),
     ]
     size = " x ".join(map(str, LARGE[1:]))
     return "\n".join(
         [
             "## Cost of auto\n",
             sentence(stored["made"]) + "\n",
-            f"Euler, {STEPS} steps. Counted in latents that are read or written, once for each operation on them, and "
-            f"held against one call of Wan 14B for 81 frames of 1280 x 720 (a latent of {size}, "
-            f"{stored['step_operations']:.2g} multiplications and additions).\n",
-            table(["what", "figure"], rows) + "\n",
+            f"What auto adds to an Euler run of {STEPS} steps, counted in latents that its operations read or write. "
+            f"It is compared with one call of Wan 14B for 81 frames of 1280 x 720: a latent of {size}, "
+            f"{stored['step_operations']:.2g} multiplications and additions.\n",
+            table(["quantity", "value"], rows) + "\n",
         ]
     )

@@ -114,26 +114,28 @@ def section(stored: dict) -> str:
     """The page's part, from what `measure_cost` returned and how it was made."""
     ratio = stored["computed_over_plain"]
     rows = [
-        ("reused call / computed call", f"{100 * stored['reused_over_computed']:.2f} %"),
-        ("reused call / embedding and head alone", f"{stored['reused_over_bare']:.2f}"),
+        ("time of a reused call / of a computed call", f"{100 * stored['reused_over_computed']:.2f} %"),
+        ("time of a reused call / of embedding and head alone", f"{stored['reused_over_bare']:.2f}"),
         (
-            "operations added to a computed call, timed alone / computed call",
+            "time of the operations that AdaCache adds to a computed call, alone / of a computed call",
             f"{100 * stored['added_operations_over_computed']:.3f} %",
         ),
         (
-            "computed call / plain call, paired: median (lowest to highest)",
+            "time of a computed call / of the plain call beside it: median (lowest to highest)",
             f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})",
         ),
     ]
     for each in stored["memory"]:
         depth = f"{each['blocks']} blocks"
-        rows.append((f"held between evaluations per conditioning, {depth}", f"{each['held_residuals']} residuals"))
-        rows.append((f"peak of a run beyond a plain call, {depth}", f"{each['peak_residuals']} residuals"))
+        rows.append((f"held between evaluations for each conditioning, {depth}", f"{each['held_residuals']} residuals"))
+        rows.append(
+            (f"highest use in a run, beyond that of a plain call, {depth}", f"{each['peak_residuals']} residuals")
+        )
     parts = [
         "## Cost\n",
         sentence(stored["made"]) + "\n",
-        f"{stored['shape']}. A plain call: {stored['plain_ms']} ms.\n",
-        table(["what", "figure"], rows),
-        "\nA residual is tokens x width x element size.\n",
+        f"{stored['shape']}. A plain call takes {stored['plain_ms']} ms.\n",
+        table(["quantity", "value"], rows),
+        "\nA residual has tokens x width elements.\n",
     ]
     return "\n".join(parts)

@@ -223,50 +223,50 @@ def write(runs: Iterable[Run]) -> None:
 # --- The page --------------------------------------------------------------------------------------------------------
 
 PAGE_TEXT = """\
-# How close, and how well that is known
+# How close videos come, and how well AdaCache predicts it
 
-Made by `python -m research.benchmark.estimates` from `estimates.csv`; not edited by hand.
+`python -m research.benchmark.estimates` writes this page from `estimates.csv`. Do not edit it by hand.
 
-After a run, AdaCache says how close the video is expected to be to the one without it: the signal-to-noise ratio of the
-finished latent in dB, with a range of {width:g} dB that should hold nine of ten videos. {largest:g} dB is the most it
-claims. Here each video was also made without AdaCache, so that the expectation can be judged. The constants were found
-on other videos of `demo`; `two_streams`, `clips` and `distilled` served for nothing.
+*Closeness* says how close a video is to the one without AdaCache. It is the signal-to-noise ratio of the finished
+latent, in dB; higher is closer. After a run, AdaCache reports which closeness it expects, with a range of {width:g} dB
+that should hold nine of ten videos. It never expects more than {largest:g} dB. To check these estimates, we also made
+each video of this page without AdaCache. The constants behind the estimates were found on other videos of the model
+`demo`; nothing of `two_streams`, `clips` and `distilled` was used for them ([the models](demo_model.md)).
 
 {made}
 
-## Expected and true
+## Expected and measured closeness
 
 {expected}
 
-Where it held least, of each model: {least}.
+For each model, the condition in which the fewest runs are inside the range: {least}.
 
-![expected and true closeness](images/estimates.png)
+![expected and measured closeness](images/estimates.png)
 
-## One quality for all videos, and one number of steps for all
+## One quality for all videos, or one number of steps for all
 
-Preset `quality` at *good* ({good:g} dB) gives each video its own number of steps. Beside it the same videos with one
-share of steps for all: the mean of what `quality` took, placed as its own schedules place them on average. Closeness in
-dB, PSNR of the preview in dB.
+Preset `quality` at *good* ({good:g} dB) chooses a number of steps for each video. In the rows *fixed*, the same videos
+all compute the same share of their steps: the mean share that `quality` computed. These steps are placed where
+`quality` computed on average. Closeness is in dB; PSNR is that of the preview, in dB.
 
 {mixed}
 
-## What was asked for, and what came
+## Closeness asked for, and measured
 
 {asked}
 
-## What another quality would take
+## How many steps another quality would compute
 
-After a run with `auto` at 2x the report says how many steps this video would take at the three marks. So often that was
-right within two steps:
+After a run with `auto` at 2x, the report says how many steps preset `quality` would compute for this video at each of
+its three marks. The table says for how many videos this was right within two steps:
 
 {would}
 """
 
-EXPECTED = ["model", "runs", "inside the range", "expected is too low (+) or too high (-) by", "deviation"]
-EXPECTED += ["correlation"]
-MIXED_SET = ["model", "setting", "videos", "computed", "fewest to most", "closeness", "worst", "deviation", "PSNR"]
-MIXED_SET += ["worst", "worst frame"]
-ASKED = ["model", "asked", "videos", "computed", "closeness", "worst", "best"]
+EXPECTED = ["model", "runs", "inside the range", "measured minus expected, mean", "standard deviation", "correlation"]
+MIXED_SET = ["model", "setting", "videos", "computed", "fewest to most", "closeness", "lowest closeness"]
+MIXED_SET += ["deviation of closeness", "PSNR", "lowest PSNR", "worst frame"]
+ASKED = ["model", "asked for", "videos", "computed", "closeness", "lowest", "highest"]
 
 
 def page(runs: list[Run], made: str) -> str:
@@ -302,7 +302,7 @@ def _expected_row(model: str, runs: Sequence[Run]) -> list[Any]:
 
 
 def _least(model: str, runs: Sequence[Run]) -> str:
-    """The condition in which the range held least often, beside the model's other conditions."""
+    """The condition in which the fewest runs are inside the range, and the share under the model's other conditions."""
     held: dict[str, list[bool]] = {}
     for run in runs:
         if run.expected is not None:
@@ -311,8 +311,8 @@ def _least(model: str, runs: Sequence[Run]) -> str:
         return f"`{model}` has no estimates"
     least = min(held, key=lambda condition: mean(held[condition]))
     others = [each for condition, several in held.items() if condition != least for each in several]
-    beside = f" ({mean(others):.0%} of {len(others)} elsewhere)" if others else ""
-    return f"`{model}`, {least}: {mean(held[least]):.0%} of {len(held[least])}{beside}"
+    beside = f" ({mean(others):.0%} of {len(others)} under its other conditions)" if others else ""
+    return f"`{model}`, {least}: {mean(held[least]):.0%} of {len(held[least])} runs{beside}"
 
 
 def _mixed_row(model: str, runs: Sequence[Run], setting: str) -> list[Any]:
@@ -355,16 +355,16 @@ STYLES = {
 
 
 def draw(runs: Sequence[Run]) -> None:
-    """Expected against true, a mark per run; the band is the range."""
+    """Expected against measured closeness, a mark for each run; the band is the expected range."""
     figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
     ends = np.array([0.0, LARGEST + 2])
-    axes.fill_between(ends, ends - BELOW, ends + BELOW, color="0.9", label="the range that is claimed")
+    axes.fill_between(ends, ends - BELOW, ends + BELOW, color="0.9", label="expected range")
     axes.plot(ends, ends, color="0.5", linewidth=1)
     for model, several in groupby(sorted(runs, key=lambda run: MODELS.index(run.model)), key=lambda run: run.model):
         colour, marker = STYLES[model]
         points = [(run.expected, run.came) for run in several]
         axes.scatter(*zip(*points, strict=True), s=22, color=colour, marker=marker, alpha=0.7, label=model)
-    axes.set(xlim=ends, ylim=ends, xlabel="expected closeness (dB)", ylabel="true closeness (dB)")
+    axes.set(xlim=ends, ylim=ends, xlabel="expected closeness (dB)", ylabel="measured closeness (dB)")
     axes.legend(loc="upper left")
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=110)

@@ -127,18 +127,19 @@ def section(stored: dict) -> str:
     lines = [
         "## CogVideoX, Latte and DiT\n",
         sentence(stored["made"]) + "\n",
-        "Transformers of diffusers with their own blocks and random weights, one conditioning, float32.\n",
+        "Small transformers of diffusers' own classes, with random weights, one conditioning, in float32.\n",
         table(MEASURED, map(_measured, rows)),
-        "\nAt the size of the published models, in bfloat16, for one conditioning. Per block, as published: tokens x",
-        f"width x blocks x {PUBLISHED_PER_BLOCK} residuals x {HALF} bytes (CogVideoX would add its text tokens). Ours:",
-        f"tokens x width x {HALF} bytes x the residuals held above. Arithmetic: nothing of this size was run.\n",
+        "\nThe next table is arithmetic for the published sizes, in bfloat16 and for one conditioning: we ran nothing",
+        "of this size. A cache for each block, as published, holds tokens x width x blocks x",
+        f"{PUBLISHED_PER_BLOCK} residuals x {HALF} bytes (for CogVideoX, its text tokens come on top). Ours holds",
+        f"tokens x width x {HALF} bytes x the number of residuals in the table above.\n",
         table(AT_SIZE, map(_at_size, rows)),
     ]
     return "\n".join(lines) + "\n"
 
 
-MEASURED = ["model", "shape", "off is plain, bit for bit", "blocks run: computed, reused call", "plain ms"]
-MEASURED += ["computed ms", "reused ms", "held (residuals)", "peak beyond plain", "MoReg"]
+MEASURED = ["model", "shape", "off equals plain, bit for bit", "blocks run in a computed call, a reused call"]
+MEASURED += ["plain ms", "computed ms", "reused ms", "residuals held", "peak beyond plain, residuals", "MoReg"]
 AT_SIZE = ["model", "tokens", "width", "blocks", "per block, as published (MB)", "ours (MB)", "source of the sizes"]
 
 

@@ -31,62 +31,64 @@ HEADLINE_STEPS = 20  # under the conditions of at least so many
 INTRO = f"""\
 # Benchmarks
 
-Made by `python -m research.benchmark` from the records in `benchmarks/`; not edited by hand. Every setting of every
-method, and every comparison: [all the data](benchmarks_data.md).
+`python -m research.benchmark` writes this page from the records in `benchmarks/`. Do not edit it by hand. Another page
+has [all the data](benchmarks_data.md): every setting of every method, and every comparison.
 
 ## What is measured
 
-How close a video made with a cache comes to the plain one, which the same model makes without a cache. All methods
-get the same noise and prompts. Each video is compared with the plain one from the same library on the same machine:
-PSNR, SSIM and motion on the preview of its latent, ST-LPIPS on its frames. *PSNR* is the mean over frames; above 50
-dB nobody sees a difference, so a frame counts at most 50. *Work* is multiplications and additions, attention
-included, relative to the plain run; 2x is half of its work. The constants of `auto` were tuned on `{TUNED_ON}` alone.
-The other models only judge: nothing was tuned on them. All models are small ([what they can and cannot
-do](demo_model.md)); they cannot show how large models err.
+We measure how close a video made with a cache comes to the *plain* video, which the same model makes without a cache.
+All methods get the same noise and prompts. Each video is compared with the plain one from the same library on the same
+machine: by PSNR, SSIM and motion on the preview of its latent, and by ST-LPIPS on its frames. *PSNR* is the mean over
+frames; above 50 dB nobody sees a difference, so no frame counts as more than 50 dB. *Work* is the number of
+multiplications and additions, attention included, relative to the plain run; 2x means half of its work. The constants
+of `auto` were tuned on `{TUNED_ON}` alone; nothing was tuned on the other models, which only judge it. All models are
+small ([what they can and cannot do](demo_model.md)), so they cannot show how large models err.
 """
 
 LEGEND = f"""\
-Each cell: mean PSNR (dB) / worst video (dB) / the number of conditions in which the method is within {NEAR_BEST:g} dB
-of the best, of those in which it reaches this speed. All models count together. In each condition a method is
-represented by the setting that does the most work within {LEAST:g} to {MOST:g} of what the speed allows; if it has
-none, the condition does not count for it. So the means of two methods may be over different conditions; the third
-figure compares within each condition. Conditions in which only `AdaCache auto` has such a setting are left out. *MB* is
+Each cell has three figures, over all models together. The first is the mean PSNR in dB, the second the PSNR of the
+worst video. The third is the number of conditions in which the method is within {NEAR_BEST:g} dB of the best, out of
+all conditions in which it reaches this speed. In each condition we take one setting of the method: the one that does
+the most work between {LEAST:g} and {MOST:g} times what the speed allows. If there is no such setting, the condition
+does not count for this method. So the means of two methods may be over different conditions, but the third figure
+compares methods within the same condition. Conditions in which only `{OURS}` has such a setting are left out. *MB* is
 the most memory that a method held between evaluations beyond the plain run, at any setting, on `{TUNED_ON}`.
 """
 
 DUELS = f"""\
-**One setting against one setting**, by a rule fixed beforehand. Each setting of another method is compared, video by
-video, with one position of our dial ({{dial}}): the one that does the most work without exceeding its work by more
-than {100 * TOLERANCE:g} %. One of the two is closer if the 95 % bootstrap interval of the mean difference in PSNR
-excludes 0. Otherwise, or with fewer than {ENOUGH_VIDEOS} videos, they are level. If two are truly level, chance puts
-ours ahead in about one of forty pairs, and the other ahead in as many.
+**One setting against one setting**, by a rule that we fixed in advance. Each setting of another method is compared,
+video by video, with one setting of `{OURS}` ({{dial}}): the one that does the most work without exceeding the other's
+work by more than {100 * TOLERANCE:g} %. One of the two is closer if the 95 % bootstrap interval of the mean difference
+in PSNR excludes 0. Otherwise, or with fewer than {ENOUGH_VIDEOS} videos, the two are level. If two settings are
+equally good, chance alone puts ours ahead in about one of forty pairs, and the other ahead in as many.
 """
 
 DRAWN = """\
-Each point: the best PSNR that a method reaches with at most this much work, interpolated linearly between settings, as
-the mean over all conditions of the model in which fewer steps were measured, too. Drawn are ours, fewer steps, and
-those of the methods measured under every one of these conditions that are most often close to the best at 2x.
+Each point is the best PSNR that a method reaches with at most this much work, interpolated linearly between its
+settings. It is the mean over all conditions of the model in which *fewer steps* was also measured. The plots show ours,
+*fewer steps*, and some of the methods that were measured under every one of these conditions: those that are most often
+close to the best at 2x.
 """
 
 DATA_INTRO = f"""\
 # Benchmarks: all the data
 
-Made by `python -m research.benchmark` from the records in `benchmarks/`; not edited by hand. What is measured, and the
-results: [benchmarks](benchmarks.md).
+`python -m research.benchmark` writes this page from the records in `benchmarks/`. Do not edit it by hand. Another page
+says [what is measured, and sums up the results](benchmarks.md).
 
-**A model's table** is the table of [where we stand](benchmarks.md#where-we-stand), for this model alone.
+**Each model's table** has the same columns as [the table for all models](benchmarks.md#where-we-stand).
 
 **Settings.** *Work*, *blocks* (calls of transformer blocks) and *time* (of the processor) are relative to the plain
 run. *PSNR* is the mean over videos in dB, followed by the worst video and the worst frame of any video. *ST-LPIPS* is
 the shift-tolerant perceptual distance of Ghildyal and Liu (2022) on enlarged frames; its numbers cannot be compared
 with those of the original LPIPS. *Motion* is the mean difference of neighbouring frames relative to the plain video.
-*Latent* is the mean square of the plain latent over the mean squared difference, in dB. *MB* is the most memory held
-between evaluations beyond the plain run.
+*Latent* is the closeness of the finished latent: the mean square of the plain latent over the mean squared difference,
+in dB. *MB* is the most memory held between evaluations beyond the plain run.
 
-**Duels.** Each setting of another method against the position of our dial that does as much work or less. All
-differences are ours minus theirs, with the sign chosen so that positive means ours is closer; *motion* is the
-distance from 1. The interval is a 95 % bootstrap over videos; with fewer than {ENOUGH_VIDEOS} videos there is none.
-*Won* is the share of videos in which our PSNR is higher. *No match*: every position of our dial does more work.
+**Comparisons.** Each row compares a setting of another method with the setting of `{OURS}` that does as much work or
+less. A positive difference always means that ours is closer. *Motion* compares how far each is from 1. *Interval* is
+the 95 % bootstrap interval over videos; with fewer than {ENOUGH_VIDEOS} videos there is none. *Won* is the share of
+videos in which our PSNR is higher. *No match* means that every setting of `{OURS}` does more work.
 """
 
 
@@ -134,8 +136,9 @@ def _scope(of_place: Mapping[Place, Sequence[Point]]) -> str:
     for model, group in _by_model(of_place):
         videos = sorted({max(one.videos for one in of_place[place]) for place in group})
         number = f"{videos[0]}" if len(videos) == 1 else f"{videos[0]} to {videos[-1]}"
-        role = "tuned on" if model == TUNED_ON else "judges"
-        lines.append(f"- `{model}` ({role}), {number} videos each: {'; '.join(place.condition for place in group)}.")
+        role = "used for tuning" if model == TUNED_ON else "judges"
+        conditions = "; ".join(place.condition for place in group)
+        lines.append(f"- `{model}` ({role}), {number} videos for each condition: {conditions}.")
     return "\n".join(lines) + "\n"
 
 
@@ -166,9 +169,9 @@ def _broken(records: Sequence[Record]) -> str:
     plain = sum(record.method == PLAIN for record in records)
     left_out = Counter(place for place, _ in paired.broken(records))
     if not left_out:
-        return f"None of the {plain} plain videos is broken.\n"
+        return f"None of the {plain} plain videos came out broken.\n"
     where = "; ".join(f"{model}, {condition}: {number}" for (model, condition), number in sorted(left_out.items()))
-    return f"{left_out.total()} of the {plain} plain videos are broken and left out everywhere ({where}).\n"
+    return f"{left_out.total()} of the {plain} plain videos came out broken and are left out everywhere ({where}).\n"
 
 
 def _table(of_place: Mapping[Place, Sequence[Point]], held_on: str) -> str:
@@ -215,7 +218,7 @@ def _duels(of_place: Mapping[Place, Sequence[Point]], fought: Sequence[Duel]) ->
         lines.append(
             f"- `{model}`: {count.total()} settings of other methods, counted once per condition. Ours is closer than "
             f"{count['ours']} and level with {count['level']}; {count['theirs']} are closer than ours; "
-            f"{count['no match']} do less work than any position of our dial."
+            f"{count['no match']} do less work than any setting of ours."
         )
     return "\n".join(lines) + "\n"
 
@@ -227,7 +230,7 @@ def _ahead(fought: Sequence[Duel]) -> str:
     for duel in fought:
         here[duel.place].append(duel)
     paragraphs = [_paragraph(place, lost[place], here[place]) for place in here if place in lost]
-    return "\n".join(paragraphs) if paragraphs else "Nowhere among what has been measured.\n"
+    return "\n".join(paragraphs) if paragraphs else "No other method is ahead in what has been measured.\n"
 
 
 def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> str:
@@ -241,19 +244,19 @@ def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> 
     theirs, ours, psnr = first.theirs, first.ours, first.differences["psnr"]
     level = sum(duel.outcome == "level" for duel in all_here)
     text = (
-        f"**{place.model}, {place.condition}.** Closer than ours: {len(lost)} of {len(all_here)} settings of other "
-        f"methods; level: {level}. The furthest ahead is {theirs.choice.method} at {theirs.choice.setting}: by "
-        f"{-psnr.mean:.1f} dB (95 % interval {-psnr.high:.1f} to {-psnr.low:.1f}), in {_percent(1 - first.won)} of "
-        f"{theirs.videos} videos. It does {_percent(theirs.work)} of the plain run's work, ours at "
-        f"{ours.choice.setting} {_percent(ours.work)}; its worst video has {theirs.worst_video:.1f} dB, ours "
-        f"{ours.worst_video:.1f}."
+        f"**{place.model}, {place.condition}.** Of {len(all_here)} settings of other methods, {len(lost)} are closer "
+        f"than ours and {level} are level. {theirs.choice.method} at {theirs.choice.setting} is furthest ahead: by "
+        f"{-psnr.mean:.1f} dB (95 % interval {-psnr.high:.1f} to {-psnr.low:.1f}); it is closer in "
+        f"{_percent(1 - first.won)} of {theirs.videos} videos. It does {_percent(theirs.work)} of the plain run's "
+        f"work, ours (at {ours.choice.setting}) {_percent(ours.work)}. Its worst video has {theirs.worst_video:.1f} "
+        f"dB, ours {ours.worst_video:.1f} dB."
     )
     others: dict[str, float] = {}
     for duel in lost:
         others.setdefault(duel.theirs.choice.method, -duel.differences["psnr"].mean)
     del others[theirs.choice.method]
     if others:
-        text += f" Also {', '.join(f'{method} (by up to {most:.1f} dB)' for method, most in others.items())}."
+        text += f" Also ahead: {', '.join(f'{method} (by up to {most:.1f} dB)' for method, most in others.items())}."
     return text + "\n"
 
 
@@ -268,8 +271,8 @@ def _share_measured(records: Iterable[Record], plan: Sequence[tuple[str, str, st
     if done == len(plan):
         return ""
     return (
-        f"Of the {len(plan)} planned pairs of method and condition, {done} are measured so far; "
-        "[the others](benchmarks_data.md#not-measured-yet) are not.\n"
+        f"{done} of the {len(plan)} planned pairs of method and condition are measured so far. "
+        "[These are missing](benchmarks_data.md#not-measured-yet).\n"
     )
 
 
@@ -333,7 +336,7 @@ def _everything(of_place: Mapping[Place, Sequence[Point]], fought: Iterable[Duel
     parts = []
     for place, several in of_place.items():
         parts += [f"## {place.model}, {place.condition}\n", "<details><summary>Settings</summary>\n", settings(several)]
-        parts += ["</details>\n", "<details><summary>Duels</summary>\n", _duel_table(here[place]), "</details>\n"]
+        parts += ["</details>\n", "<details><summary>Comparisons</summary>\n", _duel_table(here[place]), "</details>\n"]
     return parts
 
 

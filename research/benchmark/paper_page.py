@@ -42,9 +42,9 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
 INTRO = """\
 # The paper's tables, and what a call costs
 
-Made by `python -m research.benchmark.paper_page` from `figures.json`; not edited by hand. The paper is *Adaptive
-Caching for Faster Video Generation with Diffusion Transformers*, arXiv 2411.02397. How all methods compare:
-[benchmarks](benchmarks.md).
+`python -m research.benchmark.paper_page` writes this page from `figures.json`. Do not edit it by hand. The paper is
+*Adaptive Caching for Faster Video Generation with Diffusion Transformers*, arXiv 2411.02397. AdaCache beside other
+methods: [benchmarks](benchmarks.md).
 """
 
 

@@ -1,4 +1,4 @@
-"""The page's part about what needs real weights; `research/vbench_wan.py` makes its figures."""
+"""The section of docs/paper_tables.md on real weights; `research/vbench_wan.py` measures its figures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from .made import sentence
 
 HEADING = "## With real weights"
 COMMAND = "python -m research.vbench_wan WEIGHTS PROMPTS OUT"
-OPEN_SORA = "Open-Sora 1.2, on which the paper measured: not run, neither its weights nor its code were at hand."
+OPEN_SORA = "Open-Sora 1.2, which the paper measured, was not run: we had neither its weights nor its code."
 
 NOTHING = table(
     ["model", "result"],
     [
-        ["Wan 2.1, VBench", f"not run: no weights at hand; `{COMMAND}` fills this table"],
-        ["Open-Sora 1.2, VBench", "not run: neither weights nor the model's code at hand"],
+        ["Wan 2.1, VBench", f"not run: no weights were available; `{COMMAND}` fills this table"],
+        ["Open-Sora 1.2, VBench", "not run: neither weights nor the model's code were available"],
     ],
 )
 NOT_RUN = f"""{HEADING}
@@ -29,7 +29,7 @@ def section(stored: dict) -> str:
     names = ["setting", "computed", "s", "PSNR", "SSIM", "motion kept", *dimensions]
     lines = [HEADING + "\n", sentence(stored["made"]) + "\n", f"{stored['what']}. {OPEN_SORA}", ""]
     if not dimensions:
-        lines += ["VBench: not run, it was not installed.\n"]
+        lines += ["VBench was not run: it was not installed.\n"]
     rows = []
     for row in stored["rows"]:
         cells = [row["setting"], f"{row['computed']:g} of {row['total']}", f"{row['seconds']:.1f}"]

@@ -1,4 +1,4 @@
-"""The page of expected and true closeness, from made-up runs."""
+"""The page of expected and measured closeness, from made-up runs."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def test_what_is_written_is_read_again(tmp_path, monkeypatch):
 
 def test_the_page_counts_what_lies_inside_the_range():
     runs = [run(seed=seed, came=came, expected=30.0 + seed) for seed, came in enumerate((32.0, 36.0, 39.0, 20.0))]
-    (row,) = rows_of(estimates.page(runs, "Made."), "Expected and true")
+    (row,) = rows_of(estimates.page(runs, "Made."), "Expected and measured closeness")
     off = [2.0, 5.0, 7.0, -13.0]
     assert row[:4] == ["demo", "4", "50%", f"{sum(off) / 4:+.1f} dB"]
 
 
 def test_one_quality_stands_beside_one_number_of_steps():
     runs = [run("good", 0, "1000", came=20.0), run("good", 1, "1110", came=30.0), run("fixed", 0, "1010", came=10.0)]
-    good, fixed = rows_of(estimates.page(runs, "Made."), "One quality for all videos, and one number of steps for all")
+    good, fixed = rows_of(estimates.page(runs, "Made."), "One quality for all videos, or one number of steps for all")
     assert good[:8] == ["demo", "good", "2", "50%", "1 of 4 to 3 of 4", "25.0", "20.0", "5.0"]
     assert fixed[2:7] == ["1", "50%", "2 of 4 to 2 of 4", "10.0", "10.0"]
 
 
 def test_what_a_mark_would_take_is_held_against_what_it_took():
     runs = [run(seed=0, good=2), run(seed=1, good=2), run("good", 0, "1110"), run("good", 1, "11111")]
-    (row,) = rows_of(estimates.page(runs, "Made."), "What another quality would take")
+    (row,) = rows_of(estimates.page(runs, "Made."), "How many steps another quality would compute")
     assert row == ["demo", "–", "50% of 2", "–"]
 
 
 def test_a_model_without_runs_is_not_on_the_page():
     page = estimates.page([run(model="clips", seed=seed) for seed in range(2)], "Made.")
-    assert [row[0] for row in rows_of(page, "Expected and true")] == ["clips"]
+    assert [row[0] for row in rows_of(page, "Expected and measured closeness")] == ["clips"]
 
 
 def test_the_fixed_schedule_has_the_share_of_all_and_the_places_of_its_own_condition(host_or_skip):

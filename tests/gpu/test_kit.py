@@ -225,7 +225,7 @@ def test_the_page_in_docs_is_the_one_made_from_the_results_in_docs():
 
 def test_without_a_run_every_part_says_not_run_and_so_does_the_sentence():
     text = page.page({})
-    assert text.count("**Not run**: no card was there.") == len(PARTS)
+    assert text.count("**Not run**: there was no card.") == len(PARTS)
     assert page.sentence({}) == "nothing here has run on a CUDA card yet"
 
 

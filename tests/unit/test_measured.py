@@ -203,7 +203,7 @@ def test_every_good_file_has_a_row_and_those_outside_are_counted(folder):
     assert one.startswith(
         f"| [WAN21\\_T2V, 1.4B]({ONLINE}/one.json) | euler, simple, 4 steps, cfg 6, shift 8 | 9 x 60 x"
     )
-    assert "| 2 of 4, 2.00x | 30.0 (30, 22 to 38) | 3 of 4, 1.60x | 30.0 (nothing) |" in one
+    assert "| 2 of 4, 2.00x | 30.0 (30, 22 to 38) | 3 of 4, 1.60x | 30.0 (no estimate) |" in one
     assert "own noise levels" in two
     assert "**15.0** (30, 22 to 38)" in two
     assert "with `auto` 1 of 2 (0 closer, 1 less close), with `quality` 0 of 0" in text

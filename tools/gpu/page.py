@@ -24,7 +24,8 @@ NOTHING = "nothing here has run on a CUDA card yet"
 INTRO = """\
 # On a CUDA card
 
-Made by `python -m tools.gpu page` from `gpu.json`; not edited by hand. `tools/gpu` says how it is run.
+`python -m tools.gpu page` writes this page from `gpu.json`. Do not edit it by hand. `tools/README.md` says how to run
+the tests.
 """
 
 
@@ -102,7 +103,7 @@ def page(found: Mapping[str, Any]) -> str:
 
 def _state(run: Mapping[str, Any] | None, part: Part) -> Mapping[str, Any]:
     if run is None:
-        return {"state": "not run", "said": "no card was there"}
+        return {"state": "not run", "said": "there was no card"}
     return run["parts"].get(part.name, {"state": "not run", "said": "it was left out"})
 
 

@@ -45,9 +45,10 @@ PARTS = (
     Part(
         "laws",
         "The laws",
-        "The tests of `tests/host/test_laws.py` on tiny models whose every number is computed on the card: off is off, "
-        "the model is untouched, batching changes nothing, a reused step is per-block reuse, a stopped run leaves no "
-        "trace, the report is true. Law 3 needs float32. The error is the largest that a test allows and measures.",
+        "The tests of `tests/host/test_laws.py`, on tiny models that run entirely on the card: off changes nothing, "
+        "the model is unchanged, batching changes nothing, a reused step equals reuse block by block, a stopped run "
+        "leaves no trace, the report is true. Law 3 needs float32. The error is the largest one that a test measured, "
+        "of the tests that allow an error.",
         seconds=130,
         rehearsed=240,
         columns=_HOST | {"laws": "laws", "passed": "tests passed", "of": "of", "largest_error": "largest error"},
@@ -55,8 +56,8 @@ PARTS = (
     Part(
         "held",
         "Bytes held, cancelled runs, out of memory, waits",
-        "Bytes are those of tensors on the card beyond what was there before the run. Out of memory is real: the "
-        "process may take hardly more than it has. A wait is an operation that makes the host wait for the card.",
+        "Bytes are those of the tensors that the run added on the card. Out of memory is real: the process may "
+        "allocate hardly more than it already has. A wait is an operation that makes the CPU wait for the card.",
         seconds=75,
         rehearsed=120,
         columns=_HOST | {"what": "what", "figure": "figure"},
@@ -64,11 +65,11 @@ PARTS = (
     Part(
         "cost",
         "Cost at size",
-        f"Random weights, one conditioning, Euler, {STEPS} steps of which {COMPUTED} are computed, metric and motion "
-        "taken, residuals of blocks as the paper's tables reuse them; medians of the card's own clock, the plain run's "
-        "first step left out. "
-        "Realised over counted is how much of the steps saved is time saved: "
-        f"{WANTED} and more is wanted. Peaks are GiB of tensors, weights included.",
+        f"Random weights, one conditioning, {STEPS} Euler steps, {COMPUTED} of them computed. AdaCache reuses "
+        "residuals of blocks, as the paper's tables do, and measures metric and motion. Times are medians by the "
+        "card's clock, without the first step of the plain run. *Counted* is the speed-up in steps, *realised* the "
+        f"speed-up in time; realised over counted should be {WANTED} or more. Peaks are GiB of tensors, weights "
+        "included.",
         seconds=240,
         rehearsed=120,
         columns={
@@ -89,8 +90,9 @@ PARTS = (
     Part(
         "compilers",
         "Compilers",
-        "`torch.compile` as the host has it, under AdaCache. The error is the largest difference from the eager run "
-        "with AdaCache, relative to the largest number. Eager is a plain step. Graphs are those of the first run.",
+        "Models that ComfyUI compiled with `torch.compile`, with AdaCache. The error is the largest difference from "
+        "the same run without compiling, relative to the largest number. *Eager step* is a plain step without "
+        "compiling. *Graphs* counts the graphs of the first run.",
         seconds=75,
         least=45,
         rehearsed=120,
@@ -111,8 +113,8 @@ PARTS = (
     Part(
         "demo",
         "The demo",
-        "The demo workflow's video through the host, median of several runs: a model so small that a card spends its "
-        "time on starting kernels, not on computing.",
+        "The video of the demo workflow, made in ComfyUI; median of several runs. The model is so small that the card "
+        "spends its time on starting kernels, not on computing.",
         seconds=45,
         least=25,
         rehearsed=120,
