@@ -7,10 +7,9 @@ and `nodes/host`.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import sqrt
 
 import torch
@@ -21,17 +20,15 @@ from .closeness import MARKS, closeness_of, wrong_of
 from .config import CacheConfig
 from .correct.sampler import Sampler
 from .decide.base import Course, Decision
-from .decide.change import change_sums
 from .decide.error_control import ErrorController, ErrorState
 from .decide.fixed import Fixed
 from .decide.levels import flow_level
-from .decide.metric import BlockController, BlockState, Sums
-from .decide.motion import motion_sums
+from .decide.metric import BlockController
 from .decide.quality import Quality
 from .decide.target import Target
 from .decide.watch import Watch
 from .errors import AdaCacheError
-from .reuse.cache import ResidualCache
+from .reuse.blocks import Blocks
 from .reuse.forecast import distance
 from .reuse.layout import Grid, StackLayout
 from .reuse.output import Output
@@ -43,8 +40,6 @@ from .tell.report import ANSWERED, BLOCKS, OUTPUT, PARTLY, REUSED, RunReport, St
 # where every step matters: LTX-2.3 and MiniMax-H3 turbo take 8 steps, and lose 18 to 24 dB if some are skipped.
 FEW_STEPS = 12
 
-PROBE = "probe"  # tells the keys of probes from those of residuals
-
 
 @dataclass
 class _Evaluation:
@@ -52,15 +47,8 @@ class _Evaluation:
 
     record: StepRecord
     reuse: bool
-    wants_metric: bool = False
-    device: torch.device | None = None
     forecast: bool = False  # whether its output was forecast and the model not called
     answered: int = 0  # calls that were not skipped, and yet ran no block
-    visits: Counter = field(default_factory=Counter)  # by key
-    places: Counter = field(default_factory=Counter)  # by key and variant
-    change: Tensor | None = None  # (2,), summed over calls
-    motion: Tensor | None = None  # (strides, 3), summed over calls
-    motion_missing: str = ""
 
 
 class Engine:
@@ -85,11 +73,9 @@ class Engine:
             the report stays true.
         others: who else has functions on this model, for notes about another pack that answered.
         output: forecasts the model's output; None: not in this run.
-        blocks: the controller where residuals of blocks are reused, and `block_state` its state; None: not in this run.
+        blocks: reuses residuals of the model's blocks; None: not in this run.
         left: after `finish`, what a run that continues with this one's latent should know; None: nothing.
     """
-
-    measure_change = staticmethod(change_sums)  # as in the paper; the ablation of it tries others
 
     def __init__(
         self,
@@ -117,14 +103,14 @@ class Engine:
         self.report.closeness = policy.closeness if isinstance(policy, Quality) else None
         self.report.reuse = OUTPUT if config.at_output else BLOCKS
         self.output: Output | None = None
-        self.blocks: BlockController | None = None
+        self.blocks: Blocks | None = None
         course = _course(config, steps, ends_at_zero, sampler, flow, changing or {}, guidance)
         if not config.at_output or (sampler is not None and not config.never_skips):
             controller = policy.controller(course, config.moreg)
             if isinstance(controller, ErrorController) and sampler is not None:
                 self.output = Output(controller, sampler, flow=flow, changing=changing, mask=mask, before=before)
             elif isinstance(controller, BlockController):
-                self.blocks = controller
+                self.blocks = Blocks(controller, config)
                 self.report.codebook = controller.table
         self.layout = layout
         self.idle_reason = self._why_idle(steps, span, sampler)
@@ -135,9 +121,6 @@ class Engine:
                 self.note(f"{sampler.name} draws fresh noise: expect a similar video, not the same one")
             if config.moreg is not None and config.at_output:
                 self.note("MoReg does nothing with auto and quality; it belongs to the tables of the paper")
-        self.block_state = BlockState()
-        self.cache = ResidualCache(config.offload)
-        self._bytes_max = 0
         self._stacks: dict[nn.Module, BlockStack] = {}
         self._proved: set[Hashable] = set()  # kinds of calls
         self._evaluation: _Evaluation | None = None
@@ -169,8 +152,8 @@ class Engine:
                 f"{steps} steps are too few to skip any{as_few}: every step is computed. "
                 "To skip steps anyway, connect a schedule"
             )
-        controller = self.blocks if self.output is None else self.output.controller
-        if controller is not None and controller.never_skips:
+        reuse = self.output or self.blocks
+        if reuse is not None and reuse.controller.never_skips:
             what = "the codebook" if self.report.codebook else "what was asked for"
             return f"with {steps} steps {what} skips nothing; every step is computed"
         return ""
@@ -188,7 +171,8 @@ class Engine:
         self.note(f"stood down: {reason}")
         self.idle_reason = self.idle_reason or reason
         self.output = None
-        self.cache.clear()
+        if self.blocks is not None:
+            self.blocks.cache.clear()
 
     def note(self, text: str) -> None:
         """Adds a sentence to the report, once."""
@@ -223,11 +207,9 @@ class Engine:
             record.reason = self.idle_reason
             current = _Evaluation(record, reuse=False)
         else:
-            decision = self._decide(step)
+            decision = self._decide(step, device)
             record.reason = decision.reason
-            wants_metric = self.blocks is not None and decision.compute and self.blocks.measures(self.block_state, step)
-            current = _Evaluation(record, not decision.compute, wants_metric, device)
-        self.cache.begin()
+            current = _Evaluation(record, not decision.compute)
         self._evaluation = current
         self.report.evaluations.append(record)
         self._clock.lap(device)
@@ -246,11 +228,11 @@ class Engine:
             elif record.calls_computed < record.calls:
                 record.state = PARTLY if record.calls_computed else ANSWERED if current.answered else REUSED
 
-    def _decide(self, step: int) -> Decision:
+    def _decide(self, step: int, device: torch.device | None) -> Decision:
         if self.output is not None:
             return self.output.decide(step)
         assert self.blocks is not None
-        return self.blocks.decide(self.block_state, step)
+        return self.blocks.begin(step, device)
 
     def _close(self, current: _Evaluation) -> None:
         record = current.record
@@ -269,29 +251,8 @@ class Engine:
             return
         if current.reuse and record.calls_computed:
             record.reason = "nothing to reuse"
-        if self.blocks is None:
-            return
-        if not current.reuse:
-            sums = self._sums(current)
-            self.block_state = self.blocks.computed(self.block_state, record.step, sums)
-            if sums is not None and self.block_state.reading is not None:
-                reading = self.block_state.reading
-                record.metric, record.motion, record.moreg = reading.metric, reading.motion, reading.moreg
-        record.rate = self.block_state.rate
-        if record.calls_computed:
-            self.cache.evict_untouched()
-
-    def _sums(self, current: _Evaluation) -> Sums | None:
-        """What this evaluation measured, None if nothing."""
-        if current.change is None:
-            return None
-        if current.motion_missing:
-            self.note(f"MoReg off: {current.motion_missing}")
-        sums = current.change
-        if current.motion is not None and not current.motion_missing:
-            sums = torch.cat([sums, current.motion.flatten()])
-        sums = sums.cpu()  # the one transfer of a computed evaluation
-        return Sums(sums[:2], sums[2:].view(-1, 3) if sums.numel() > 2 else None)
+        if self.blocks is not None:
+            self.note(self.blocks.close(record))
 
     def answer(self, x: Tensor, ask: Callable[[], Tensor]) -> Tensor:
         """What the sampler is given in this evaluation: the denoised latent of the model, or a forecast of it.
@@ -327,7 +288,7 @@ class Engine:
     def _note_output(self, record: StepRecord) -> None:
         assert self.output is not None
         record.corrected = self.output.corrected
-        self._bytes_max = max(self._bytes_max, self.output.bytes_held)
+        self.report.cache_bytes_max = max(self.report.cache_bytes_max, self.output.bytes_held)
 
     @contextmanager
     def call(
@@ -358,35 +319,28 @@ class Engine:
         assert current is not None, "call() belongs inside evaluation()"
         with self._lock, self._clock.own():
             current.record.calls += 1
-            left_alone = self.output is not None or bool(self.idle_reason)
-            if not left_alone:
-                places, first_visit = self._count_visits(current, keys, variant)
-                held = [self.cache.get(place, signature, current.device) for place in places] if current.reuse else []
-                residuals = [residual for residual in held if residual is not None]
-                reuse = len(residuals) == len(places)
-                if not reuse:  # what is about to be replaced need not be held meanwhile
-                    for place in places:
-                        self.cache.make_room(place)
+            visit = None
+            if self.blocks is not None and not self.idle_reason:
+                visit = self.blocks.visit(keys, variant, signature)
                 stack = self._stack(module)
-        if left_alone:
+        if visit is None:
             recording = Recording()
             with self._counting(module, recording), self._counted(current, recording):
                 yield None
-        elif reuse:
-            for key in keys:
-                self.cache.keep_probe(_probe_of(key))
-            with stack.skipping(residuals) as skip:
+        elif visit.residuals:
+            with stack.skipping(visit.residuals) as skip:
                 yield None
             current.answered += not skip.added
         else:
-            recording = Recording(len(keys), first_visit and current.wants_metric, grid, self.config.probe_stride)
+            assert self.blocks is not None
+            recording = self.blocks.recording_for(visit, grid)
             with stack.recording(recording, replaced_blocks), self._counted(current, recording):
                 yield recording
             with self._lock, self._clock.own():
                 if recording.mismatch:
                     self.stand_down(f"the blocks of this model are not where its like have them ({recording.mismatch})")
                 else:
-                    self._store(current, recording, keys, places, signature)
+                    self.blocks.store(visit, recording)
 
     def prove(
         self,
@@ -455,68 +409,17 @@ class Engine:
             self._stacks[module] = BlockStack(module, self.layout, self.config.probe_position)
         return self._stacks[module]
 
-    def _count_visits(
-        self, current: _Evaluation, keys: Sequence[Hashable], variant: Hashable
-    ) -> tuple[list[Hashable], bool]:
-        """Cache places of the chunks, and whether this is the first visit of each in this evaluation.
-
-        A second visit (skip-layer guidance, tiling) has a place of its own and never feeds the metric.
-        """
-        places: list[Hashable] = []
-        first = True
-        for key in keys:
-            first = first and current.visits[key] == 0
-            current.visits[key] += 1
-            current.places[(key, variant)] += 1
-            places.append((key, variant, current.places[(key, variant)]))
-        return places, first
-
-    def _store(
-        self,
-        current: _Evaluation,
-        recording: Recording,
-        keys: Sequence[Hashable],
-        places: list[Hashable],
-        signature: Hashable,
-    ) -> None:
-        if not recording.residual:  # the first block did not run
-            return
-        if len(recording.residual) != len(places):
-            raise AdaCacheError(f"{len(places)} keys were given for a batch of {len(recording.residual)}")
-        for place, residual in zip(places, recording.residual, strict=True):
-            self.cache.put(place, signature, residual)
-        if recording.probe is None:
-            for key in keys:
-                self.cache.keep_probe(_probe_of(key))
-            return
-        for key, probe in zip(keys, recording.probe.chunk(len(keys)), strict=True):
-            probe = probe.clone() if len(keys) > 1 else probe
-            old = self.cache.probe(_probe_of(key))
-            if old is not None and old.shape == probe.shape:
-                self._measure(current, recording, probe, old.to(probe.device))
-            self.cache.put_probe(_probe_of(key), probe)
-
-    def _measure(self, current: _Evaluation, recording: Recording, probe: Tensor, old: Tensor) -> None:
-        change = self.measure_change(probe, old)
-        current.change = change if current.change is None else current.change + change.to(current.change.device)
-        moreg = self.config.moreg
-        if moreg is None:
-            return
-        current.motion_missing = current.motion_missing or motion_unusable(recording.grid, moreg.strides)
-        if recording.grid is not None and not current.motion_missing:
-            motion = motion_sums(probe, recording.grid.frames, moreg.strides)
-            current.motion = motion if current.motion is None else current.motion + motion.to(current.motion.device)
-
     def finish(self) -> RunReport:
         """Ends the run: nothing is held afterwards, and the report has its times."""
-        self.cache.clear()
         self._stacks.clear()
+        if self.blocks is not None:
+            self.blocks.cache.clear()
+            self.report.cache_bytes_max = self.blocks.cache.bytes_max
+            self.report.cache_bytes_each = self.blocks.cache.bytes_each
         if self.output is not None:
             self.left = self.output.controller.end(self.output.state)
             self._estimate(self.output)
         self.output = None
-        self.report.cache_bytes_max = max(self.cache.bytes_max, self._bytes_max)
-        self.report.cache_bytes_each = self.cache.bytes_each
         for record, (seconds, own) in zip(self.report.evaluations, self._clock.read(), strict=False):
             record.seconds, record.own_seconds = seconds, own
         return self.report
@@ -549,17 +452,3 @@ def _course(
         return Course(steps, ends, outside)
     levels = [min(flow_level(sigma, flow), 1.0) for sigma in sampler.sigmas]  # some samplers begin above pure noise
     return Course.along(levels, {**outside, **changing}, sampler.evaluations or (), guidance)
-
-
-def _probe_of(key: Hashable) -> Hashable:
-    """Where the probe of this chunk is kept."""
-    return PROBE, key
-
-
-def motion_unusable(grid: Grid | None, strides: Sequence[int]) -> str:
-    """Why motion cannot be measured on this grid, "" if it can."""
-    if grid is None:
-        return "the frames are not found in the tokens of this model"
-    if grid.frames <= max(strides):
-        return f"{grid.frames} latent frames are not enough for stride {max(strides)}"
-    return ""

@@ -9,7 +9,7 @@ from adacache_core.decide.base import Course
 from adacache_core.decide.change import change_sums
 from adacache_core.decide.metric import BlockController, Sums
 from adacache_core.decide.motion import motion_sums
-from adacache_core.engine import motion_unusable
+from adacache_core.reuse.blocks import motion_unusable
 from adacache_core.reuse.recording import Recording
 from adacache_core.tell.report import COMPUTED, REUSED
 

@@ -170,7 +170,7 @@ def side_by_side(model: WanTransformer3DModel, video: Video, watches: Sequence[W
 
     def notice(of_watches: list[Tensor]) -> None:
         sums.append(torch.stack(of_watches))
-        rates.append(run.engine.block_state.rate)
+        rates.append(run.engine.blocks.state.rate)
 
     with watched(model, video, FAST, watches, notice) as (evaluate, run):
         demo_model.integrate(evaluate, demo_model.noise_of(video.seed).to(model.device), video.steps)

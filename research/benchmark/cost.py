@@ -103,7 +103,7 @@ def memory(model: RandomModel) -> dict[str, float]:
     with model.cached() as run, PeakMeter() as cached:
         for step in range(REUSED + 1):
             model.evaluate(run, step)
-        held = run.engine.cache.bytes_held
+        held = run.engine.blocks.cache.bytes_held
     return {
         "held_residuals": round(held / model.residual_bytes, 3),
         "peak_residuals": round((cached.held_bytes - plain.held_bytes) / model.residual_bytes, 3),

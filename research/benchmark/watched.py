@@ -113,7 +113,7 @@ def watched(
                     ]
                     recording.probe = torch.cat(residuals, dim=1)
 
-        run.engine.measure_change = change
+        run.engine.blocks.measure_change = change
         yield demo_model.guided(model, context, CFG, around), run
 
 

@@ -83,7 +83,7 @@ def test_the_parts_of_a_block_add_up_to_it():
         with watched(model, video, CacheConfig(FAST_30), [Watch(place=place)]) as (evaluate, run):
             with torch.no_grad():
                 evaluate(demo_model.noise_of(1), 0, 1.0)
-            probes[place] = run.engine.cache.probe(("probe", "positive"))
+            probes[place] = run.engine.blocks.cache.probe(("probe", "positive"))
     whole = probes.pop("middle block")
     torch.testing.assert_close(sum(probes.values()), whole, rtol=1e-4, atol=1e-5)
     assert all(probe.abs().mean() > 0.01 * whole.abs().mean() for probe in probes.values())

@@ -229,9 +229,10 @@ def test_the_headline_says_the_figures_and_their_conditions_and_leaves_the_rest_
     text = page.with_headline(readme, records, [EULER, UNI_PC], "a machine")
     assert text == (
         f"before\n{page.HEADLINE}\n**With preset auto at 2x: 2.00x faster (the model ran 2.08x less). PSNR to the "
-        "video without AdaCache: 34.1 dB on average, 28.0 dB for the worst video.** Mean SSIM 0.900. Measured on 12 videos "
-        "of the small demo model, on which auto was tuned, under 2 conditions (euler, uni_pc; 20 to 30 steps, shift 3 "
-        "to 8, cfg 4 to 6), on a machine. [All conditions, other models, all other methods](docs/benchmarks.md).\n"
+        "video without AdaCache: 34.1 dB on average, 28.0 dB for the worst video.** Mean SSIM 0.900. Measured on 12 "
+        "videos of the small demo model, on which auto was tuned, under 2 conditions (euler, uni_pc; 20 to 30 steps, "
+        "shift 3 to 8, cfg 4 to 6), on a machine. [All conditions, other models, all other methods]"
+        "(docs/benchmarks.md).\n"
         "after\n"
     )
 

@@ -62,7 +62,7 @@ def test_prompt_and_negative_prompt_have_a_residual_each(pipeline):
         held = []
 
         def noting(*step):
-            held.append(len(run.engine.cache._entries))
+            held.append(len(run.engine.blocks.cache._entries))
             return next_step(*step)
 
         pipeline(

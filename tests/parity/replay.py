@@ -26,7 +26,7 @@ from adacache_core import Grid
 from adacache_core.decide.change import change_sums
 from adacache_core.decide.metric import Sums
 from adacache_core.decide.motion import motion_sums
-from adacache_core.engine import motion_unusable
+from adacache_core.reuse.blocks import motion_unusable
 from adacache_core.reuse.layout import Head, StackLayout
 from adacache_core.reuse.recording import Recording
 from adacache_core.reuse.stack import BlockStack

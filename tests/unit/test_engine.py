@@ -303,7 +303,7 @@ def test_where_somebody_else_answers_nothing_is_skipped_any_more_and_nothing_is_
     for step in range(begin, 6):
         with run.engine.evaluation(step), run.engine.call(run.model, ["a"]):
             pass  # the model is never called
-        assert run.engine.cache.bytes_held == 0
+        assert run.engine.blocks.cache.bytes_held == 0
     run.steps(range(6, 9), A)
     records = run.engine.report.evaluations[begin:]
     assert [record.state for record in records] == ["answered"] * (6 - begin) + ["computed"] * 3
@@ -331,7 +331,7 @@ def test_keys_that_move_on_are_forgotten(moving):
     held = []
     for step in range(STEPS):
         run.step(step, A, ([("window", step // moving)], {}))
-        held.append(run.engine.cache.bytes_held)
+        held.append(run.engine.blocks.cache.bytes_held)
     one = tokens(1, 1, 2, 3).nbytes
     assert max(held) <= 2 * (one + one / 4)
     assert run.engine.finish().cache_bytes_max <= 3 * (one + one / 4)
@@ -351,10 +351,10 @@ def test_after_a_run_nothing_is_held():
     model = Drifting()
     with attach(model) as run:
         sample(model, run)
-        held = [weakref.ref(entry.residual) for entry in run.engine.cache._entries.values()]
+        held = [weakref.ref(entry.residual) for entry in run.engine.blocks.cache._entries.values()]
         assert len(held) == 2
     gc.collect()
-    assert run.engine.cache.bytes_held == 0
+    assert run.engine.blocks.cache.bytes_held == 0
     assert [reference() for reference in held] == [None, None]
 
 
@@ -386,7 +386,7 @@ def test_after_a_cancelled_run_nothing_is_held_and_its_report_is_true(when, stat
     run = attach(model)
     with pytest.raises(Cancelled), run:
         sample(model, run, before_call=cancel_at(when))
-    assert run.engine.cache.bytes_held == 0
+    assert run.engine.blocks.cache.bytes_held == 0
     assert states(run.report)[-1] == state
     assert run.report.total == when + 1
     assert model.ran == run.report.computed - (state == "computed")
@@ -522,7 +522,7 @@ def test_a_tuple_is_one_key_and_a_list_is_one_key_per_chunk():
             model(tokens(1))
         with run.call(["cond", "uncond"]):
             model(torch.cat([tokens(1), tokens(2)]))
-        assert len(run.engine.cache._entries) == 3
+        assert len(run.engine.blocks.cache._entries) == 3
 
 
 def test_more_keys_than_the_batch_has_samples_are_refused():
