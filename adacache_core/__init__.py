@@ -9,7 +9,6 @@ from .decide.codebook import Codebook
 from .decide.fixed import Fixed, Off
 from .decide.motion import MotionConfig
 from .decide.quality import Quality
-from .decide.scaling import scale_codebook, scale_rates, scale_window
 from .decide.target import Target
 from .decide.watch import Watch
 from .engine import Engine
@@ -46,7 +45,4 @@ __all__ = [
     "Watch",
     "auto",
     "average",
-    "scale_codebook",
-    "scale_rates",
-    "scale_window",
 ]

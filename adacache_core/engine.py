@@ -252,7 +252,11 @@ class Engine:
         if current.reuse and record.calls_computed:
             record.reason = "nothing to reuse"
         if self.blocks is not None:
-            self.note(self.blocks.close(record))
+            reading, note = self.blocks.close(record.step, ran=record.calls_computed > 0)
+            record.rate = self.blocks.state.rate
+            if reading is not None:
+                record.metric, record.motion, record.moreg = reading.metric, reading.motion, reading.moreg
+            self.note(note)
 
     def answer(self, x: Tensor, ask: Callable[[], Tensor]) -> Tensor:
         """What the sampler is given in this evaluation: the denoised latent of the model, or a forecast of it.

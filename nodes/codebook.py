@@ -7,7 +7,6 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..adacache_core.decide.codebook import EXAMPLE, Codebook
-from ..adacache_core.decide.scaling import scale_rates
 from ..adacache_core.errors import AdaCacheError
 from ..adacache_core.presets import TABLES
 from .host import library
@@ -76,7 +75,7 @@ class AdaCacheCodebook(io.ComfyNode):
         codebook = Codebook.parse(text) if table == CUSTOM else _table(table)
         if for_steps:
             codebook = replace(codebook, steps=for_steps)
-        return io.NodeOutput(scale_rates(codebook, rate_scale))
+        return io.NodeOutput(codebook.with_rates_times(rate_scale))
 
 
 def _table(name: str) -> Codebook:

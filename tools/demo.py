@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from adacache_core import PRESETS, TABLES, AdaCacheError, CacheConfig, Codebook, RunReport, Target, auto, scale_rates
+from adacache_core import PRESETS, TABLES, AdaCacheError, CacheConfig, Codebook, RunReport, Target, auto
 from research.demo_model import WORDS, prompt_context
 from tools.host import PLACES, ROOT, HostError, find_host, install, version_of
 
@@ -260,7 +260,7 @@ def settings_of(workflow: dict[str, Any]) -> Settings:
     config = CacheConfig(PRESETS[preset]) if preset in PRESETS else auto(speedup)
     for name, text, for_steps, rate_scale in widgets.get("AdaCacheCodebook", []):
         codebook = TABLES[name] if name in TABLES else Codebook.parse(text)
-        config = CacheConfig(scale_rates(replace(codebook, steps=for_steps or codebook.steps), rate_scale))
+        config = CacheConfig(replace(codebook, steps=for_steps or codebook.steps).with_rates_times(rate_scale))
     return Settings(
         prompt=tuple(prompt),
         seed=seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from reprlib import repr as short
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..errors import AdaCacheError
 from .base import Course, Decision, Policy
 from .metric import BlockState, MetricController
 from .motion import MotionConfig
-from .scaling import scale_codebook
+from .scaling import scale_entries, scale_rate
 
 EXAMPLE = "0.08:6, 0.16:5, 0.24:4, 0.32:3, 0.40:2, 1.00:1"
 
@@ -79,6 +79,15 @@ class Codebook(Policy):
             start += len(part) + 1
         return cls(tuple(entries), steps, name)
 
+    def for_steps(self, steps: int) -> Codebook:
+        """The table for a run of another number of sampler steps >= 1; see `scale_entries`."""
+        return replace(self, entries=scale_entries(self.entries, self.steps, steps), steps=steps)
+
+    def with_rates_times(self, factor: float) -> Codebook:
+        """The same table with all rates times a factor, rounded, at least 1: bolder above 1, safer below."""
+        entries = tuple((threshold, scale_rate(rate, factor)) for threshold, rate in self.entries)
+        return replace(self, entries=entries, name=self.name if factor == 1 else f"{self.name} x{factor:g}")
+
     def rate_for(self, metric: Tensor | float) -> int:
         """The rate for a change per step.
 
@@ -101,7 +110,7 @@ class Codebook(Policy):
         return all(rate == 1 for _, rate in self.entries)
 
     def controller(self, course: Course, moreg: MotionConfig | None = None) -> CodebookController:
-        return CodebookController(course, moreg, scale_codebook(self, course.steps))
+        return CodebookController(course, moreg, self.for_steps(course.steps))
 
     def __str__(self) -> str:
         """The paper's notation, which `parse` reads back exactly."""

@@ -7,51 +7,49 @@ straight line in log-log: a power of the step count, exact at both ends, positiv
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..documents import LARGEST
 from .published import FAST_30, FAST_100, MOREG_WINDOW_30, MOREG_WINDOW_100
 
-if TYPE_CHECKING:
-    from .codebook import Codebook
+Entries = tuple[tuple[float, int], ...]  # (threshold, rate) pairs, see `Codebook`
 
 TINY = 1e-9  # a threshold of zero has no logarithm
 HUGE = 1e200  # one beyond this is not reached either, and could grow beyond all numbers
 
 
-def scale_codebook(codebook: Codebook, steps: int) -> Codebook:
-    """The table for a run of `steps` sampler steps.
+def scale_entries(table: Entries, made_for: int, steps: int) -> Entries:
+    """The entries of a table for a run of `steps` sampler steps.
 
     A threshold moves as the published thresholds nearest to it do; one that runs into its neighbour can
     never be reached and is dropped. Rates double from 30 to 100 steps, the last one triples; they are
     rounded, at least 1, and do not rise from one entry to the next where the table's own do not.
 
     Args:
-        codebook: made for `codebook.steps` steps.
+        table: its entries.
+        made_for: number of sampler steps >= 1 that it was made for.
         steps: number of sampler steps >= 1.
     """
-    if steps == codebook.steps:
-        return codebook
-    here, there = np.log(_law(codebook.steps)), np.log(_law(steps))
-    thresholds = np.array([threshold for threshold, _ in codebook.entries])
+    if steps == made_for:
+        return table
+    here, there = np.log(_law(made_for)), np.log(_law(steps))
+    thresholds = np.array([threshold for threshold, _ in table])
     log_ratio = np.interp(np.log(np.maximum(thresholds, TINY)), here, there - here)
     scaled = [float(f"{value:.6g}") for value in np.minimum(thresholds, HUGE) * np.exp(log_ratio)]
     # The last threshold is never compared; it only has to stay above the others.
-    scaled[-1] = max([codebook.entries[-1][0], *(1.25 * threshold for threshold in scaled[:-1])])
+    scaled[-1] = max([table[-1][0], *(1.25 * threshold for threshold in scaled[:-1])])
 
-    times = _position(steps) - _position(codebook.steps)
+    times = _position(steps) - _position(made_for)
     entries: list[tuple[float, int]] = []
-    for index, (threshold, (_, rate)) in enumerate(zip(scaled, codebook.entries, strict=True)):
+    for index, (threshold, (_, rate)) in enumerate(zip(scaled, table, strict=True)):
         published = (FAST_30[-1][1], FAST_100[-1][1]) if index == len(scaled) - 1 else (1, 2)
-        new_rate = _times(rate, (published[1] / published[0]) ** times)
-        if entries and rate <= codebook.entries[index - 1][1]:
+        new_rate = scale_rate(rate, (published[1] / published[0]) ** times)
+        if entries and rate <= table[index - 1][1]:
             new_rate = min(new_rate, entries[-1][1])
         if not entries or threshold > entries[-1][0]:
             entries.append((threshold, new_rate))
-    return replace(codebook, entries=tuple(entries), steps=steps)
+    return tuple(entries)
 
 
 def scale_window(steps: int) -> tuple[int, int]:
@@ -62,13 +60,8 @@ def scale_window(steps: int) -> tuple[int, int]:
     return max(1, first), min(steps, last)
 
 
-def scale_rates(codebook: Codebook, factor: float) -> Codebook:
-    """The same table with all rates times `factor`, rounded, at least 1: bolder above 1, safer below."""
-    entries = tuple((threshold, _times(rate, factor)) for threshold, rate in codebook.entries)
-    return replace(codebook, entries=entries, name=codebook.name if factor == 1 else f"{codebook.name} x{factor:g}")
-
-
-def _times(rate: int, factor: float) -> int:
+def scale_rate(rate: int, factor: float) -> int:
+    """A rate times a factor: rounded, at least 1, and never too large to be multiplied."""
     return min(max(1, round(rate * factor)), LARGEST)
 
 

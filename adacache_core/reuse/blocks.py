@@ -15,10 +15,9 @@ from torch import Tensor
 from ..config import CacheConfig
 from ..decide.base import Decision
 from ..decide.change import change_sums
-from ..decide.metric import BlockController, BlockState, Sums
+from ..decide.metric import BlockController, BlockState, Reading, Sums
 from ..decide.motion import motion_sums
 from ..errors import AdaCacheError
-from ..tell.report import StepRecord
 from .cache import ResidualCache
 from .layout import Grid
 from .recording import Recording
@@ -148,19 +147,24 @@ class Blocks:
             motion = motion_sums(probe, grid.frames, moreg.strides)
             current.motion = motion if current.motion is None else current.motion + motion.to(current.motion.device)
 
-    def close(self, record: StepRecord) -> str:
-        """The evaluation of this record ends: fills in what was measured. A sentence if that was not all, else ""."""
-        current = self._evaluation
+    def close(self, step: int, ran: bool) -> tuple[Reading | None, str]:
+        """The evaluation ends.
+
+        Args:
+            step: of the sampler.
+            ran: whether blocks ran in it.
+
+        Returns:
+            What was measured, None if nothing; and a note about what could not be, "" if there is none.
+        """
+        current, reading = self._evaluation, None
         if not current.reuse:
             sums = self._sums()
-            self.state = self.controller.computed(self.state, record.step, sums)
-            if sums is not None and self.state.reading is not None:
-                reading = self.state.reading
-                record.metric, record.motion, record.moreg = reading.metric, reading.motion, reading.moreg
-        record.rate = self.state.rate
-        if record.calls_computed:
+            self.state = self.controller.computed(self.state, step, sums)
+            reading = None if sums is None else self.state.reading
+        if ran:
             self.cache.evict_untouched()
-        return f"MoReg off: {current.motion_missing}" if current.motion_missing else ""
+        return reading, f"MoReg off: {current.motion_missing}" if current.motion_missing else ""
 
     def _sums(self) -> Sums | None:
         """What this evaluation measured, None if nothing."""

@@ -12,7 +12,6 @@ import pytest
 
 from adacache_core import FAST_30, AdaCacheError, Codebook, Fixed, RunReport, Schedule, StepRecord, average
 from adacache_core.decide.base import Course
-from adacache_core.decide.scaling import scale_codebook, scale_rates
 from adacache_core.tell.calibrate import codebook_from_json, codebook_to_json, curve_of
 from adacache_core.tell.picture import draw
 from adacache_core.tell.report import schedules_in
@@ -84,7 +83,7 @@ def use_schedules(schedules: list[Schedule]) -> None:
 def use_codebook(codebook: Codebook) -> None:
     assert codebook_from_json(codebook_to_json(codebook)) == codebook
     assert Codebook.parse(str(codebook), codebook.steps, codebook.name) == codebook
-    for changed in (scale_codebook(codebook, 1), scale_codebook(codebook, 10_000), scale_rates(codebook, 10.0)):
+    for changed in (codebook.for_steps(1), codebook.for_steps(10_000), codebook.with_rates_times(10.0)):
         assert Codebook.parse(str(changed), changed.steps, changed.name) == changed
     controller = codebook.controller(Course(50))
     assert controller.decide(controller.begin(), 0).compute
