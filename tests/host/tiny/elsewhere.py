@@ -14,8 +14,9 @@ from unittest import mock
 import torch
 from torch import nn
 
-from .picture import CHROMA, LUMINA_SIZES, UNREFINED, Z_IMAGE, flux, of
-from .variant import HEIGHT, TWO_STREAMS, WIDTH, Tiny, Variant, noise
+from .picture import CHROMA, CHROMA_SIZES, LUMINA_SIZES, UNREFINED, Z_IMAGE, flux, of
+from .variant import FRAMES, HEIGHT, WIDTH, Tiny, Variant, noise
+from .video import hunyuan
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Elsewhere(Variant):
         frames: how many, where the latent has them in its batch.
     """
 
+    text_width: int = 64
+    size: tuple[int, ...] = (HEIGHT, WIDTH)
     called: str = ""
     known_by: dict[str, Any] | None = None
     frames: int = 1
@@ -96,13 +99,7 @@ def unet(**settings: Any) -> Callable[[dict], nn.Module]:
 
 WIDE = {"model_channels": 64, "context_dim": 64, "transformer_depth": [0, 1]}
 
-SDXL = {
-    "text_width": 64,
-    "channels": 4,
-    "size": (HEIGHT, WIDTH),
-    "called": "SDXL",
-    "known_by": WIDE | {"adm_in_channels": 64 + 6 * 256},
-}
+SDXL = {"channels": 4, "called": "SDXL", "known_by": WIDE | {"adm_in_channels": 64 + 6 * 256}}
 SDXL_UNET = unet(use_linear_in_transformer=True, num_classes="sequential", adm_in_channels=64 + 6 * 256)
 
 
@@ -113,9 +110,7 @@ def pooled() -> dict:
 UNETS = {
     "SD 1.5": Elsewhere(
         unet(num_heads=8, num_head_channels=-1),
-        text_width=64,
         channels=4,
-        size=(HEIGHT, WIDTH),
         called="SD15",
         known_by={"model_channels": 64, "context_dim": 64},
     ),
@@ -140,10 +135,8 @@ UNETS = {
             disable_temporal_crossattention=False,
         ),
         lambda: {"concat_latent_image": noise(1, 4, HEIGHT, WIDTH)},
-        text_width=64,
         text_tokens=(1, 1),
         channels=4,
-        size=(HEIGHT, WIDTH),
         frames=3,
         called="SVD_img2vid",
         known_by=WIDE,
@@ -151,7 +144,6 @@ UNETS = {
     "Stable Cascade C": Elsewhere(
         of("comfy.ldm.cascade.stage_c.StageC"),
         lambda: {"pooled_output": noise(1, 1, 64)},
-        text_width=64,
         size=(4, 4),
         sizes={
             "stable_cascade_stage": "c",
@@ -166,7 +158,6 @@ UNETS = {
     "Stable Cascade B": Elsewhere(
         of("comfy.ldm.cascade.stage_b.StageB"),
         lambda: {"pooled_output": noise(1, 1, 64)},
-        text_width=64,
         channels=4,
         size=(16, 16),
         sizes={
@@ -238,7 +229,6 @@ SOUND = {
     "ACE-Step 1.5": Elsewhere(
         _ace_step_15,
         lambda: {"conditioning_lyrics": noise(1, 5, 64)},
-        text_width=64,
         channels=64,
         size=(12,),
         sizes={
@@ -268,7 +258,47 @@ def attended(tokens: int = 6) -> dict:
     return {"attention_mask": torch.ones(1, tokens, dtype=torch.long)}
 
 
-_RADIANCE = {name: value for name, value in CHROMA.items() if name not in ("in_channels", "out_channels", "patch_size")}
+# Of a Flux 2 the latent has more channels, and is half as high and wide.
+FLUX_2_LATENT: dict[str, Any] = {"channels": 128, "size": (4, 6)}
+PIXELS: dict[str, Any] = {"channels": 3, "size": (32, 32)}
+
+SMALL = {"num_layers": 2, "num_attention_heads": 1}
+OMNIGEN = SMALL | {"hidden_size": 120, "num_kv_heads": 1, "num_refiner_layers": 1, "multiple_of": 16}
+
+RADIANCE = {name: value for name, value in CHROMA.items() if name not in ("in_channels", "out_channels", "patch_size")}
+RADIANCE_SIZES = CHROMA_SIZES | {
+    "in_channels": 3,
+    "out_channels": 3,
+    "patch_size": 16,
+    "nerf_hidden_size": 16,
+    "nerf_mlp_ratio": 2,
+    "nerf_depth": 1,
+    "nerf_max_freqs": 4,
+    "nerf_tile_size": 0,
+    "nerf_final_head_type": "conv",
+    "nerf_embedder_dtype": torch.float32,
+    "use_x0": False,
+    "use_sequential_txt_ids": False,
+}
+PIXEL_DECODER = {
+    "image_model": "zimage_pixel",
+    "in_channels": 3,
+    "patch_size": 8,
+    "decoder_in_channels": 192,
+    "decoder_hidden_size": 64,
+    "decoder_num_res_blocks": 1,
+    "decoder_max_freqs": 4,
+}
+PIXEL_DIT = {
+    "num_groups": 2,
+    "hidden_size": 64,
+    "pixel_hidden_size": 8,
+    "pixel_attn_hidden_size": 32,
+    "pixel_num_groups": 1,
+    "patch_depth": 2,
+    "pixel_depth": 1,
+    "txt_embed_dim": 64,
+}
 
 
 def _pixel_dit(settings: dict) -> nn.Module:
@@ -282,165 +312,62 @@ PICTURES = {
     "Omnigen 2": Elsewhere(
         of("comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel"),
         attended,
-        text_width=64,
-        size=(HEIGHT, WIDTH),
-        sizes={
-            "hidden_size": 120,
-            "num_attention_heads": 1,
-            "num_kv_heads": 1,
-            "num_layers": 2,
-            "num_refiner_layers": 1,
-            "multiple_of": 16,
-            "text_feat_dim": 64,
-            "axes_dim_rope": [40, 40, 40],
-            "axes_lens": [64, 64, 64],
-            "timestep_scale": 1000.0,
-        },
+        sizes=OMNIGEN
+        | {"text_feat_dim": 64, "axes_dim_rope": [40, 40, 40], "axes_lens": [64, 64, 64], "timestep_scale": 1000.0},
     ),
     "Boogu": Elsewhere(
         of("comfy.ldm.boogu.model.BooguTransformer2DModel"),
         attended,
-        text_width=64,
-        size=(HEIGHT, WIDTH),
-        sizes={
-            "hidden_size": 120,
-            "num_attention_heads": 1,
-            "num_kv_heads": 1,
-            "num_layers": 2,
-            "num_double_stream_layers": 1,
-            "num_refiner_layers": 1,
-            "multiple_of": 16,
-            "instruction_feat_dim": 64,
-        },
+        sizes=OMNIGEN | {"num_double_stream_layers": 1, "instruction_feat_dim": 64},
     ),
     "Krea 2": Elsewhere(
         of("comfy.ldm.krea2.model.SingleStreamDiT"),
         text_width=2 * 64,
         size=(1, HEIGHT, WIDTH),
-        sizes={
-            "features": 128,
-            "heads": 1,
-            "kvheads": 1,
-            "layers": 2,
-            "txtlayers": 2,
-            "txtdim": 64,
-            "txtheads": 1,
-            "txtkvheads": 1,
-        },
+        sizes={"features": 128, "heads": 1, "kvheads": 1, "layers": 2}
+        | {"txtdim": 64, "txtheads": 1, "txtkvheads": 1, "txtlayers": 2},
     ),
     "Lens": Elsewhere(
         of("comfy.ldm.lens.model.LensTransformer2DModel"),
         text_width=2 * 64,
-        channels=128,
-        size=(4, 6),
-        sizes={
-            "num_layers": 2,
-            "num_attention_heads": 2,
-            "enc_hidden_dim": 64,
-            "selected_layer_index": (0, 1),
-        },
+        sizes=SMALL | {"num_attention_heads": 2, "enc_hidden_dim": 64, "selected_layer_index": (0, 1)},
+        **FLUX_2_LATENT,
     ),
     "Ideogram 4": Elsewhere(
         of("comfy.ldm.ideogram4.model.Ideogram4Transformer2DModel"),
-        text_width=64,
-        channels=128,
-        size=(4, 6),
-        sizes={
-            "num_layers": 2,
-            "num_attention_heads": 1,
-            "attention_head_dim": 128,
-            "intermediate_size": 128,
-            "adaln_dim": 64,
-            "llm_features_dim": 64,
-        },
+        sizes=SMALL | {"attention_head_dim": 128, "intermediate_size": 128, "adaln_dim": 64, "llm_features_dim": 64},
         called="Ideogram4",
+        **FLUX_2_LATENT,
     ),
     "Ernie-Image": Elsewhere(
         of("comfy.ldm.ernie.model.ErnieImageModel"),
-        text_width=64,
-        channels=128,
-        size=(4, 6),
-        sizes={
-            "hidden_size": 128,
-            "num_attention_heads": 1,
-            "num_layers": 2,
-            "ffn_hidden_size": 128,
-            "text_in_dim": 64,
-        },
+        sizes=SMALL | {"hidden_size": 128, "ffn_hidden_size": 128, "text_in_dim": 64},
+        **FLUX_2_LATENT,
     ),
     "JoyImage": Elsewhere(
         of("comfy.ldm.joyimage.model.JoyImageTransformer3DModel"),
-        text_width=64,
         size=(1, HEIGHT, WIDTH),
-        sizes={"hidden_size": 128, "num_attention_heads": 1, "num_layers": 2, "text_dim": 64},
+        sizes=SMALL | {"hidden_size": 128, "text_dim": 64},
     ),
     "Mage-Flow": Elsewhere(
-        of("comfy.ldm.mage_flow.model.MageFlowTransformer2DModel"),
-        text_width=2560,
-        channels=128,
-        size=(4, 6),
-        sizes={"num_layers": 2, "num_attention_heads": 1},
+        of("comfy.ldm.mage_flow.model.MageFlowTransformer2DModel"), text_width=2560, sizes=SMALL, **FLUX_2_LATENT
     ),
     "Chroma Radiance": Elsewhere(
-        of("comfy.ldm.chroma_radiance.model.ChromaRadiance", **_RADIANCE),
+        of("comfy.ldm.chroma_radiance.model.ChromaRadiance", **RADIANCE),
         text_width=256,
-        channels=3,
-        size=(32, 32),
-        sizes={
-            "in_channels": 3,
-            "out_channels": 3,
-            "patch_size": 16,
-            "nerf_hidden_size": 16,
-            "nerf_mlp_ratio": 2,
-            "nerf_depth": 1,
-            "nerf_max_freqs": 4,
-            "nerf_tile_size": 0,
-            "nerf_final_head_type": "conv",
-            "nerf_embedder_dtype": torch.float32,
-            "use_x0": False,
-            "use_sequential_txt_ids": False,
-            "out_dim": 128,
-            "hidden_dim": 64,
-            "n_layers": 2,
-        },
+        sizes=RADIANCE_SIZES,
         since="0.33.0",
+        **PIXELS,
     ),
     "Z-Image in pixels": Elsewhere(
         of("comfy.ldm.lumina.model.NextDiTPixelSpace", n_layers=2, qk_norm=True),
         attended,
-        text_width=64,
-        channels=3,
-        size=(32, 32),
-        sizes=LUMINA_SIZES
-        | Z_IMAGE
-        | {
-            "image_model": "zimage_pixel",
-            "in_channels": 3,
-            "patch_size": 8,
-            "decoder_in_channels": 192,
-            "decoder_hidden_size": 64,
-            "decoder_num_res_blocks": 1,
-            "decoder_max_freqs": 4,
-        },
+        sizes=LUMINA_SIZES | Z_IMAGE | PIXEL_DECODER,
         stand_ins=UNREFINED,
         since="0.33.0",
+        **PIXELS,
     ),
-    "PixelDiT": Elsewhere(
-        _pixel_dit,
-        text_width=64,
-        channels=3,
-        size=(32, 32),
-        sizes={
-            "num_groups": 2,
-            "hidden_size": 64,
-            "pixel_hidden_size": 8,
-            "pixel_attn_hidden_size": 32,
-            "pixel_num_groups": 1,
-            "patch_depth": 2,
-            "pixel_depth": 1,
-            "txt_embed_dim": 64,
-        },
-    ),
+    "PixelDiT": Elsewhere(_pixel_dit, sizes=PIXEL_DIT, **PIXELS),
 }
 
 
@@ -449,14 +376,12 @@ PICTURES = {
 SOLIDS = {
     "Hunyuan3D 2": Elsewhere(
         of("comfy.ldm.hunyuan3d.model.Hunyuan3Dv2", depth=2, depth_single_blocks=2),
-        text_width=64,
         channels=64,
         size=(12,),
         sizes={"hidden_size": 64, "num_heads": 1, "context_in_dim": 64},
     ),
     "Hunyuan3D 2.1": Elsewhere(
         of("comfy.ldm.hunyuan3dv2_1.hunyuandit.HunYuanDiTPlain", depth=2),
-        text_width=64,
         channels=64,
         size=(12,),
         sizes={
@@ -472,23 +397,6 @@ SOLIDS = {
 
 # Those whose class a row names, or that are left out.
 
-_HUNYUAN_IMAGE = {
-    "in_channels": 64,
-    "out_channels": 64,
-    "depth": 2,
-    "context_in_dim": 64,
-    "axes_dim": [64, 64],
-    "vec_in_dim": None,
-    "guidance_embed": False,
-    "patch_size": [1, 1],
-    "theta": 256,
-    "byt5": False,
-    "meanflow": False,
-    "meanflow_sum": False,
-    "vision_in_dim": None,
-    "use_cond_type_embedding": False,
-}
-
 
 def _causal_wan(settings: dict) -> nn.Module:
     """Its weights are those of any Wan; the loader is told."""
@@ -503,15 +411,19 @@ MORE = {
     "LongCat-Image": Elsewhere(
         flux(context_in_dim=3584, vec_in_dim=None, guidance_embed=False, txt_ids_dims=[1, 2]),
         text_width=3584,
-        size=(HEIGHT, WIDTH),
         since="0.33.0",
     ),
     "HunyuanImage 2.1": Elsewhere(
-        of(
-            "comfy.ldm.hunyuan_video.model.HunyuanVideo",
-            **TWO_STREAMS | _HUNYUAN_IMAGE,
+        hunyuan(
+            in_channels=64,
+            out_channels=64,
+            depth=2,
+            context_in_dim=64,
+            axes_dim=[64, 64],
+            vec_in_dim=None,
+            guidance_embed=False,
+            patch_size=[1, 1],
         ),
-        text_width=64,
         channels=64,
         size=(4, 6),
         since="0.8.0",
@@ -519,7 +431,6 @@ MORE = {
     "TripoSplat": Elsewhere(
         of("comfy.ldm.triposplat.model.LatentSeqMMFlowModel"),
         lambda: {"reference_latents": [noise(1, 128, 2, 3)]},
-        text_width=64,
         channels=12,
         size=(16,),
         sound=(1, 5),
@@ -535,7 +446,6 @@ MORE = {
     "HiDream-O1": Elsewhere(
         of("comfy.ldm.hidream_o1.model.HiDreamO1Transformer"),
         lambda: {"text_input_ids": torch.tensor([[5, 6, 7, 8, 151673]])},
-        text_width=64,
         channels=3,
         size=(64, 64),
         sizes={
@@ -557,8 +467,7 @@ MORE = {
         },
     ),
     "Wan, frame after frame": Elsewhere(
-        _causal_wan,
-        sizes={"causal_ar": True},
+        _causal_wan, text_width=4096, size=(FRAMES, HEIGHT, WIDTH), sizes={"causal_ar": True}
     ),
     "SeedVR2": Elsewhere(
         of("comfy.ldm.seedvr.model.NaDiT", num_layers=32, mlp_type="swiglu", vid_out_norm=True, norm_eps=1e-5),

@@ -76,6 +76,7 @@ CHROMA = TWO_STREAMS | {
     "in_dim": 64,
 }
 del CHROMA["guidance_embed"]
+CHROMA_SIZES = {"out_dim": 128, "hidden_dim": 64, "n_layers": 2}
 
 QWEN = {"num_attention_heads": 1, "joint_attention_dim": 64}
 
@@ -121,11 +122,7 @@ VARIANTS = {
     ),
     "Flux Kontext": Variant(
         flux(),
-        lambda: {
-            "pooled_output": noise(1, 768),
-            "guidance": 3.5,
-            "reference_latents": [noise(1, 16, HEIGHT, WIDTH)],
-        },
+        lambda: {"pooled_output": noise(1, 768), "guidance": 3.5, "reference_latents": [noise(1, 16, HEIGHT, WIDTH)]},
         text_width=256,
         size=(HEIGHT, WIDTH),
         since="0.33.0",
@@ -145,16 +142,10 @@ VARIANTS = {
         of("comfy.ldm.chroma.model.Chroma", **CHROMA),
         text_width=256,
         size=(HEIGHT, WIDTH),
-        sizes={"out_dim": 128, "hidden_dim": 64, "n_layers": 2},
+        sizes=CHROMA_SIZES,
         since="0.33.0",
     ),
-    "Qwen-Image": Variant(
-        qwen(),
-        text_width=64,
-        size=(1, HEIGHT, WIDTH),
-        output=1,
-        sizes=QWEN,
-    ),
+    "Qwen-Image": Variant(qwen(), text_width=64, size=(1, HEIGHT, WIDTH), output=1, sizes=QWEN),
     "Qwen-Image-Edit": Variant(
         qwen(),
         lambda: {"reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH), noise(1, 16, 1, 6, 4)]},
@@ -173,20 +164,10 @@ VARIANTS = {
         since="0.8.0",
     ),
     "Lumina 2": Variant(
-        LUMINA,
-        text_width=64,
-        size=(HEIGHT, WIDTH),
-        sizes=LUMINA_SIZES,
-        stand_ins=UNREFINED,
-        since="0.8.0",
+        LUMINA, text_width=64, size=(HEIGHT, WIDTH), sizes=LUMINA_SIZES, stand_ins=UNREFINED, since="0.8.0"
     ),
     "Z-Image": Variant(
-        LUMINA,
-        text_width=64,
-        size=(HEIGHT, WIDTH),
-        sizes=LUMINA_SIZES | Z_IMAGE,
-        stand_ins=UNREFINED,
-        since="0.8.0",
+        LUMINA, text_width=64, size=(HEIGHT, WIDTH), sizes=LUMINA_SIZES | Z_IMAGE, stand_ins=UNREFINED, since="0.8.0"
     ),
     "Z-Image with a reference": Variant(
         LUMINA,
@@ -197,14 +178,7 @@ VARIANTS = {
         stand_ins=UNREFINED,
         since="0.8.0",
     ),
-    "SD3": Variant(
-        sd3(),
-        lambda: {"pooled_output": noise(1, 64)},
-        text_width=64,
-        size=(7, 5),
-        argument=1,
-        output=1,
-    ),
+    "SD3": Variant(sd3(), lambda: {"pooled_output": noise(1, 64)}, text_width=64, size=(7, 5), argument=1, output=1),
     "SD3.5 medium": Variant(
         sd3(x_block_self_attn_layers=[0, 1], qk_norm="rms"),
         lambda: {"pooled_output": noise(1, 64)},
@@ -242,11 +216,7 @@ VARIANTS = {
         sizes=HIDREAM_SIZES,
     ),
     "PixArt Alpha": Variant(
-        of("comfy.ldm.pixart.pixartms.PixArtMS", depth=4),
-        text_width=64,
-        channels=4,
-        size=PIXART_SIZE,
-        sizes=PIXART,
+        of("comfy.ldm.pixart.pixartms.PixArtMS", depth=4), text_width=64, channels=4, size=PIXART_SIZE, sizes=PIXART
     ),
     "PixArt Sigma": Variant(
         of("comfy.ldm.pixart.pixartms.PixArtMS", depth=4, micro_condition=False, model_max_length=300),

@@ -109,11 +109,7 @@ _LTX2 = {
     "connector_num_attention_heads": 2,
     "num_layers": 4,
 }
-_LTX23 = _LTX2 | {
-    "apply_gated_attention": True,
-    "caption_proj_before_connector": True,
-    "cross_attention_adaln": True,
-}
+_LTX23 = _LTX2 | {"apply_gated_attention": True, "caption_proj_before_connector": True, "cross_attention_adaln": True}
 _MINIMAX = {
     "hidden_size": 64,
     "num_layers": 4,
@@ -224,10 +220,7 @@ VARIANTS = {
         )
     ),
     "Cosmos-Predict2": Variant(
-        _predict2,
-        text_width=1024,
-        keeps=("affline_scale_log_info", "affline_emb", "crossattn_emb"),
-        since="0.33.0",
+        _predict2, text_width=1024, keeps=("affline_scale_log_info", "affline_emb", "crossattn_emb"), since="0.33.0"
     ),
     "Anima": Variant(
         _anima,
@@ -246,11 +239,7 @@ VARIANTS = {
     ),
     "Kandinsky 5": Variant(_kandinsky, lambda: {"pooled_output": noise(1, 768)}, text_width=64, sizes=_KANDINSKY),
     "Kandinsky 5 with a picture": Variant(
-        _kandinsky,
-        lambda: {"pooled_output": noise(1, 768)},
-        text_width=64,
-        size=(HEIGHT, WIDTH),
-        sizes=_KANDINSKY,
+        _kandinsky, lambda: {"pooled_output": noise(1, 768)}, text_width=64, size=(HEIGHT, WIDTH), sizes=_KANDINSKY
     ),
     "HunyuanVideo": Variant(hunyuan(), lambda: {"pooled_output": noise(1, 768), "guidance": 6.0}),
     "HunyuanVideo with a reference": Variant(
@@ -318,11 +307,7 @@ VARIANTS = {
     "MiniMax-H3": Variant(_minimax, text_width=48, channels=24, batch=None, sound=(32, 2, 5)),
     "LTXV with keyframes": Variant(
         _ltxv,
-        lambda: {
-            "attention_mask": torch.ones(1, 6, dtype=torch.int64),
-            "frame_rate": 25,
-            **_ltxv_keyframes(),
-        },
+        lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.int64), "frame_rate": 25, **_ltxv_keyframes()},
         channels=128,
         size=LTXV_SIZE,
         noise_mask=_ltxv_mask,

@@ -92,10 +92,7 @@ VARIANTS = {
     ),
     "Wan HuMo": Variant(
         wan("HumoWanModel"),
-        lambda: {
-            "audio_embed": noise(1, FRAMES, 8, 5, 1280),
-            "reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)],
-        },
+        lambda: {"audio_embed": noise(1, FRAMES, 8, 5, 1280), "reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)]},
         stand_ins={"audio_proj": _AnySound},
     ),
     "Wan Animate": Variant(
