@@ -309,15 +309,14 @@ class Engine:
 
         Args:
             module: whose blocks run or are skipped.
-            keys: who the chunks of the batch are, in order (conditionings, say); the batch is cut
-                into equal chunks.
-            variant: anything else that tells two calls for one key apart (other patches).
+            keys: one for each chunk of the batch, in order (its conditioning, say); chunks are equally large.
+            variant: what else tells two calls for one key apart (other patches, say).
             signature: what must be equal for a residual to fit (shapes, dtype).
             grid: where the video is in the tokens, for MoReg and the probe.
             replaced_blocks: indices of blocks that do not run in this call, because other functions replace them.
 
         Yields:
-            The recording of a recorded call, None if the call is skipped or left alone.
+            What is recorded; None if the call is skipped, or its blocks are only counted.
         """
         current = self._evaluation
         assert current is not None, "call() belongs inside evaluation()"
@@ -342,7 +341,7 @@ class Engine:
                 yield recording
             with self._lock, self._clock.own():
                 if recording.mismatch:
-                    self.stand_down(f"the blocks of this model are not where its like have them ({recording.mismatch})")
+                    self.stand_down(f"this model uses its blocks in an unexpected way ({recording.mismatch})")
                 else:
                     self.blocks.store(visit, recording)
 
@@ -355,18 +354,18 @@ class Engine:
         answer: Tensor,
         again: Callable[[], Tensor],
     ) -> None:
-        """Stands down unless the call that was just recorded gives the same once more, with its blocks skipped.
+        """Stands down unless the recorded call gives the same answer again with its blocks skipped.
 
-        Done for the first call of each variant. So a row that is wrong about a model, or a patch that works between the
-        blocks and past the head, costs the speed-up and not the video.
+        Done for the first call of each variant, within its evaluation. If a row is wrong about a model, or a patch
+        passes something by the blocks and the head, this costs the speed-up and not the video.
 
         Args:
-            module: whose call it was, within an evaluation.
-            variant: what tells the call from those that go another way through the module.
+            module: whose call was recorded.
+            variant: what tells it from calls that take another way through the module.
             recording: of the call.
-            x: what the model was given.
-            answer: what it said, of the shape of x.
-            again: makes the same call.
+            x: input of the model.
+            answer: output of the model, of the shape of x.
+            again: makes the same call again.
         """
         never_skipped = self.idle_reason or isinstance(self.config.policy, Watch) or not recording.residual
         if never_skipped or (module, variant) in self._proved:
@@ -378,7 +377,7 @@ class Engine:
                     wrong = distance(x - answer, x - again())
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # of a model that nobody has seen: whatever it is, the video must go on
+            except Exception as error:  # an unknown model may raise anything, and the video must go on
                 self.stand_down(f"this model fails without its blocks ({type(error).__name__}: {error})")
                 return
         if not wrong <= torch.finfo(recording.residual[0].dtype).eps ** 0.5:
@@ -386,7 +385,7 @@ class Engine:
 
     @contextmanager
     def _counted(self, current: _Evaluation, recording: Recording) -> Iterator[None]:
-        """A call that is not skipped: either its blocks run, or somebody else answers it. One that fails was at it."""
+        """Counts a call that is not skipped: its blocks ran, also if they failed, or another pack answered it."""
         ran = True
         try:
             yield
@@ -403,7 +402,7 @@ class Engine:
         try:
             with self._lock:
                 return self._stack(module).counting(recording)
-        except AdaCacheError:  # somebody has put another model here, into which we cannot see
+        except AdaCacheError:  # another pack's model is in this place, and its blocks are not known
             recording.ran = True
             return nullcontext()
 

@@ -1,4 +1,4 @@
-"""Models, and a sampler, so small that what they do can be worked out in the head. They know nothing of caching."""
+"""Models and a sampler so simple that their results are easy to work out. They know nothing about caching."""
 
 from contextlib import nullcontext
 from itertools import pairwise
@@ -26,7 +26,7 @@ class DoubleInPlace(Double):
 
 
 class DoubleInTuple(Double):
-    """Gives back (something else, the hidden states)."""
+    """Returns (something else, the hidden states)."""
 
     def forward(self, hidden_states):
         return "other stream", super().forward(hidden_states)
@@ -44,7 +44,7 @@ class Stack(nn.Module):
 
     Args:
         blocks: to be run one after another.
-        keep: how many tokens go on to the head, from which end ("first" or "last"); None is all.
+        keep: (how many, "first" or "last") of the tokens go on to the head; None: all.
     """
 
     def __init__(self, *blocks, keep=None):
@@ -63,7 +63,7 @@ class Stack(nn.Module):
 
 
 class Plain:
-    """Stands for a run of AdaCache where there is none."""
+    """Stands in for a run of AdaCache, and does nothing."""
 
     def evaluation(self, *_, **__):
         return nullcontext()
@@ -77,7 +77,7 @@ def tokens(*values, width=2):
 
 
 class DriftingBlock(nn.Module):
-    """Adds a bounded function of stream, time and prompt, so that residuals change slowly over the steps."""
+    """Adds a bounded function of stream, time and prompt, so that residuals change slowly from step to step."""
 
     def __init__(self, width):
         super().__init__()
@@ -105,13 +105,13 @@ class Drifting(nn.Module):
 
     @property
     def ran(self):
-        """How often each block ran, if they all ran equally often."""
+        """How often each block ran; all must have run equally often."""
         (count,) = {block.ran for block in self.blocks.children()}
         return count
 
 
 class Bell(nn.Module):
-    """The velocity of a flow model all of whose videos lie around one, in a bell curve: known exactly, and smooth."""
+    """The exact velocity of a flow model whose videos are normally distributed around one video."""
 
     def __init__(self, shape=(1, 4, 3, 5, 5), seed=0):
         super().__init__()
@@ -128,7 +128,7 @@ class Bell(nn.Module):
 
 
 def heun(sigmas):
-    """A sampler that looks twice at every step but the last."""
+    """A sampler that evaluates the model twice in every step but the last."""
 
     def sample(model, x):
         for sigma, following in pairwise(sigmas):

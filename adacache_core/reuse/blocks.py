@@ -104,7 +104,7 @@ class Blocks:
             for key in keys:
                 self.cache.keep_probe(_probe_of(key))
             return Visit(keys, places, signature, first, residuals)
-        for place in places:  # what is about to be replaced need not be held meanwhile
+        for place in places:  # frees the memory of what is about to be replaced
             self.cache.make_room(place)
         return Visit(keys, places, signature, first, [])
 

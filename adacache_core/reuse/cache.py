@@ -1,4 +1,4 @@
-"""What is remembered of blocks between evaluations, by key: residuals and probes. Knows bytes, no schedules."""
+"""Residuals and probes of blocks, kept between evaluations by key. Counts their bytes; knows no schedule."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from torch import Tensor
 
 @dataclass
 class Entry:
-    """A residual (batch, tokens, width), in the dtype of the stream, and the signature of the call that made it."""
+    """A residual as in `Recording`, in the dtype of the stream, and the signature of the call that made it."""
 
     residual: Tensor
     signature: Hashable
 
 
 def _in_main_memory(tensor: Tensor) -> Tensor:
-    """From a GPU into pinned memory, without waiting: what reads it later goes through the same stream."""
+    """A copy in main memory. From a GPU it does not wait: later reads are queued behind it in the same stream."""
     if tensor.device.type != "cuda":
         return tensor.cpu()
     return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 class ResidualCache:
-    """Residuals by key and probes by identity, of one run.
+    """Residuals and probes of one run, by key.
 
     Args:
-        offload: keep everything in main memory.
+        offload: whether to keep everything in main memory.
+
+    Attributes:
+        bytes_max: the most bytes that were held at once.
+        bytes_each: the most bytes that one residual and one probe took together.
     """
 
     def __init__(self, offload: bool = False) -> None:
@@ -40,7 +44,13 @@ class ResidualCache:
         self._touched: set[Hashable] = set()
 
     def get(self, key: Hashable, signature: Hashable, device: torch.device | None = None) -> Tensor | None:
-        """The residual under this key, on this device (None: where it is), if a call of the same signature made it."""
+        """The residual of a key, None if there is none or a call of another signature made it.
+
+        Args:
+            key: of a chunk of the batch.
+            signature: of the call that would use it.
+            device: where it is needed; None: it stays where it is.
+        """
         entry = self._entries.get(key)
         if entry is None or entry.signature != signature:
             return None
@@ -54,26 +64,27 @@ class ResidualCache:
         self._note_bytes()
 
     def make_room(self, key: Hashable) -> None:
-        """Forget what is not needed any more once this key is computed anew."""
+        """Forgets the residual of a key that is about to be computed again."""
         self._entries.pop(key, None)
 
-    def probe(self, identity: Hashable) -> Tensor | None:
-        return self._probes.get(identity)
+    def probe(self, key: Hashable) -> Tensor | None:
+        return self._probes.get(key)
 
-    def put_probe(self, identity: Hashable, probe: Tensor) -> None:
-        self._probes[identity] = _in_main_memory(probe) if self.offload else probe
-        self._touched.add(identity)
+    def put_probe(self, key: Hashable, probe: Tensor) -> None:
+        self._probes[key] = _in_main_memory(probe) if self.offload else probe
+        self._touched.add(key)
         self._note_bytes()
 
-    def keep_probe(self, identity: Hashable) -> None:
-        self._touched.add(identity)
+    def keep_probe(self, key: Hashable) -> None:
+        """Marks a probe as used by this evaluation."""
+        self._touched.add(key)
 
     def begin(self) -> None:
-        """A new evaluation: nothing touched yet."""
+        """A new evaluation begins: it has used nothing yet."""
         self._touched.clear()
 
     def evict_untouched(self) -> None:
-        """Forgets what this evaluation had no use for (windows that moved on, conditionings that ended)."""
+        """Forgets what this evaluation did not use (of context windows that moved, conditionings that ended)."""
         self._entries = {key: entry for key, entry in self._entries.items() if key in self._touched}
         self._probes = {key: probe for key, probe in self._probes.items() if key in self._touched}
 
@@ -88,7 +99,7 @@ class ResidualCache:
         return sum(map(_bytes, self._entries.values())) + sum(map(_bytes, self._probes.values()))
 
     def _note_bytes(self) -> None:
-        """Notes the most bytes that were held at once: in all, and by the residual and the probe of one key."""
+        """Updates `bytes_max` and `bytes_each`."""
         self.bytes_max = max(self.bytes_max, self.bytes_held)
         residual = max(map(_bytes, self._entries.values()), default=0)
         probe = max(map(_bytes, self._probes.values()), default=0)
@@ -96,6 +107,6 @@ class ResidualCache:
 
 
 def _bytes(held: Entry | Tensor) -> int:
-    """Of the memory that is kept alive."""
+    """Bytes of the memory that a tensor keeps alive."""
     tensor = held if isinstance(held, Tensor) else held.residual
     return tensor.untyped_storage().nbytes()

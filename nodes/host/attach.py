@@ -1,4 +1,4 @@
-"""Puts AdaCache onto a cloned MODEL, once, and keeps the reports of its runs. Holds no tensor."""
+"""Puts AdaCache on a clone of a MODEL and keeps the reports of its runs. Holds no tensor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ _FINGERPRINT_POINTS = 64
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A report, a few numbers of the latent that the run made (None if it made none), and `Engine.left`."""
+    """What is kept of a run.
+
+    Attributes:
+        report: what it did.
+        fingerprint: of the latent that it made; None: it made none.
+        left: see `Engine`.
+    """
 
     report: RunReport
     fingerprint: tuple[float, ...] | None
@@ -38,7 +44,18 @@ class FinishedRun:
 
 
 class Attachment:
-    """The OUTER_SAMPLE wrapper of one AdaCache node: settings, its id, and what its last runs reported."""
+    """The OUTER_SAMPLE wrapper of one AdaCache node.
+
+    Args:
+        family: row of the model; None: it has none.
+        config: settings.
+        preset: their name, for the report.
+        node: the host's id of the node that shows the runs, if any.
+
+    Attributes:
+        finished: the last runs, the newest last.
+        replaced: whether a later AdaCache node has replaced this one.
+    """
 
     def __init__(self, family: Family | None, config: CacheConfig, preset: str, node: str | None = None) -> None:
         self.family = family
@@ -46,16 +63,16 @@ class Attachment:
         self.preset = preset
         self.node = node
         self.finished: deque[FinishedRun] = deque(maxlen=_REPORTS_KEPT)
-        self.replaced = False  # a later AdaCache node has taken its place
+        self.replaced = False
 
     def __deepcopy__(self, memo: dict) -> Attachment:
-        # Hosts up to 0.13 deep-copy model options: the list of reports must stay one.
+        # ComfyUI up to 0.13 deep-copies model options, but there must be one list of reports.
         return self
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider, sampler, sigmas = executor.class_obj, args[2], args[3]
         mask = args[4] if len(args) > 4 else kwargs.get("denoise_mask")
-        if len(sigmas) < 2:  # SplitSigmas may leave a single level: nothing is sampled
+        if len(sigmas) < 2:  # SplitSigmas can leave a single level, so nothing is sampled
             return executor(*args, **kwargs)
         original = guider.model_options
         guider.model_options = create_model_options_clone(original)
@@ -85,17 +102,17 @@ class Attachment:
             log.warning("AdaCache: %s", note)
 
     def report_for(self, samples: Tensor | None) -> tuple[RunReport | None, str]:
-        """The report of the run that made these samples, else the newest; and which one it is.
+        """The report of the run that made a latent, or else of the newest run.
 
         Args:
             samples: a latent, or None.
 
         Returns:
-            (report or None, a sentence for the user: which report this is if it does not fit the latent, else empty).
+            The report, None if there is none, and a sentence for the user if it is not of this latent, else "".
         """
         if not self.finished:
             if self.replaced:
-                return None, "a later AdaCache node took the place of this one; connect the MODEL of that one"
+                return None, "a later AdaCache node replaces this one; connect the MODEL of that node"
             return None, "this AdaCache node has not sampled anything yet"
         run = None if samples is None else self._run_that_made(samples)
         if run is not None:
@@ -113,10 +130,10 @@ class Attachment:
 
 @contextmanager
 def _varying_allocations() -> Iterator[None]:
-    """For a run whose model calls are not all alike, because blocks are skipped in some and watched in others.
+    """For a run that skips the blocks in some calls of the model, so that calls allocate different memory.
 
-    Hosts from 0.34 on record what one call of a model allocates, and lay out the next calls the same way. Where whole
-    evaluations are skipped, each call of the model is the model's own, and what AdaCache holds is made between calls.
+    From 0.34 on ComfyUI records what one call of a model allocates, and plans the next calls like it; this turns that
+    off. It is not needed where whole evaluations are skipped: then all calls of the model are alike.
     """
     before = getattr(host_arguments, "disable_comfy_compiler", None)
     if before is None:
@@ -130,23 +147,23 @@ def _varying_allocations() -> Iterator[None]:
 
 
 def _stopped(error: BaseException, report: RunReport) -> str:
-    """By whom, and where."""
+    """Who or what stopped the run, and at which step."""
     by = "you" if isinstance(error, InterruptProcessingException) else f"an error ({type(error).__name__})"
     step = report.evaluations[-1].step + 1 if report.evaluations else 1
     return f"stopped by {by} at step {step} of {report.sampler_steps}"
 
 
 def attach(model: Any, config: CacheConfig, preset: str, node: str | None = None) -> Any:
-    """A clone of the MODEL with AdaCache on it; an AdaCache that was there is replaced.
+    """A clone of the MODEL with AdaCache on it. It replaces an AdaCache that is already there.
 
     Args:
         model: the host's MODEL.
         config: settings.
         preset: their name, for the report.
-        node: the host's id of the node that shows the runs as they go, if any.
+        node: the host's id of the node that shows the runs, if any.
 
     Raises:
-        AdaCacheError: residuals of blocks are to be reused, and no row of the table fits the model.
+        AdaCacheError: the settings reuse residuals of blocks, and no row of the table fits the model.
     """
     kind = _class_of(model)
     module = model.model.diffusion_model
@@ -161,28 +178,28 @@ def attach(model: Any, config: CacheConfig, preset: str, node: str | None = None
 
 
 def called(model: Any) -> str:
-    """What the host calls models of this kind, "SDXL" say."""
+    """What the host calls models like this one, for example "SDXL"."""
     config = getattr(model.model, "model_config", None)
     return "" if config is None else type(config).__name__
 
 
 def _class_of(model: Any) -> type:
-    """Of the diffusion model, as it will be when it samples: a node may have asked for another class."""
+    """The class that the diffusion model will have when it samples: a node may have asked for another one."""
     module = model.model.diffusion_model
     asked_for = getattr(model, "object_patches", {}).get("diffusion_model.__class__")
     return asked_for or type(getattr(module, "_orig_mod", module))
 
 
 def attachment_of(model: Any) -> Attachment | None:
-    """The AdaCache on a MODEL, whatever was cloned or patched after it."""
+    """The AdaCache on a MODEL, also if the MODEL was cloned or patched later."""
     wrappers = model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY)
     return wrappers[-1] if wrappers else None
 
 
 def fingerprint(samples: Tensor) -> tuple[float, ...] | None:
-    """Evenly spread numbers of a latent, to know it again after a cast or a move.
+    """Evenly spread numbers of a latent, by which it is recognised after a cast or a move; None if it is empty.
 
-    One with sound is nested, and packed into one tensor while it is sampled; both have the same fingerprint.
+    A latent with sound is nested, and packed into one tensor while it is sampled: both have the same fingerprint.
     """
     tensors = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
     flat = torch.cat([tensor.detach().flatten(1) for tensor in tensors], dim=1).flatten()

@@ -1,7 +1,7 @@
-"""Steps at which a run's output jumps, known beforehand: conditionings that begin or end, and their like.
+"""Steps at which a run's output jumps, and that are known in advance: a conditioning begins or ends, for example.
 
-A forecast goes on as the model's answers last changed. What is switched on or off between two steps it cannot foresee,
-so such steps are computed.
+A forecast continues the last change of the model's output. It cannot foresee what is switched on or off between two
+steps, so these steps are computed.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-Switch = tuple[str, float, bool]  # what, at which noise level, and whether it is an end
-Percents = Iterator[tuple[float, bool]]  # of the way, and whether it is an end: an end's own noise level is still in
+Switch = tuple[str, float, bool]  # what happens, its noise level, and whether something ends there
+Percents = Iterator[tuple[float, bool]]  # fraction of the run, and whether something ends there (and includes it)
 
 
 def changing_steps(guider: Any, sampling: Any, sigmas: Sequence[float]) -> dict[int, str]:
@@ -18,7 +18,7 @@ def changing_steps(guider: Any, sampling: Any, sigmas: Sequence[float]) -> dict[
 
     Args:
         guider: the host's CFGGuider, with its conditionings.
-        sampling: the host's model sampling, which knows what percent of the way a noise level is.
+        sampling: the host's model sampling, which turns a fraction of the run into a noise level.
         sigmas: noise levels of the run, falling, (steps + 1,).
     """
     found: dict[int, str] = {}
@@ -38,7 +38,7 @@ def _of_conditionings(guider: Any, sampling: Any) -> Iterator[Switch]:
 
 
 def _of_patches(model_options: Mapping[str, Any]) -> Iterator[Switch]:
-    """Of control nets that are patches of the model (Uni3C, MiniMax-H3's), which know their own noise levels."""
+    """Switches of ControlNets that are patches of the model and hold their own noise levels (Uni3C, MiniMax-H3)."""
     options = model_options.get("transformer_options", {})
     lists = [*options.get("patches", {}).values(), *map(dict.values, options.get("patches_replace", {}).values())]
     for patch in (patch for patches in lists for patch in patches):
@@ -50,7 +50,7 @@ def _of_patches(model_options: Mapping[str, Any]) -> Iterator[Switch]:
 
 
 def _is_beyond(sigma: float, level: float, is_end: bool) -> bool:
-    """Whether the host has switched at this noise level what it switches at that one."""
+    """Whether at `sigma` the host has already switched what it switches at `level`."""
     return sigma < level if is_end else sigma <= level
 
 
@@ -77,7 +77,7 @@ def _pair(percents: Sequence[float] | None) -> Percents:
 
 
 def _of_guider(guider: Any, steps: int) -> dict[int, str]:
-    """Where guidance changes by a plan of the guider's own: a scale for each step, or a part of the steps."""
+    """Steps at which a guider changes its scale: it has one for each step, or guides only in a part of the run."""
     scales = guider.cfg if isinstance(getattr(guider, "cfg", None), (list, tuple)) else []
     found = {step for step in range(1, min(len(scales), steps)) if scales[step] != scales[step - 1]}
     start, end = getattr(guider, "start_percent", None), getattr(guider, "end_percent", None)

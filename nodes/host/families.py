@@ -263,7 +263,7 @@ _BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
 
 
 def class_name(module: nn.Module) -> str:
-    """The full name of a diffusion model's class; a compiled model is known by what is in it."""
+    """The full name of a diffusion model's class; of a compiled model, that of the model in it."""
     return _name(type(getattr(module, "_orig_mod", module)))
 
 
@@ -280,19 +280,19 @@ def family_of(kind: type, module: nn.Module, called: str = "") -> Family:
     """The row of a diffusion model.
 
     Args:
-        kind: its class, as it will be when it samples.
+        kind: the class that it will have when it samples.
         module: the model.
-        called: what the host calls models of this kind.
+        called: what the host calls models like it, for the error.
 
     Raises:
-        AdaCacheError: there is none; says what to do, and what is supported.
+        AdaCacheError: there is none; says what to do and which models have one.
     """
     name = _name(kind)
     if name in _BY_CLASS:
         return _BY_CLASS[name]
     if name in LEFT_OUT:
-        bypass = "Bypass this node (select it, Ctrl+B); all else works."
-        raise AdaCacheError(f"AdaCache leaves {kind.__name__} out: {LEFT_OUT[name]}. {bypass}")
+        bypass = "Bypass this node (select it and press Ctrl+B); the rest of the workflow works without it."
+        raise AdaCacheError(f"AdaCache does not work with {kind.__name__}: {LEFT_OUT[name]}. {bypass}")
     of_bases = [_BY_CLASS[_name(base)] for base in kind.__mro__ if _name(base) in _BY_CLASS]
     for family in (*of_bases, *(family for family in FAMILIES if family.layout.heads)):
         if family.layout.fits(module):
@@ -301,6 +301,6 @@ def family_of(kind: type, module: nn.Module, called: str = "") -> Family:
     known = ", ".join(family.name for family in FAMILIES)
     which = f"{called} ({origin})" if called else origin
     raise AdaCacheError(
-        f"AdaCache does not find the blocks of {which}. Take preset auto, which works on any model. "
-        f"All others know: {known}."
+        f"AdaCache cannot find the blocks of {which}. Use preset auto or quality, which work on any model. "
+        f"The other presets work on: {known}."
     )

@@ -1,6 +1,6 @@
-"""Codebooks that users keep, in the host's `models/adacache`: one JSON file each.
+"""The user's codebooks, in the host's `models/adacache`: one JSON file each.
 
-All that the pack writes goes through here.
+Every file that the pack writes is written here.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ...adacache_core.decide.codebook import Codebook
 from ...adacache_core.errors import AdaCacheError
 from ...adacache_core.tell.calibrate import codebook_from_json
 
-LONGEST = 100  # bytes; with ending and all a file system takes 255, and letters may take four each
-DEVICE = re.compile(
-    r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])\s*(\.|$)", re.IGNORECASE
-)  # whatever the ending, for Windows
+LONGEST = 100  # bytes of a name; file systems take 255, and a draft's name is longer
+# Names that Windows reserves, with any ending.
+DEVICE = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])\s*(\.|$)", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
-_complained: set[tuple[str, int]] = set()  # of broken files, each state once: schemas are asked for all the time
+# Broken files and when they were last changed: each is logged once, because the host asks for schemas often.
+_complained: set[tuple[str, int]] = set()
 
 
 def folder() -> Path:
@@ -32,7 +32,7 @@ def folder() -> Path:
 
 
 def codebooks() -> dict[str, Codebook]:
-    """By file name without ending; a file that is no codebook is named in the log and left out."""
+    """Codebooks by file name without ending. A file that is not a codebook is left out, and the log names it."""
     found = {}
     for path in sorted(folder().glob("*.json")):
         try:
@@ -46,30 +46,30 @@ def codebooks() -> dict[str, Codebook]:
 
 
 def save(name: str, text: str, replace: bool = False) -> None:
-    """Writes a file whole or not at all.
+    """Writes a codebook, as a whole or not at all.
 
     Args:
-        name: of the file, without ending.
-        text: what is in it.
-        replace: whether a file of this name may go.
+        name: file name without ending.
+        text: content of the file.
+        replace: whether to replace a file of this name.
 
     Raises:
-        AdaCacheError: the name is no plain file name, or is taken.
+        AdaCacheError: the name is not a plain file name, or it is taken.
     """
     plain = re.fullmatch(r"[\w-][\w .-]*", name) and not name.endswith((".", " ")) and len(name.encode()) <= LONGEST
     if not plain or DEVICE.match(name):
         raise AdaCacheError(
-            f"{short(name)} is no name for a codebook: take letters, digits, spaces, dots, - and _, at most {LONGEST} "
-            "bytes, and no name that Windows keeps for a device"
+            f"{short(name)} is not a valid name for a codebook: use letters, digits, spaces, dots, - and _, at most "
+            f"{LONGEST} bytes, and no name that Windows reserves for a device"
         )
     path = folder() / f"{name}.json"
     if os.path.lexists(path) and not replace:
-        raise AdaCacheError(f"{path} is there already; take another name, or set save to replace")
+        raise AdaCacheError(f"{path} already exists; use another name, or set save to replace")
     write(path, text)
 
 
 def write(path: Path, text: str) -> None:
-    """A file, whole or not at all."""
+    """Writes a file, as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")

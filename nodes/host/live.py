@@ -1,7 +1,7 @@
-"""What the frontend is told of a run while it samples: one message per evaluation, for the strip in the node.
+"""Tells the frontend about a run while it samples: one message per evaluation, for the timeline in the node.
 
-Sends data that is there already: it asks no tensor, waits for no GPU, and without a browser that wants it, it does
-nothing. `web/js/timeline.js` draws it.
+It sends only what the report already holds, so it reads no tensor and does not wait for the GPU. Without a browser that
+listens it does nothing. `web/js/timeline.js` draws the timeline.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Live:
     """Follows one run for one node.
 
     Args:
-        node: the host's id of the node ("outer:inner" in a subgraph), None for nobody.
-        report: of the run; it is read, and its seconds are estimated as long as the engine has not measured them.
+        node: the host's id of the node ("outer:inner" in a subgraph); None: nothing is sent.
+        report: of the run. Until the engine has measured its seconds, estimates are written there.
     """
 
     def __init__(self, node: str | None, report: RunReport) -> None:
@@ -39,11 +39,11 @@ class Live:
         self._last: float | None = None
 
     def evaluated(self) -> None:
-        """After an evaluation: sends it."""
+        """Sends an evaluation that has just ended."""
         if self._server is None:
             return
-        # Wall time from end to end, for waiting for the GPU would cost what is shown here as saved. Of the first
-        # evaluation the beginning is not known (the model may have been loaded in it), and it is not typical either.
+        # Wall time from end to end: waiting for the GPU would cost the time that is shown as saved. The first
+        # evaluation has none, because its beginning is not known and it may include loading the model.
         now = time.perf_counter()
         record = self._report.evaluations[-1]
         record.seconds = None if self._last is None else now - self._last
@@ -51,17 +51,17 @@ class Live:
         self._send(timeline(self._report, [record], left=_seconds_left(self._report)))
 
     def finished(self) -> None:
-        """After the run, finished or not: sends all of it, with the times that the engine has measured."""
+        """Sends the whole run, complete or stopped, with the times that the engine has measured."""
         if self._server is not None:
             self._send(timeline(self._report))
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
             client = self._server.client_id
-            if client is not None:  # None: nobody who listens has queued this prompt
+            if client is not None:  # None: this prompt was queued by nobody who listens
                 message |= {"node": self._node, "run": self._run, "workflow": _workflow(self._server)}
                 self._server.send_sync(EVENT, message, client)
-        except Exception as error:  # whatever is wrong with a server, no video may be lost to it
+        except Exception as error:  # an error of the server must not cost the video
             log.debug("AdaCache: the timeline is not shown: %s", error)
             self._server = None
 
@@ -69,12 +69,12 @@ class Live:
 def timeline(
     report: RunReport, records: list[StepRecord] | None = None, *, left: float | None = None
 ) -> dict[str, Any]:
-    """A run as the strip needs it: JSON, small.
+    """A run as the timeline needs it, as JSON values.
 
     Args:
         report: of the run so far.
-        records: the evaluations to tell, all if None: then the run is over.
-        left: seconds that the rest of it takes, about.
+        records: the evaluations to send; None: all, and the run is over.
+        left: estimate of the seconds that the rest of the run takes.
     """
     return finite(
         {
@@ -85,7 +85,8 @@ def timeline(
             "computed": report.computed,
             "total": report.total,
             "expected": report.total if records is None else _expected(report),
-            "speedup": None if report.stopped else report.measured_speedup,  # in full, as the summary rounds it
+            # Not shortened, so that it is rounded as in the summary.
+            "speedup": None if report.stopped else report.measured_speedup,
             "saved": None if report.stopped else _short(report.seconds_saved),
             "left": _short(left),
             "closeness": _closeness(report),
@@ -96,7 +97,7 @@ def timeline(
 
 
 def _closeness(report: RunReport) -> dict[str, Any] | None:
-    """How close the video is expected to be, and what that means."""
+    """How close the video is expected to be, in numbers and in words."""
     expected = report.expected
     return None if expected is None else asdict(expected) | {"words": expected.words}
 
@@ -107,14 +108,14 @@ def _evaluation(record: StepRecord) -> dict[str, Any]:
 
 
 def _short(value: Any) -> Any:
-    """Four digits are more than a strip shows."""
+    """A number with four digits, which is more than the timeline shows."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _expected(report: RunReport) -> int:
-    """Evaluations that the run will have, if the steps to come have as many as those so far: heun has two.
+    """Evaluations that the run will have, if the next steps have as many as those so far (heun has two).
 
-    The first step is no example: heun's second evaluation is at the noise level of the next one.
+    The first step does not count: heun's second evaluation is at the noise level of the next step.
     """
     step = report.evaluations[-1].step
     before = sum(record.step < step for record in report.evaluations)
@@ -124,7 +125,7 @@ def _expected(report: RunReport) -> int:
 
 
 def _seconds_left(report: RunReport) -> float | None:
-    """At the pace of the run so far."""
+    """An estimate, from the pace of the run so far; None if no evaluation was timed."""
     timed = [record.seconds for record in report.evaluations if record.seconds is not None]
     if not timed:
         return None
@@ -132,12 +133,12 @@ def _seconds_left(report: RunReport) -> float | None:
 
 
 def _server() -> Any:
-    """The host's server, if this process is one; importing it to find out would half make it one."""
+    """The host's server, None if this process has none. It is not imported, because that would set one up."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
 def _workflow(server: Any) -> str | None:
-    """The id of the workflow that runs: another one may be open in the browser, with a node of the same id."""
+    """The id of the running workflow: the one that is open in the browser may have a node of the same id."""
     for _, _, _, extra, *_ in server.prompt_queue.currently_running.values():
         workflow = (extra.get("extra_pnginfo") or {}).get("workflow") or {}
         return workflow.get("id")

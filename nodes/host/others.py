@@ -1,8 +1,8 @@
-"""Who else has put a function of their own onto this model. Other packs are found by what they do, not by name.
+"""Functions of other packs on a model. Packs are found by what they do, not by name.
 
-A pack that answers in the model's place (a cache, say) must not be mixed with AdaCache: it would be given our
-leftovers, and we would add ours to its answer. Most such packs run the model for a few steps before they first answer,
-so looking at the answers comes too late.
+A pack that answers in place of the model (a cache, say) does not mix with AdaCache: each would reuse what the other
+made. Most of these packs let the model run for some steps before their first answer, so looking at the answers would be
+too late.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 
 
 def stands_in(module: nn.Module) -> str:
-    """Whose function takes the place of the model's own forward (or `forward_orig`, `_forward`, ...).
+    """Whose function replaces the model's own forward (or `forward_orig`, `_forward`, ...).
 
     Compilers, patched attention and quantised loaders do not replace it.
 
@@ -24,11 +24,11 @@ def stands_in(module: nn.Module) -> str:
         module: the diffusion model.
 
     Returns:
-        Its Python module and its name, as a person reads them; "" if all is the class's own.
+        A sentence with the function's Python module and name; "" if the model has its own.
     """
     for name, value in vars(module).items():
         own = getattr(type(module), name, None)
-        # The host leaves the class's own method here when it takes a patch back.
+        # When the host removes a patch, it leaves the class's own method here.
         if "forward" in name and callable(value) and callable(own) and getattr(value, "__func__", None) is not own:
             return f"{module_of(value)} replaces this model's {name}"
     for owner in type(module).__mro__:
@@ -39,29 +39,29 @@ def stands_in(module: nn.Module) -> str:
 
 
 def replaces_all(slot: str, replaced: Mapping[Any, Any], depth: int) -> str:
-    """Whose functions take the place of every block: whether the blocks will run is then theirs to decide.
+    """Whose functions replace every block, and so decide whether the blocks run; "" if nobody's do.
 
-    The host's own functions run the blocks they replace (its block-sparse attention and its control nets do so).
+    The host's own functions do not count: they run the blocks that they replace (block-sparse attention, ControlNets).
 
     Args:
-        slot: how the host names the blocks of the first container.
+        slot: see `Family`.
         replaced: the host's `patches_replace["dit"]` of a call.
         depth: number of these blocks.
     """
     patches = [replaced.get((slot, index)) for index in range(depth)]
-    # Those of the host's control nets keep the function that was there before and call that.
+    # The host's ControlNets keep the function that was there before and call it.
     names = [module_of(getattr(patch, "previous", None) or patch) for patch in patches if patch is not None]
     theirs = [name for name in names if not is_of_host(name)]
     return theirs[0] if depth and len(theirs) == depth else ""
 
 
 def is_of_host(module: str) -> bool:
-    """Whether this Python module is the host's own."""
+    """Whether a Python module belongs to the host."""
     return module.startswith(("comfy.", "comfy_extras."))
 
 
 def module_of(function: Any) -> str:
-    """The Python module of a function, method, partial or object; of a custom node with the name of its folder."""
+    """The Python module of a function, method, partial or object; in a custom node it begins with the folder's name."""
     function = getattr(function, "func", function)  # a partial's
     function = getattr(function, "__func__", function)  # a method's
     name = getattr(function, "__module__", None) or type(function).__module__

@@ -1,7 +1,6 @@
-"""One sampling run of the host (one OUTER_SAMPLE call), seen by the core's engine.
+"""One sampling run of the host (one OUTER_SAMPLE call), translated for the core's engine.
 
-Translates: sigmas to steps, conditionings to keys, transformer options to variants. It decides
-nothing; `adacache_core.engine` does.
+Sigmas become steps, conditionings become keys, transformer options become variants. `adacache_core.engine` decides.
 """
 
 from __future__ import annotations
@@ -32,22 +31,22 @@ KEY = "adacache"
 _CONTROL_ARGUMENT, _OPTIONS_ARGUMENT = 4, 5
 
 # The host's cache of Wan Animate 2's poses fails if a window comes twice in a row (0.33.0: `slots.remove` compares
-# tensors of several sizes), as it does in a proof, which has no need of it.
+# tensors of different sizes). That happens in a proof, which does not need the cache.
 _POSE_CACHE = "animate2_cache"
 
 
 class Run:
-    """Lives from the start to the end of one OUTER_SAMPLE call.
+    """One OUTER_SAMPLE call, from its start to its end.
 
     Args:
-        family: of its model; None: it has no row in the table.
-        guider: the host's CFGGuider; its `model_options` must already be this run's own copy.
+        family: row of the model; None: it has none.
+        guider: the host's CFGGuider, whose `model_options` must be a copy made for this run.
         sampler: the host's SAMPLER.
         sigmas: the run's noise levels, (steps + 1,).
         config: settings of the node.
         preset: its name, for the report.
-        node: the node's id, for who watches the run.
-        mask: where the latent is made, the host's `denoise_mask`; None: everywhere.
+        node: the node's id, for the timeline; None: there is none.
+        mask: the host's `denoise_mask`, which says where the latent is made; None: everywhere.
         before: see `Engine`.
     """
 
@@ -66,7 +65,7 @@ class Run:
         module = guider.model_patcher.model.diffusion_model
         sampling = guider.model_patcher.get_model_object("model_sampling")
         self.family = family
-        self.sigmas = sigmas.tolist()  # at once: they may lie on a GPU, where each number alone would be waited for
+        self.sigmas = sigmas.tolist()  # all at once: on a GPU, reading each number would wait for it
         self.rising = any(after > before for before, after in pairwise(self.sigmas))
         report = RunReport(
             model=class_name(module).rsplit(".", 1)[-1],
@@ -92,19 +91,21 @@ class Run:
         if self.rising:
             why = "the noise levels rise, from video to noise (unsampling)"
         if why and not config.never_skips:
-            report.notes.clear()  # they are of a run that might be skipped
+            report.notes.clear()  # they are about a run that skips steps
             self.engine.stand_down(f"{why}, so every step is computed")
         if family is not None and family.guessed:
-            self.engine.note(f"AdaCache takes this new model for one like {family.name}, and checks that at step 1")
+            self.engine.note(
+                f"this model is new to AdaCache, which treats it like {family.name} and checks that at step 1"
+            )
         self.live = Live(node, report)
-        self._scale: Any = None  # of guidance, at the last evaluation
+        self._scale: Any = None  # guidance scale of the last evaluation
         self.other_cache = _other_cache(guider.model_options)
         self.engine.note(self.other_cache)
 
     def register(self, model_options: dict) -> None:
-        """Puts the run's wrappers into its model options, behind those of everybody else.
+        """Adds the run's wrappers to its model options, after all others.
 
-        Beside another cache there are none: who does not look reports no evaluations, instead of false ones.
+        Beside another cache none are added, so the report stays empty.
         """
         if self.other_cache:
             return
@@ -130,9 +131,11 @@ class Run:
         return step_of(sigma, self.sigmas)
 
     def apply_model(self, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """One call of the model: some conditionings, side by side in the batch."""
+        """One call of the model, with one or several conditionings in the batch."""
         if self.engine.current is None:
-            self.engine.note("the model was also called outside of the sampler's evaluations; AdaCache left that alone")
+            self.engine.note(
+                "the model was also called outside of the sampler's evaluations; AdaCache did not touch that"
+            )
             return executor(x, *args, **kwargs)
         arguments = [x, *args]
         positional = len(arguments) > _OPTIONS_ARGUMENT
@@ -141,10 +144,10 @@ class Run:
         module = executor.class_obj.diffusion_model
         module = getattr(module, "_orig_mod", module)
         replaced = options.get("patches_replace", {}).get("dit", {})
-        # Here, and not at the start of the run: the host has now taken back patches of other graphs and put those of
-        # this one in, and some packs put their functions there for the length of a call.
+        # Not at the start of the run: only now has the host replaced the patches of other graphs by those of this one,
+        # and some packs add their functions only for the length of a call.
         self._look_at(module, replaced)
-        if self.family is None or self.engine.output is not None:  # the blocks are only counted
+        if self.family is None or self.engine.output is not None:  # only counts whether the blocks run
             with self.engine.call(module, keys_of(options, len(x))):
                 return executor(x, *args, **kwargs)
         slot, variant = self.family.slot, frozenset(replaced)
@@ -166,7 +169,7 @@ class Run:
             if recording is None and not self.engine.idle_reason:
                 arguments = _without_control(arguments)
             answer = executor(*arguments, **kwargs)
-        # Not past functions of others, who may count how often they are called.
+        # Not beside functions of other packs, which may count their calls.
         if recording is not None and not self.engine.others:
 
             def again() -> Any:
@@ -182,21 +185,23 @@ class Run:
         return answer
 
     def _look_at(self, module: Any, replaced: Mapping[Any, Any]) -> None:
-        """Stands down if the model, or all of its blocks, are somebody else's now."""
+        """Stands down if another pack has replaced the model or all of its blocks."""
         if self.engine.idle_reason:
             return
         if self.family is not None and class_name(module) not in self.family.classes:
             kind = type(module)
-            self.engine.stand_down(f"{module_of(kind)} replaces this model by its own {kind.__name__}")
+            self.engine.stand_down(f"{module_of(kind)} replaces this model with its own {kind.__name__}")
             return
         whose = stands_in(module)
         if whose:
-            self.engine.stand_down(f"{whose}. If its node is no longer in the workflow, load the model anew")
+            self.engine.stand_down(f"{whose}. If its node is no longer in the workflow, load the model again")
             return
         if self.family is None:
             return
-        if self.family.guessed and self.engine.others:  # past whose functions nothing is proved, see `apply_model`
-            self.engine.stand_down(f"this new model cannot be checked beside functions of others{self.engine.others}")
+        if self.family.guessed and self.engine.others:  # then there is no proof, see `apply_model`
+            self.engine.stand_down(
+                f"this model is new to AdaCache, which cannot check it beside functions of others{self.engine.others}"
+            )
             return
         depth = len(module.get_submodule(self.family.layout.blocks[0])) if replaced else 0
         whose = replaces_all(self.family.slot, replaced, depth)
@@ -205,15 +210,15 @@ class Run:
 
 
 def _without_control(arguments: list[Any]) -> list[Any]:
-    """Control acts between the blocks, of which none runs; HunyuanDiT fails if any of it is left over."""
+    """For a call without blocks: control acts between them, and HunyuanDiT fails if some of it is not used."""
     return [None if place == _CONTROL_ARGUMENT else each for place, each in enumerate(arguments)]
 
 
 def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:
-    """Who the chunks of a call's batch are: (conditioning index, its uuid, context window).
+    """Keys of the chunks of a call's batch: (conditioning index, its uuid, frames of the context window).
 
-    Somebody may cut the host's batch into calls of their own; what cannot be shared out among the
-    conditionings is one chunk, told apart by its turn.
+    Another pack may cut the host's batch into calls of its own. A batch that cannot be divided by the number of
+    conditionings is one chunk.
     """
     window = options.get("context_window")
     frames = None if window is None else tuple(window.index_list)
@@ -222,27 +227,27 @@ def keys_of(options: Mapping[str, Any], batch: int) -> list[Hashable]:
 
 
 def _known_of(guider: Any, sampler: Any, sigmas: Tensor) -> Sampler:
-    """What is known of the host's SAMPLER; only the host's own are asked, others may do more than sample."""
+    """What is known about the host's SAMPLER. Only the host's own are probed, as others may do more than sample."""
     levels = sigmas.tolist()
     function = getattr(sampler, "sampler_function", None)
     if not getattr(function, "__module__", "").startswith("comfy."):
         return Sampler(levels)
     looks_inside = False
     patcher = guider.model_patcher
-    sampling = patcher.get_model_object("model_sampling")  # they look up how its noise is counted
+    sampling = patcher.get_model_object("model_sampling")  # samplers read from it how noise levels are meant
 
     def sample(model: Model, x: Tensor) -> Tensor:
         def known(x: Tensor, sigma: Tensor, model_options: Mapping[str, Any] | None = None, **_: Any) -> Tensor:
             nonlocal looks_inside
             denoised = model(x, float(sigma.max()))
-            for after in (model_options or {}).get("sampler_post_cfg_function", []):  # CFG++ wants both videos
+            for after in (model_options or {}).get("sampler_post_cfg_function", []):  # CFG++ needs both videos
                 looks_inside = True
                 names = ("denoised", "uncond_denoised", "cond_denoised")
                 denoised = after({"sigma": sigma, "input": x, **dict.fromkeys(names, denoised)})
             return denoised
 
         known.inner_model = SimpleNamespace(model_patcher=patcher, inner_model=SimpleNamespace(model_sampling=sampling))
-        with torch.random.fork_rng(devices=[]):  # the same noise each time; and uni_pc writes into its sigmas
+        with torch.random.fork_rng(devices=[]):  # the same noise each time; uni_pc writes into its sigmas
             torch.manual_seed(0)
             return function(known, x, sigmas.cpu().clone(), extra_args={}, disable=True, **sampler.extra_options)
 
@@ -251,24 +256,24 @@ def _known_of(guider: Any, sampler: Any, sigmas: Tensor) -> Sampler:
 
 
 def _span(sampling: Any, sigmas: list[float]) -> float:
-    """Which part of the way from noise to video these levels cover, in (0, 1], as the model's shift has not bent it."""
+    """The part of the way from noise to video that these levels cover, in (0, 1], without the model's shift."""
     return min(max(_percent_of(sampling, sigmas[-1]) - _percent_of(sampling, sigmas[0]), 1e-3), 1.0)
 
 
 def _guidance(guider: Any) -> float:
-    """How strong it is; guiders that have none, or several, say no number."""
+    """Strength of the guidance; 1 for guiders that have none or several."""
     cfg = getattr(guider, "cfg", None)
     return float(cfg) if isinstance(cfg, (int, float)) else 1.0
 
 
 def _is_flow(sampling: Any) -> bool:
-    """Whether a latent at level s is (1 - s) video + s noise, as of flow models."""
+    """Whether a latent at noise level s is (1 - s) video + s noise, as in flow models."""
     level, one = torch.tensor([0.5]), torch.ones(1)
     return float(sampling.noise_scaling(level, 0 * one, one)) == 0.5
 
 
 def _percent_of(sampling: Any, sigma: float) -> float:
-    """The host's `percent_to_sigma`, turned round."""
+    """The inverse of the host's `percent_to_sigma`."""
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
@@ -280,13 +285,13 @@ def _percent_of(sampling: Any, sigma: float) -> float:
 
 
 def _hooks(model: Any) -> Hashable:
-    """Which hooks (LoRAs of one conditioning, say) are on the weights now, and how strongly: keyframes change it."""
+    """The hooks on the weights (LoRAs of one conditioning, say), and their strengths now: keyframes change them."""
     group = getattr(model.current_patcher, "current_hooks", None)
     return () if group is None else tuple((hook.hook_ref, hook.strength) for hook in group.hooks)
 
 
 def _sizes(x: Tensor, arguments: Mapping[str, Any]) -> Hashable:
-    """What decides the number of tokens: the latent, and extra inputs that are latents themselves."""
+    """What decides the number of tokens: the shapes of the latent and of inputs that are latents too."""
     extra = []
     for name, value in sorted(arguments.items()):
         for tensor in value if isinstance(value, (list, tuple)) else [value]:
@@ -296,7 +301,7 @@ def _sizes(x: Tensor, arguments: Mapping[str, Any]) -> Hashable:
 
 
 def _noting_stack_input(options: dict, slot: tuple[str, int], note: Any) -> dict:
-    """Options in which the patch that replaces the first block tells us what it was given."""
+    """Options in which the patch that replaces the first block also passes its input to `note`."""
     patch = options["patches_replace"]["dit"][slot]
 
     def noting(args: dict, extra: dict) -> dict:
@@ -308,18 +313,18 @@ def _noting_stack_input(options: dict, slot: tuple[str, int], note: Any) -> dict
 
 
 def _other_cache(model_options: Mapping[str, Any]) -> str:
-    """Two caches on one model would feed each other leftovers; the first come stays."""
+    """A note if another cache is on this model, else "". Two caches would reuse what the other made."""
     if "easycache" in model_options.get("transformer_options", {}):
         return "stood down: EasyCache or LazyCache is on this model"
     return ""
 
 
 def _between(model_options: Mapping[str, Any], ours: str) -> str:
-    """Whose functions lie between an evaluation and the model, for a sentence: " (a, b)", "" if there are none.
+    """Whose functions are between the sampler and the model, as " (a, b)" for a sentence; "" if there are none.
 
     Args:
         model_options: the host's, of an evaluation.
-        ours: key of the wrappers that are not meant.
+        ours: key of AdaCache's own wrappers.
     """
     by_type = model_options.get("transformer_options", {}).get("wrappers", {})
     by_key = [

@@ -1,4 +1,4 @@
-"""The real ComfyUI, imported once, and the pack, loaded as the host loads it: by path, under an odd name."""
+"""The real ComfyUI, imported once, and the pack, loaded as ComfyUI loads it: by path, under an unusual name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from host.tiny import VARIANTS, Tiny
 from research import demo_model
 from tools.host import PLACES, ROOT, find_host, version_of
 
-# Elsewhere than on a CPU: what the host is started with instead, and the dtype of models where a test names none.
+# Arguments of the host, unless the environment gives others; and the dtype of models where a test names none.
 ON_THE_CPU = "--cpu --use-pytorch-cross-attention --disable-xformers"
 DTYPE = getattr(torch, os.environ.get("ADACACHE_TEST_DTYPE", "float32"))
 
@@ -50,13 +50,13 @@ def host() -> Path:
 
 @pytest.fixture(scope="session")
 def pack(host: Path):
-    """The pack as a package object; its classes are not those of a plain `import adacache_core`."""
+    """The pack as a package. Its classes are not those of a plain `import adacache_core`."""
     return _load("odd folder_x_name", ROOT / "__init__.py")
 
 
 @pytest.fixture(scope="session")
 def schemas(pack):
-    """Node id -> schema, of all nodes that the host gets from the pack."""
+    """Node id -> schema, for all nodes of the pack."""
 
     async def ask():
         return await (await pack.comfy_entrypoint()).get_node_list()
@@ -78,7 +78,7 @@ def needs(host: Path):
 
 @pytest.fixture(scope="session")
 def tiny(host: Path, needs):
-    """`tiny("Wan t2v")` -> the tiny model of that name, made once; law 2 is that sharing it is safe."""
+    """`tiny("Wan t2v")` -> the tiny model of that name, made once. Law 2 shows that tests can share it."""
     made = {}
 
     def build(variant: str, dtype: torch.dtype = DTYPE) -> Tiny:
@@ -105,8 +105,8 @@ def adacache(pack):
     wanted = ("target", "closeness", "schedule", "watch", "enabled")
 
     def apply(model, *, rate: int | None = None, table: tuple = ((1.0, 1),), steps: int = STEPS, **config):
-        """A constant rate, or a table of (threshold, rate), made for `steps` steps, or what `policy_of` is told; the
-        rest is `CacheConfig`'s."""
+        """With a constant rate, a table of (threshold, rate) made for `steps` steps, or arguments of `policy_of`; all
+        other arguments are `CacheConfig`'s."""
         codebook = core.Codebook(table if rate is None else ((1.0, rate),), steps)
         policy = policy_of(core, codebook, **{name: config.pop(name) for name in wanted if name in config})
         patched = attach.attach(model, core.CacheConfig(policy, **config), "test")
@@ -117,7 +117,7 @@ def adacache(pack):
 
 @pytest.fixture(scope="session")
 def planned(pack, adacache):
-    """`planned(model)` -> as `adacache`, with preset auto that is told which steps to compute."""
+    """`planned(model)` -> as `adacache`, with preset auto and the steps to compute given."""
 
     def apply(model, computed: tuple[int, ...] = PLAN, steps: int = STEPS, **config):
         schedule = pack.adacache_core.Schedule(tuple(step in computed for step in range(steps)))
@@ -128,13 +128,13 @@ def planned(pack, adacache):
 
 @pytest.fixture(scope="session")
 def by_output_or_blocks(adacache, planned):
-    """`by_output_or_blocks(way, model)` -> as `adacache`, skipping two of three steps in one of these WAYS."""
+    """`by_output_or_blocks(way, model)` -> as `adacache`, skipping two of three steps: by "output" or by "blocks"."""
     return lambda way, model: planned(model) if way == "output" else adacache(model, rate=3)
 
 
 @pytest.fixture(scope="session")
 def demo(host):
-    """The host's MODEL of the shipped checkpoint, in float32: one whose videos are videos."""
+    """The host's MODEL of the shipped checkpoint, in float32. It makes real videos."""
     from comfy.sd import load_diffusion_model
 
     return load_diffusion_model(str(demo_model.SHIPPED), model_options={"dtype": torch.float32})
@@ -142,11 +142,11 @@ def demo(host):
 
 @pytest.fixture(autouse=True)
 def short_runs_are_skipped_too(request, monkeypatch):
-    """Tests take few steps to be quick; those of runs that are too short to be skipped have the limit as it is."""
+    """Tests use few steps to be quick, so the limit for short runs is lower, except with `as_short_runs_are`."""
     if "pack" in request.fixturenames and "as_short_runs_are" not in request.fixturenames:
         monkeypatch.setattr(request.getfixturevalue("pack").adacache_core.engine, "FEW_STEPS", 8)
 
 
 @pytest.fixture
 def as_short_runs_are():
-    """The limit below which runs are left alone is in force."""
+    """The limit below which no step of a run is skipped is the real one."""

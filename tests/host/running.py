@@ -1,4 +1,4 @@
-"""How host tests sample, and a witness that sees from inside the model what ran. Knows nothing of AdaCache."""
+"""How host tests sample, and a witness inside the model that sees what ran. Knows nothing about AdaCache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 from .tiny import Tiny
 
 STEPS = 9
-PLAN = (0, 1, 4, 7, 8)  # of these steps, those that a rate of 3 computes
+PLAN = (0, 1, 4, 7, 8)  # the steps that a rate of 3 computes
 
 
 def policy_of(
@@ -31,12 +31,12 @@ def policy_of(
     watch: bool = False,
     enabled: bool = True,
 ) -> Any:
-    """The policy that a test wants in a few words; a schedule is followed where the target would skip, else in blocks.
+    """A policy from a few words. A schedule skips at the output if there is a target, else blocks.
 
     Args:
         core: the pack's `adacache_core`.
-        table: a codebook, if nothing else is wanted.
-        target, closeness, schedule, watch, enabled: what is wanted instead, the last of them that is.
+        table: a codebook, used if nothing else is given.
+        target, closeness, schedule, watch, enabled: what to use instead; if several are given, the last of them.
     """
     policy = table if target is None else core.Target(target)
     policy = policy if closeness is None else core.Quality(closeness)
@@ -46,16 +46,16 @@ def policy_of(
 
 
 def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **changes: Any) -> Tensor:
-    """`comfy.sample.sample` with what the tiny model comes with, in inference mode as the host's executor has it.
+    """`comfy.sample.sample` with the tiny model's latent and conditionings, in inference mode like the host's executor.
 
     Args:
         tiny: what is sampled.
-        model: a patched clone of its MODEL, else that itself.
-        latent: another than its own.
-        changes: other arguments of the host's function.
+        model: a patched clone of its MODEL; None: its MODEL.
+        latent: instead of its own.
+        changes: arguments of the host's function that differ.
 
     Returns:
-        The video; with sound, that and the sound in a row.
+        The video; with sound, video and sound flattened in a row.
     """
     import comfy.sample
 
@@ -82,12 +82,12 @@ def sample(tiny: Tiny, model: Any = None, *, latent: Tensor | None = None, **cha
 
 
 def joined(latent: Any) -> Tensor:
-    """A latent as it is, or the several of a NestedTensor in one row."""
+    """A latent as it is; of a NestedTensor, all latents flattened in a row."""
     return torch.cat([part.flatten() for part in latent.unbind()]) if latent.is_nested else latent
 
 
 def percent_of(tiny: Tiny, step: int) -> float:
-    """The `start_percent` of what is to begin with this step of a run (not the first)."""
+    """The `start_percent` that makes something begin at this step of a run (not the first)."""
     import comfy.samplers
 
     sampling = tiny.model.get_model_object("model_sampling")
@@ -97,7 +97,7 @@ def percent_of(tiny: Tiny, step: int) -> float:
 
 
 def blocks_of(module: nn.Module) -> dict[str, nn.Module]:
-    """All blocks of the stack by name, in order; written down here a second time, for every family."""
+    """All blocks of the stack by name, in order. A second list of what the table says, to check the table."""
     containers = (
         *("blocks", "transformer_blocks", "visual_transformer_blocks", "joint_blocks", "layers"),
         *("double_blocks", "double_layers", "double_stream_blocks"),
@@ -112,13 +112,13 @@ def blocks_of(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def head_of(tiny: Tiny) -> nn.Module:
-    """What behind the blocks is a module (of several, the first)."""
+    """The module that follows the blocks (of several, the first)."""
     names = (tiny.variant.head, "head", "final_layer", "norm_final", "norm_out", "final_linear", "out_layer")
     return next(getattr(tiny.module, name) for name in names if name and hasattr(tiny.module, name))
 
 
 def heads_of(tiny: Tiny) -> list[nn.Module]:
-    """That of the sound, too, if it has its own."""
+    """The head, and that of the sound if it has its own."""
     sound = tiny.variant.sound_head
     return [head_of(tiny), *([getattr(tiny.module, sound)] if sound else [])]
 
@@ -131,7 +131,7 @@ def patch_of(module: nn.Module) -> tuple[int, int, int]:
     return (getattr(module, "patch_size_t", None) or 1, patch, patch) if isinstance(patch, int) else tuple(patch)
 
 
-# Hidden states; of a model with two streams a list of both. Their batch is in front, wherever the model has it.
+# Hidden states, batch first; for a model with two streams, a list of both.
 Streams = Tensor | list[Tensor]
 
 
@@ -169,11 +169,12 @@ class Call:
     """One call of the diffusion model.
 
     Attributes:
-        evaluation: of the sampler, from 0.
-        arguments: (args, kwargs), tensors cloned.
+        evaluation: index of the sampler's evaluation.
+        arguments: (args, kwargs), with cloned tensors.
         ran: how often each block and each module between blocks ran.
-        entered, left: block name -> hidden states before and after it, cloned at once.
-        heads: what each head got; output: what the model returned, of several latents a list.
+        entered, left: block name -> copies of the hidden states before and after it.
+        heads: what each head got.
+        output: what the model returned; a list if there are several latents.
     """
 
     evaluation: int
@@ -200,7 +201,7 @@ class Call:
 
     @property
     def window(self) -> tuple[int, ...]:
-        """Frames of the context window, () without windows."""
+        """Frames of the context window; () if there is none."""
         options = self.options
         return tuple(options["context_window"].index_list) if "context_window" in options else ()
 
@@ -211,11 +212,11 @@ class Call:
 
 
 class Witness:
-    """Hooks on the model's own modules: counts what runs, keeps what passes. Use as a context.
+    """Hooks on the model's own modules that count what runs and keep what passes. Use as a context.
 
     Attributes:
-        calls: in order, but for `proofs`.
-        proofs: those that made the call before them once more, without any block (`Engine.prove`).
+        calls: in order, without `proofs`.
+        proofs: calls that repeat the call before them without any block (`Engine.prove`).
     """
 
     def __init__(self, tiny: Tiny) -> None:
@@ -223,11 +224,11 @@ class Witness:
         self.calls: list[Call] = []
         self.proofs: list[Call] = []
         self.evaluations = 0
-        self.error = 0.0  # the worst that `assert_reuse_is_per_block` found
+        self.error = 0.0  # the largest that `assert_reuse_is_per_block` found
         self._handles: list[Any] = []
 
     def watched(self, model: Any) -> Any:
-        """A clone that also tells where an evaluation begins."""
+        """A clone of a MODEL that also tells the witness when an evaluation begins."""
         from comfy.patcher_extension import WrappersMP
 
         model = model.clone()
@@ -300,28 +301,28 @@ class Witness:
 
 
 def row_of(report: Any) -> list[tuple[int, int]]:
-    """What a report claims that `Witness.row` saw."""
+    """`Witness.row`, as the report says it."""
     return [(record.calls, record.calls_computed) for record in report.evaluations]
 
 
 def error_of(video: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest number that was expected."""
+    """The largest difference, relative to the largest expected number."""
     return ((video - expected).abs().max() / expected.abs().max()).item()
 
 
 class _Enough(Exception):
-    """The embedding is known; the rest of the call is not wanted."""
+    """Ends a call when the input of the first block is known."""
 
 
 def replay(tiny: Tiny, call: Call) -> Streams:
-    """The output of the unpatched model on a call's own arguments."""
+    """What the unpatched model returns for the arguments of a call."""
     with torch.inference_mode():
         args, kwargs = _cloned(call.arguments)
         return tiny.module(*args, **kwargs)
 
 
 def embedded(tiny: Tiny, call: Call) -> Streams:
-    """What the unpatched model hands to its first block on a call's own arguments."""
+    """What the unpatched model passes to its first block, for the arguments of a call."""
     found = []
 
     def stop(block: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -340,30 +341,29 @@ def embedded(tiny: Tiny, call: Call) -> Streams:
 
 
 def held(tiny: Tiny, last: Call, streams: Streams) -> list[Tensor]:
-    """Per-block reuse, behind the blocks: `streams` plus what each block, with what follows it, added in `last`."""
+    """What per-block reuse makes of `streams`: it adds what each block, with what follows it, added in `last`."""
     ends = each(list(last.left.values())[-1]) if tiny.variant.head == "" else last.heads
     return [_held(x, [each(given)[n] for given in last.entered.values()], ends[n]) for n, x in enumerate(each(streams))]
 
 
 def _held(x: Tensor, entered: list[Tensor], end: Tensor) -> Tensor:
     shape = None
-    if end.numel() == x.numel():  # some heads get the tokens in rows and columns
+    if end.numel() == x.numel():  # some heads get the tokens as rows and columns
         shape, end = end.shape, end.reshape(x.shape)
     tokens = min(x.shape[1], end.shape[1])
     blocks = [stream for stream in entered if stream.shape == x.shape]
-    streams = [stream[:, -tokens:].double() for stream in (*blocks, end)]  # references are cut off in front
+    streams = [stream[:, -tokens:].double() for stream in (*blocks, end)]  # references are dropped from the front
     stream = x[:, -tokens:].double() + sum(after - before for before, after in pairwise(streams))
     return stream if shape is None else stream.reshape(shape)
 
 
 def assert_reuse_is_per_block(tiny: Tiny, witness: Witness) -> int:
-    """Computed calls are those of the unpatched model, bit for bit; reused ones are per-block reuse up to rounding.
+    """Computed calls equal those of the unpatched model bit for bit; reused ones equal per-block reuse up to rounding.
 
-    Calls are told apart by their context window, else by their place within an evaluation: these must come in
-    one order.
+    Calls are told apart by their context window, or by their place in an evaluation, which must always be the same.
 
     Returns:
-        How many calls were reused.
+        The number of reused calls.
     """
     last: dict[Hashable, Call] = {}
     reused = 0
@@ -391,7 +391,7 @@ def assert_reuse_is_per_block(tiny: Tiny, witness: Witness) -> int:
 
 
 def _behind_the_blocks(tiny: Tiny, streams: list[Tensor]) -> list[Any]:
-    """Puts these hidden states in place of what comes out of the blocks; returns handles."""
+    """Replaces the output of the blocks by these hidden states; returns handles."""
     if tiny.variant.head != "":
         given = streams if tiny.variant.batch is not None else [stream[0] for stream in streams]
         return [
@@ -432,7 +432,7 @@ def on_call(module: nn.Module, enter: Callable, leave: Callable | None = None, m
 
 
 def raising(module: nn.Module, error: BaseException, at: int, method: str = "forward") -> Any:
-    """Makes the module raise when it is entered for the `at`-th time, from 1; returns a handle."""
+    """Makes the module raise when it is called for the `at`-th time, counted from 1; returns a handle."""
     times = 0
 
     def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -455,9 +455,9 @@ def with_hook(*handles: Any) -> Iterator[None]:
 
 @contextmanager
 def holding_no_new_tensor() -> Iterator[Callable[[], list[Any]]]:
-    """Asserts that no tensor made inside the context outlives it; gives a function that lists what there is of new."""
+    """Asserts that no tensor made in the context outlives it; yields a function that lists new objects."""
     gc.collect()
-    gc.freeze()  # what is there already is not looked at
+    gc.freeze()  # ignores what exists already
     try:
         yield gc.get_objects
         gc.collect()
@@ -470,15 +470,16 @@ WATCH = ((0.0, 4), (1.0, 1))  # a table that records every step and skips none
 
 
 def assert_right(tiny: Tiny, model: Any, adacache: Callable, run: Callable = sample) -> tuple[Witness, Any]:
-    """Watching changes nothing; where two of three steps are skipped, reuse is per-block and the report is true.
+    """Watching changes nothing; a run that skips two of three steps equals per-block reuse, and its report is true.
 
     Args:
-        tiny: what is sampled; `model` is its MODEL with whatever is on it.
+        tiny: what is sampled.
+        model: its MODEL, with or without patches.
         adacache: the fixture.
         run: (tiny, model) -> the video.
 
     Returns:
-        What was seen of the skipping run, and its report.
+        The witness of the run that skips, and its report.
     """
     watching, _ = adacache(model, table=WATCH)
     assert torch.equal(run(tiny, watching), run(tiny, model))

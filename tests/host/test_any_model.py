@@ -141,8 +141,8 @@ def test_the_tables_refuse_what_they_find_no_blocks_in(variant, elsewhere, adaca
     name, module = type(made.module).__name__, type(made.module).__module__
     called_by_the_host = type(made.model.model.model_config).__name__
     assert str(raised.value).startswith(
-        f"AdaCache does not find the blocks of {called_by_the_host} ({name} from {module}). "
-        "Take preset auto, which works on any model."
+        f"AdaCache cannot find the blocks of {called_by_the_host} ({name} from {module}). "
+        "Use preset auto or quality, which work on any model."
     )
 
 
@@ -161,7 +161,7 @@ def test_the_tables_skip_blocks_that_are_where_a_row_has_them(variant, elsewhere
     if variant in KNOWN:
         assert (report.family, report.notes) == (KNOWN[variant], [])
     else:
-        note = f"AdaCache takes this new model for one like {TRIED[variant]}, and checks that at step 1"
+        note = f"this model is new to AdaCache, which treats it like {TRIED[variant]} and checks that at step 1"
         assert (report.family, report.notes) == (TRIED[variant], [note])
 
 
@@ -172,5 +172,8 @@ def test_the_tables_stand_down_where_blocks_are_given_something_else(variant, el
     report = finished(attachment)
     assert report.computed == report.total == STEPS
     tried, stood_down = report.notes
-    assert tried == f"AdaCache takes this new model for one like {TRIED_IN_VAIN[variant]}, and checks that at step 1"
-    assert stood_down.startswith("stood down: the blocks of this model are not where its like have them")
+    assert (
+        tried
+        == f"this model is new to AdaCache, which treats it like {TRIED_IN_VAIN[variant]} and checks that at step 1"
+    )
+    assert stood_down.startswith("stood down: this model uses its blocks in an unexpected way")

@@ -173,7 +173,7 @@ def test_a_model_that_no_row_names_is_refused_by_the_tables_in_a_sentence(anythi
         with pytest.raises(pack.adacache_core.AdaCacheError) as raised:
             adacache(anything.model, **settings)
         said = str(raised.value)
-        assert said.startswith(f"AdaCache does not find the blocks of WAN21_T2V (Anything from {__name__}).")
+        assert said.startswith(f"AdaCache cannot find the blocks of WAN21_T2V (Anything from {__name__}).")
         assert "Take preset auto, which works on any model." in said
 
 

@@ -84,7 +84,7 @@ def test_a_saved_codebook_is_listed_and_used(watched, calibrate, nodes):
 
 def test_nothing_is_replaced_without_being_asked(watched, calibrate, nodes, pack, tmp_path):
     first, *_ = calibrate(watched, save="save")
-    with pytest.raises(pack.adacache_core.AdaCacheError, match="is there already"):
+    with pytest.raises(pack.adacache_core.AdaCacheError, match="already exists"):
         calibrate(watched, entries=2, save="save")
     assert nodes.host.library.codebooks() == {"mine": first}
     second, *_ = calibrate(watched, entries=2, save="save, replacing the file")
@@ -99,7 +99,7 @@ ELSEWHERE += ["é" * 60, "a\u202egnp", "\u2044etc", "a\u2215b", "\uff0e\uff0e\uf
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_a_name_that_leads_elsewhere_is_refused(name, watched, calibrate, pack, tmp_path):
-    with pytest.raises(pack.adacache_core.AdaCacheError, match="no name for a codebook"):
+    with pytest.raises(pack.adacache_core.AdaCacheError, match="not a valid name for a codebook"):
         calibrate(watched, name=name, save="save")
     assert not list(tmp_path.rglob("*.json"))
 
@@ -116,7 +116,7 @@ def test_a_link_that_lies_there_is_not_followed(watched, calibrate, pack, tmp_pa
     outside.write_text("not ours")
     for name, target in (("full", outside), ("empty", tmp_path / "nowhere.json")):
         (folder / f"{name}.json").symlink_to(target)
-        with pytest.raises(pack.adacache_core.AdaCacheError, match="is there already"):
+        with pytest.raises(pack.adacache_core.AdaCacheError, match="already exists"):
             calibrate(watched, name=name, save="save")
         calibrate(watched, name=name, save="save, replacing the file")
         assert not (folder / f"{name}.json").is_symlink()

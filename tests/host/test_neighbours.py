@@ -464,7 +464,7 @@ def test_a_model_call_outside_of_the_evaluations_is_left_alone_and_noted(way, ti
     assert torch.equal(*guesses)
     assert attachment.finished[-1].report.total == 9
     assert attachment.finished[-1].report.notes == [
-        "the model was also called outside of the sampler's evaluations; AdaCache left that alone"
+        "the model was also called outside of the sampler's evaluations; AdaCache did not touch that"
     ]
 
 

@@ -62,13 +62,13 @@ def test_a_model_that_is_not_known_is_refused_with_what_is_known_and_a_way_out(f
     said = str(raised.value)
     assert kind in said
     assert all(family.name in said for family in pack.nodes.host.families.FAMILIES)
-    assert said.index("Take preset auto, which works on any model") < said.index("All others know")
+    assert said.index("Use preset auto or quality, which work on any model") < said.index("The other presets work on")
 
 
 @pytest.mark.parametrize("preset", ["fast", "slow", "watch"])
 def test_what_looks_at_blocks_refuses_a_model_that_is_not_known(preset, apply, tiny, pack):
     stranger = type("Stranger", (nn.Module,), {})
-    with pytest.raises(pack.adacache_core.AdaCacheError, match="does not find the blocks of Stranger"):
+    with pytest.raises(pack.adacache_core.AdaCacheError, match="cannot find the blocks of Stranger"):
         apply(bare(stranger), preset)
 
 
@@ -81,7 +81,7 @@ def test_what_looks_at_blocks_refuses_a_model_that_is_not_known(preset, apply, t
 )
 def test_a_model_that_is_left_out_on_purpose_is_refused_with_the_reason(file, kind, why, apply, host, pack):
     module = pytest.importorskip(file)
-    with pytest.raises(pack.adacache_core.AdaCacheError, match=f"leaves {kind} out: .*{why}.* Bypass"):
+    with pytest.raises(pack.adacache_core.AdaCacheError, match=f"does not work with {kind}: .*{why}.* Bypass"):
         apply(bare(getattr(module, kind)))
 
 
@@ -94,7 +94,7 @@ def test_a_new_model_is_taken_for_one_that_is_built_alike_and_proved(where, tiny
         video = sample(made, witness.watched(model))
     report = attachment.finished[-1].report
     assert (report.model, report.family, report.skipped > 0) == ("New", "Wan", True)
-    assert report.notes == ["AdaCache takes this new model for one like Wan, and checks that at step 1"]
+    assert report.notes == ["this model is new to AdaCache, which treats it like Wan and checks that at step 1"]
     assert len(witness.proofs) == 1
     assert row_of(report) == witness.row()
     known, _ = adacache(tiny(WAN).model, rate=3)
@@ -113,7 +113,9 @@ def test_a_new_model_that_cannot_be_proved_is_computed_and_it_is_said(tiny, adac
     assert torch.equal(sample(made, model), sample(made))
     report = attachment.finished[-1].report
     assert report.computed == report.total
-    assert report.notes[-1].startswith("stood down: this new model cannot be checked beside functions of others")
+    assert report.notes[-1].startswith(
+        "stood down: this model is new to AdaCache, which cannot check it beside functions of others"
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,7 @@ def test_a_class_that_another_node_puts_in_the_models_place_is_named_with_its_mo
     with pytest.raises(pack.adacache_core.AdaCacheError) as refused:
         apply(model)
     said = str(refused.value)
-    assert said.startswith("AdaCache does not find the blocks of WAN21_T2V (ReWanModel from RES4LYF.wan.model). Take")
+    assert said.startswith("AdaCache cannot find the blocks of WAN21_T2V (ReWanModel from RES4LYF.wan.model). Use")
 
 
 def test_a_class_that_is_put_there_after_adacache_makes_it_stand_down(apply, tiny, attachment_of):
@@ -176,7 +178,7 @@ def test_a_class_that_is_put_there_after_adacache_makes_it_stand_down(apply, tin
     model.add_object_patch("diffusion_model.__class__", theirs)
     assert torch.equal(sample(tiny(WAN), model), sample(tiny(WAN)))
     (note,) = attachment_of(model).finished[-1].report.notes
-    assert note == "stood down: RES4LYF.wan.model replaces this model by its own ReWanModel"
+    assert note == "stood down: RES4LYF.wan.model replaces this model with its own ReWanModel"
 
 
 @pytest.mark.parametrize("preset", ["auto", "quality"])
@@ -457,7 +459,7 @@ def test_the_inspector_of_an_adacache_that_another_one_replaced_says_so(nodes, a
     samples = sample(tiny(WAN), second)
     assert inspect(nodes, second, samples)["json"]["notes"] == []
     assert inspect(nodes, first, samples)["json"]["notes"] == [
-        "a later AdaCache node took the place of this one; connect the MODEL of that one"
+        "a later AdaCache node replaces this one; connect the MODEL of that node"
     ]
 
 

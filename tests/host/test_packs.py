@@ -106,7 +106,7 @@ NEUTRAL = ("TorchCompileModelAdvanced", "TorchCompileModelWanVideoV2", "Context 
 # Ways to combine ReWanPatcher with AdaCache in which nothing is skipped, and why.
 STANDS_DOWN = {
     ("ReWanPatcher", "table"): "they run more than once in a call",
-    ("ReWanPatcher", "planned, ours first"): "replaces this model by its own ReWanModel",
+    ("ReWanPatcher", "planned, ours first"): "replaces this model with its own ReWanModel",
 }
 # Where guidance changes, whatever the plan.
 CHANGES = {"ScheduledCFGGuidance, a scale for each step": 5, "ScheduledCFGGuidance, a part of the steps": 7}

@@ -1,4 +1,4 @@
-"""Where the video is in the tokens, what the probe looks at, and how much is kept of it."""
+"""Where the video is in the tokens, what the probe looks at, and how much memory is kept."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_change_at_one_place_of_the_latent_moves_exactly_the_token_that_the_gr
     patch = patch_of(tiny(variant).module)
     frames, height, width = video_in(x, kwargs).shape[2:]
     columns = -(-width // patch[2])
-    # Not at row or column 0: an odd size is padded with these.
+    # Not at row or column 0, which also pad an odd size.
     for frame, row, column in ((0, 1, 1), (frames // 2, height - 1, 1), (frames - 1, 1, width - 1)):
         moved = x.clone()
         video_in(moved, kwargs)[:, :, frame, row, column] += 1
@@ -91,7 +91,7 @@ def test_a_change_at_one_place_of_the_latent_moves_exactly_the_token_that_the_gr
 
 @every_variant
 def test_motion_is_measured_where_the_frames_are_known_and_the_report_says_so_where_not(variant, tiny, adacache, pack):
-    """Change and motion, computed again from what the probe block got and made, over the tokens of the video."""
+    """Change and motion, computed again from the input and output of the probed block, over the tokens of the video."""
     model, attachment = adacache(
         tiny(variant).model, rate=3, probe_stride=1, moreg=pack.adacache_core.MotionConfig(strength=0, window=(0, 1))
     )
@@ -135,7 +135,7 @@ def test_motion_is_measured_where_the_frames_are_known_and_the_report_says_so_wh
 
 @pytest.mark.parametrize("variant", ["LTXV", "LTX-2", "MiniMax-H3"])
 def test_blocks_that_work_in_place_are_among_those_tested(variant, tiny):
-    """Else law 4 would not show that their input is copied in time."""
+    """Without one, law 4 would not show that their input is copied in time."""
     block = next(iter(blocks_of(tiny(variant).module).values()))
     before = []
 
@@ -151,7 +151,7 @@ def test_blocks_that_work_in_place_are_among_those_tested(variant, tiny):
 
 @pytest.mark.parametrize("layers", [4, 40])
 def test_between_evaluations_a_conditioning_costs_at_most_one_and_a_quarter_streams(layers, host, adacache):
-    """Tensors of at least one stream's quarter are counted wherever they are; the report has to agree."""
+    """Counts all tensors of the stream's width; the report must say the same."""
     tiny = Variant(wan(layers=layers), size=(4, 8, 16)).build()
     model, attachment = adacache(tiny.model, rate=3)
     sample(tiny, model, steps=1)

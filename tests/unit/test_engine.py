@@ -87,7 +87,7 @@ def test_a_model_whose_blocks_take_something_else_is_computed_and_it_is_said():
         assert torch.equal(made, model(x, 1 - step / STEPS, prompts["cond"]))
     report = run.finish()
     assert report.computed == report.total == STEPS
-    assert report.notes == ["stood down: the blocks of this model are not where its like have them (KeyError: 'x')"]
+    assert report.notes == ["stood down: this model uses its blocks in an unexpected way (KeyError: 'x')"]
 
 
 NEVER_SKIPS = {

@@ -1,7 +1,7 @@
-"""Tiny random-weight models of every row of the table, with what exercises them.
+"""Tiny models with random weights for every row of the table.
 
-Each comes with conditionings that make its modules between the blocks run, and its references and
-keyframes lengthen, shorten or shift the token stream. Imports the host only inside functions.
+Their conditionings make the modules between the blocks run; references and keyframes lengthen, shorten or shift the
+token stream. The host is imported only inside functions.
 """
 
 from . import picture, video, wan

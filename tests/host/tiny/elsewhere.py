@@ -1,6 +1,6 @@
-"""Models that no row of the table was made for: U-Nets, sound, solids, pictures in pixels, other transformers.
+"""Models without a row in the table: U-Nets, sound, 3D, pictures in pixels, other transformers.
 
-They are made like those that have a row. Some of them the loader knows by their width, of which it is told another.
+They are made like those with a row. The loader recognises some of them by their width, and is given the one used here.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .video import hunyuan
 
 @dataclass(frozen=True)
 class Elsewhere(Variant):
-    """How to make one that has no row.
+    """How to make a tiny model without a row.
 
     Attributes:
-        called: name of the host's class of its settings, if something in it is smaller here.
-        known_by: what the loader knows it by, as it is here.
-        frames: how many, where the latent has them in its batch.
+        called: name of the host's class for its settings, if some of these are smaller here.
+        known_by: the settings by which the loader recognises it, as they are here.
+        frames: number of frames, if they are in the batch of the latent.
     """
 
     text_width: int = 64
@@ -59,7 +59,7 @@ class Elsewhere(Variant):
 
 
 def holding(inner: Callable[[dict], nn.Module], **more: Callable[[], nn.Module | torch.Tensor]) -> Any:
-    """That architecture, and beside it in its checkpoint what belongs to the host's model around it."""
+    """The architecture, with other modules or tensors beside it in the checkpoint."""
 
     def architecture(common: dict) -> nn.Module:
         module = inner(common)
@@ -78,7 +78,7 @@ def holding(inner: Callable[[dict], nn.Module], **more: Callable[[], nn.Module |
 
 
 def unet(**settings: Any) -> Callable[[dict], nn.Module]:
-    """Of two resolutions, with transformers in the lower one and between."""
+    """A U-Net of two resolutions, with transformers in the lower one and in the middle."""
     small = {
         "image_size": 32,
         "in_channels": 4,
@@ -177,7 +177,7 @@ UNETS = {
 
 
 def _seconds() -> nn.Module:
-    """The encoders of start and length that lie beside Stable Audio in its checkpoint."""
+    """The encoders of start and length in the checkpoint of Stable Audio."""
     from comfy.ldm.audio.embedders import NumberConditioner
 
     conditioner = nn.Module()
@@ -188,14 +188,14 @@ def _seconds() -> nn.Module:
 
 
 class _Lyrics(nn.Module):
-    """In place of an encoder of a fixed width of 1024."""
+    """Replaces an encoder with a fixed width of 1024."""
 
     def forward(self, lyrics: torch.Tensor, mask: torch.Tensor | None, **_: int) -> tuple[torch.Tensor, None]:
         return torch.tanh(lyrics), None
 
 
 def _ace_step_15(settings: dict) -> nn.Module:
-    """Its quantiser works with numbers when it is made, which the meta device has none of."""
+    """Made on the CPU, because its quantiser computes with values when it is made, and meta tensors have none."""
     from comfy.ldm.ace.ace_step15 import AceStepConditionGenerationModel
 
     return AceStepConditionGenerationModel(**settings | {"device": "cpu"})
@@ -258,7 +258,7 @@ def attended(tokens: int = 6) -> dict:
     return {"attention_mask": torch.ones(1, tokens, dtype=torch.long)}
 
 
-# Of a Flux 2 the latent has more channels, and is half as high and wide.
+# The latent of Flux 2 has more channels, and is half as high and wide.
 FLUX_2_LATENT: dict[str, Any] = {"channels": 128, "size": (4, 6)}
 PIXELS: dict[str, Any] = {"channels": 3, "size": (32, 32)}
 
@@ -302,7 +302,7 @@ PIXEL_DIT = {
 
 
 def _pixel_dit(settings: dict) -> nn.Module:
-    """In its checkpoint it is called core."""
+    """In the checkpoint its name is `core`."""
     module = nn.Module()
     module.core = of("comfy.ldm.pixeldit.model.PixDiT_T2I")(settings)
     return module
@@ -371,7 +371,7 @@ PICTURES = {
 }
 
 
-# Solids
+# 3D
 
 SOLIDS = {
     "Hunyuan3D 2": Elsewhere(
@@ -395,11 +395,11 @@ SOLIDS = {
     ),
 }
 
-# Those whose class a row names, or that are left out.
+# Models whose class a row names, or that are left out on purpose.
 
 
 def _causal_wan(settings: dict) -> nn.Module:
-    """Its weights are those of any Wan; the loader is told."""
+    """Its weights are like those of any Wan, so the loader is told which one it is."""
     told = settings.pop("causal_ar")
     assert told
     return of(

@@ -13,7 +13,7 @@ from .variant import HEIGHT, TWO_STREAMS, WIDTH, Variant, noise
 
 
 def of(path: str, **settings: Any) -> Callable[[dict], nn.Module]:
-    """The class of that full name, with these settings."""
+    """The class with this full name, with these settings."""
 
     def architecture(common: dict) -> nn.Module:
         file, name = path.rsplit(".", 1)
@@ -83,7 +83,7 @@ QWEN = {"num_attention_heads": 1, "joint_attention_dim": 64}
 LUMINA = of("comfy.ldm.lumina.model.NextDiT", n_layers=4, qk_norm=True)
 LUMINA_SIZES = {
     "in_channels": 16,
-    "dim": 256,  # Z-Image embeds the time in no fewer
+    "dim": 256,  # Z-Image needs this many to embed the time
     "cap_feat_dim": 64,
     "n_heads": 2,
     "n_kv_heads": 2,
@@ -91,9 +91,9 @@ LUMINA_SIZES = {
     "axes_lens": [64, 64, 64],
     "ffn_dim_multiplier": 1.0,
 }
-# The loader knows Z-Image by its width alone, so that these are sampled with the shift of Lumina 2.
+# The loader recognises Z-Image only by its width, so these are sampled with the shift of Lumina 2.
 Z_IMAGE = {"z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32}
-# In the refiner the tokens of the picture see each other, so that none would move alone when the picture does.
+# Without the refiner, in which the tokens of the picture see each other, a change of the picture moves one token only.
 UNREFINED = {"noise_refiner": nn.ModuleList}
 
 HIDREAM = of("comfy.ldm.hidream.model.HiDreamImageTransformer2DModel", patch_size=2, in_channels=16, out_channels=16)
@@ -108,7 +108,7 @@ HIDREAM_SIZES = {
     "llama_layers": [0, 1, 2, 3, 4],
 }
 
-# Of a smaller one the host rounds the base size to 0, and divides by it.
+# For a smaller picture the host rounds the base size to 0 and divides by it.
 PIXART_SIZE = 4, 62
 PIXART = {"hidden_size": 96, "num_heads": 2, "caption_channels": 64}
 

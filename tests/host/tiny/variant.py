@@ -1,9 +1,8 @@
 """What a tiny model is and how the host's own loader makes it.
 
-Everything is what the loader makes, but for some encoders of sound, faces and texts (HuMo's, Animate's, Anima's),
-which have fixed widths of thousands, and the refiner of Lumina's pictures: they lie in front of the blocks, and
-stand-ins take their places. Where the loader takes a model's width for granted instead of reading it off the weights,
-it is told what it is here.
+The loader makes all of it, except for some modules before the blocks that are replaced by stand-ins: encoders of sound,
+faces and texts with fixed widths of thousands (of HuMo, Animate and Anima), and the refiner of Lumina's pictures. Where
+the loader assumes a width instead of reading it from the weights, it is given the one used here.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ FRAMES, HEIGHT, WIDTH = 4, 8, 8  # of the latent
 
 @dataclass(frozen=True)
 class Tiny:
-    """A model, and what it is sampled with.
+    """A model and the inputs with which it is sampled.
 
     Attributes:
         model: the host's ModelPatcher.
-        latent: zeros, (1, channels, frames, height, width); with sound, that and the sound's in a NestedTensor.
+        latent: zeros, (1, channels, frames, height, width); with sound, a NestedTensor of this and the sound's.
         positive, negative: CONDITIONING.
         noise_mask: of the latent, or None.
-        variant: what it was made from.
+        variant: from which it was made.
     """
 
     model: Any
@@ -46,27 +45,27 @@ class Tiny:
 
 @dataclass(frozen=True)
 class Variant:
-    """How to make one.
+    """How to make a tiny model.
 
     Attributes:
         architecture: settings -> an empty module of the diffusion model's class, on the meta device.
-        extras: () -> what the conditionings hold beside the text.
+        extras: () -> what the conditionings hold besides the text.
         text_width: of the text embeddings.
         channels: of the latent.
         size: frames, height, width of the latent; of a picture height and width.
-        text_tokens: of the positive and the negative; if they differ, the host calls the model for each.
+        text_tokens: of the positive and the negative prompt; if they differ, the host calls the model once for each.
         between: paths of modules that run between the blocks.
-        head: name of the head, where it is none of the usual ones; "" if the stack ends with its last block.
-        argument: place of the hidden states among the positional arguments of the first blocks.
-        output: their place in the tuple that these return.
-        batch: which dimension of the hidden states is their batch, None if they have none.
+        head: name of the head, if not one of the usual ones; "" if the stack ends with its last block.
+        argument: index of the hidden states among the positional arguments of the first blocks.
+        output: their index in the tuple that these return.
+        batch: batch dimension of the hidden states; None: they have none.
         method: the method of a block that the model calls.
-        sound: shape of the sound's latent, without its batch, if the model makes sound, too; its stream comes second.
+        sound: shape of the sound's latent, without batch, if the model makes sound; its stream is the second.
         sound_head: name of the head of that stream, if it has its own.
         keeps: attributes in which the host's own code leaves tensors of a call.
-        stand_ins: submodules, by name, that are not what the loader makes.
-        since: the oldest host on which it can be made so small; the real one may run on older ones.
-        sizes: settings that the loader does not find in the weights; it is told, and so is the architecture.
+        stand_ins: submodules, by name, that replace what the loader makes.
+        since: the oldest host on which the tiny model can be made; the real one may run on older ones.
+        sizes: settings that the loader does not read from the weights; loader and architecture get them from here.
     """
 
     architecture: Callable[[dict], nn.Module]
@@ -90,7 +89,7 @@ class Variant:
     sizes: dict[str, Any] = field(default_factory=dict)
 
     def build(self, dtype: torch.dtype = torch.float32) -> Tiny:
-        """Through `load_diffusion_model_state_dict`, then computing in `dtype` (a CPU would compute in float32)."""
+        """Made by `load_diffusion_model_state_dict`, and set to compute in `dtype` (on a CPU the host uses float32)."""
         import comfy.model_detection
         import comfy.ops
         import comfy.sd
@@ -115,7 +114,7 @@ class Variant:
         return Tiny(model, latent, positive, negative, noise_mask, self)
 
     def _told_sizes(self) -> Any:
-        """A context in which the loader finds out `sizes` beside what it finds by itself."""
+        """A context in which the loader finds `sizes` in addition to what it reads from the weights."""
         import comfy.model_detection
 
         detect = comfy.model_detection.detect_unet_config
@@ -125,9 +124,9 @@ class Variant:
 
 
 def fill(module: nn.Module, blank: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """A state dict with nothing left to chance: norms 1, biases small, matrices N(0, 1 / fan-in).
+    """A reproducible state dict: norms 1, biases small, matrices N(0, 1 / fan-in).
 
-    Submodules named in `blank` are all zeros, which costs nothing; the loader knows models by their keys.
+    Submodules named in `blank` are zeros that take no memory; the loader needs their keys.
     """
     generator = torch.Generator().manual_seed(3)
     weights = {}
@@ -148,11 +147,11 @@ def noise(*shape: int, seed: int = 11) -> Tensor:
 
 
 def seen_by_clip() -> SimpleNamespace:
-    """What a CLIP vision encoder hands on."""
+    """The output of a CLIP vision encoder."""
     return SimpleNamespace(penultimate_hidden_states=noise(1, 5, 1280), last_hidden_state=noise(1, 5, 1152))
 
 
-# Flux, and HunyuanVideo which comes from it.
+# For Flux, and HunyuanVideo, which is built like it.
 TWO_STREAMS = {
     "in_channels": 16,
     "out_channels": 16,

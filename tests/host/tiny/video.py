@@ -1,4 +1,4 @@
-"""Video models that are no Wan."""
+"""Video models other than Wan."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _anima(common: dict) -> nn.Module:
     return Anima(**_PREDICT2, **common)
 
 
-# Some sizes of these the host's loader takes for granted, or for those of LTX-2 looks into the file's metadata.
+# The host's loader assumes some of these sizes; those of LTX-2 it reads from the file's metadata.
 _MOCHI = {
     "patch_size": 2,
     "in_channels": 12,
@@ -58,7 +58,7 @@ _MOCHI = {
     "num_heads": 2,
     "hidden_size_x": 24,
     "hidden_size_y": 16,
-    "mlp_ratio_x": 512.0,  # blocks insist on their 12288
+    "mlp_ratio_x": 512.0,  # the blocks have a fixed width of 12288
     "mlp_ratio_y": 4.0,
     "learn_sigma": False,
     "use_t5": True,
@@ -151,7 +151,7 @@ def _ltx2(common: dict) -> nn.Module:
 
 @cache
 def _reference_voice() -> dict:
-    """One object, as the host's node gives it to both conditionings."""
+    """The same object for both conditionings, as the host's node makes it."""
     return {"ref_audio": {"tokens": noise(1, 3, 128)}}
 
 
@@ -198,7 +198,7 @@ def _ltxv_keyframes() -> dict:
 
 
 def _new_coordinates() -> bool:
-    """Whether keyframes of LTXV have a start and an end (later hosts) or one place."""
+    """Whether keyframes of LTXV have a start and an end (later hosts), or only a start."""
     from comfy_extras.nodes_lt import LTXVAddGuide
 
     return getattr(LTXVAddGuide, "PATCHIFIER", LTXVAddGuide).start_end
@@ -249,7 +249,7 @@ VARIANTS = {
             "ref_latent": noise(1, 16, 1, HEIGHT, WIDTH),
             "guiding_frame_index": 0,
         },
-        text_tokens=(6, 5),  # the host's own code fails on a reference with a batch above 1
+        text_tokens=(6, 5),  # the host fails on a reference if the batch is larger than 1
     ),
     "HunyuanVideo 1.5": Variant(
         hunyuan(

@@ -1,4 +1,4 @@
-"""Wan and what came from it."""
+"""Wan and models that are built on it."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def wan(name: str = "WanModel", layers: int = 5, **settings: Any) -> Callable[[d
 
 
 class _AnyMotion(nn.Module):
-    """512 numbers of each face."""
+    """Replaces a motion encoder: 512 numbers of each face."""
 
     def get_motion(self, faces: Tensor) -> Tensor:
         return faces.flatten(1)[:, :512]
 
 
 class _AnyFaces(nn.Module):
-    """Four tokens of width 128 for each latent frame."""
+    """Replaces a face encoder: four tokens of width 128 for each latent frame."""
 
     def forward(self, motion: Tensor) -> Tensor:
         return motion[:, ::4].unflatten(-1, (4, 128))
 
 
 class _AnySound(nn.Module):
-    """Sixteen tokens of width 1536 for each latent frame."""
+    """Replaces a sound encoder: sixteen tokens of width 1536 for each latent frame."""
 
     def forward(self, audio: Tensor) -> Tensor:
         return audio.flatten(2)[..., : 16 * 1536].unflatten(-1, (16, 1536))
