@@ -1,4 +1,4 @@
-"""Two videos side by side, and in numbers: how far one with AdaCache is from one without."""
+"""AdaCache Compare: plays two videos side by side and measures how far apart they are."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from .demo.preview import pictures_of
 from .host.attach import attachment_of
 from .schema import CATEGORY, found_by
 
-SSIM_WINDOW = 11  # Wang et al. 2004; where frames are smaller, the largest odd one that fits
-ALEXNET = "alexnet-owt-7be5be79.pth"  # of torchvision, which LPIPS would fetch otherwise
-LPIPS_SMALLEST = 64  # pixels: of smaller frames its network leaves nothing
-LATENT_PIXEL = 8  # how large a number of a latent is shown
-WIDEST = 1024  # pixels of the video that the node shows: a glance, that comes quickly; the output is as large as can be
+SSIM_WINDOW = 11  # pixels (Wang et al. 2004); for smaller frames, the largest odd size that fits
+ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's weights; without the file, LPIPS would download it
+LPIPS_SMALLEST = 64  # pixels; LPIPS' network reduces smaller frames to nothing
+LATENT_PIXEL = 8  # pixels in the picture for one number of a latent
+WIDEST = 1024  # pixels; the video shown in the node is made smaller than this, so that it loads fast. The output is not
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,14 @@ class Comparison:
         frames: how many were compared.
         psnr: dB, mean over frames, at most PSNR_MAX.
         ssim: mean over frames, channels and places; 1 is equal.
-        lpips: perceptual distance (Zhang et al. 2018), mean over frames; None of latents, of frames smaller than
-            LPIPS_SMALLEST, and where not installed.
+        lpips: perceptual distance (Zhang et al. 2018), mean over frames; None for latents, for frames smaller than
+            LPIPS_SMALLEST, and if LPIPS is not installed.
         motion_kept: mean absolute difference of neighbouring frames over that of the reference; 1 is equal, inf if only
-            the changed one moves.
-        temporal_difference: mean absolute difference between these differences, where 1 is the range of values.
-        worst_frame: the one with the lowest PSNR, from 0.
-        worst_psnr: its PSNR, dB.
+            the changed video moves.
+        temporal_difference: mean absolute difference between the two videos' differences of neighbouring frames; 1 is
+            the whole range of values.
+        worst_frame: the frame with the lowest PSNR, from 0.
+        worst_psnr: PSNR of that frame, dB.
     """
 
     frames: int
@@ -131,7 +132,7 @@ class AdaCacheCompare(io.ComfyNode):
         if pair[0].shape != pair[1].shape:
             sizes = " and ".join(f"{len(each)} frames of {each.shape[3]} x {each.shape[2]}" for each in pair)
             raise AdaCacheError(
-                f"videos of {sizes} ({pair[0].shape[1]} and {pair[1].shape[1]} channels) do not compare"
+                f"videos of {sizes} ({pair[0].shape[1]} and {pair[1].shape[1]} channels) cannot be compared"
             )
         found = compare(*pair)
         video = side_by_side(*pair, found, report)
@@ -148,7 +149,7 @@ class AdaCacheCompare(io.ComfyNode):
 
 
 def _report_of(model: Any, changed: Tensor | dict) -> RunReport | None:
-    """Of the run that made this latent, or of the newest one where only its pictures are there."""
+    """The report of the run that made this latent; for an IMAGE, the report of the newest run."""
     attachment = attachment_of(model)
     if attachment is None:
         return None
@@ -161,10 +162,11 @@ def _as_pictures(video: Tensor | dict, model: Any) -> Tensor:
 
 
 def side_by_side(reference: Tensor, changed: Tensor, found: Comparison, report: RunReport | None) -> list[Image.Image]:
-    """Both at the same time, under what is known of them.
+    """Both videos in one, with captions.
 
     Args:
-        reference, changed: (frames, channels, height, width); what is no picture is shown in grey.
+        reference, changed: (frames, channels, height, width); latents are shown in grey.
+        found: their comparison.
         report: of the run that made `changed`.
     """
     lowest, span = reference.min(), span_of(reference)
@@ -182,7 +184,7 @@ def _as_images(frames: list[Image.Image]) -> Tensor:
 
 
 def _shown(frames: list[Image.Image], fps: float, node: type[io.ComfyNode]) -> ui.SavedImages:
-    """The video in the node, which plays it."""
+    """Saves the video for the node, which plays it."""
     small = [frame.copy() for frame in frames]
     for frame in small:
         frame.thumbnail((WIDEST, WIDEST))
@@ -193,10 +195,10 @@ def _shown(frames: list[Image.Image], fps: float, node: type[io.ComfyNode]) -> u
 
 
 def frames_of(video: Tensor | dict) -> Tensor:
-    """(frames, channels, height, width), the videos of a batch one after another.
+    """The frames as (frames, channels, height, width), the videos of a batch one after another.
 
     Args:
-        video: IMAGE, or LATENT (of one with sound the video).
+        video: IMAGE or LATENT; if it has sound, only the video is used.
     """
     if isinstance(video, Tensor):
         return video.movedim(-1, 1)
@@ -206,19 +208,19 @@ def frames_of(video: Tensor | dict) -> Tensor:
 
 
 def is_picture(video: Tensor) -> bool:
-    """Whether these are colours, not numbers of a latent."""
+    """Whether the values are colours (three channels, 0 to 1), not numbers of a latent."""
     return video.shape[1] == 3 and video.min().item() >= 0 and video.max().item() <= 1
 
 
 def span_of(video: Tensor) -> float:
-    """The range of its values, never 0."""
+    """Largest minus smallest value, never 0."""
     return max((video.max() - video.min()).item(), torch.finfo(torch.float32).tiny)
 
 
 def compare(reference: Tensor, changed: Tensor) -> Comparison:
-    """All measures of `changed` against `reference`, (frames, channels, height, width) each.
+    """Compares `changed` with `reference`, (frames, channels, height, width) each.
 
-    Of pictures, which have three channels of 0 to 1, the range of values is 1; of latents that of the reference.
+    PSNR and SSIM take as range of values 1 for pictures, and the range of the reference for latents.
     """
     from kornia.metrics import ssim  # ComfyUI installs it; imported here so that the other nodes load without it
 
@@ -241,7 +243,7 @@ def compare(reference: Tensor, changed: Tensor) -> Comparison:
 
 
 def _lpips(reference: Tensor, changed: Tensor) -> float | None:
-    """Where the `lpips` package and the weights it needs are installed: nothing is loaded from the network."""
+    """Mean LPIPS over frames; None unless the package and its weights are installed. Downloads nothing."""
     if find_spec("lpips") is None or not (Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET).exists():
         return None
     from lpips import LPIPS
@@ -254,7 +256,7 @@ def _lpips(reference: Tensor, changed: Tensor) -> float | None:
 
 
 def difference(reference: Tensor, changed: Tensor, amplify: float, pixel: int) -> Tensor:
-    """IMAGE: where the two differ, white where they do by the range of values over `amplify`."""
+    """IMAGE of the differences: white where they reach the range of values / `amplify`, black where there are none."""
     grey = (amplify / span_of(reference) * (changed - reference).abs().mean(dim=1)).clamp(0, 1).cpu().float()
     grey = grey.repeat_interleave(pixel, dim=1).repeat_interleave(pixel, dim=2)
     return grey[..., None].repeat(1, 1, 1, 3)

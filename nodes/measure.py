@@ -1,4 +1,4 @@
-"""What AdaCache brings on somebody's own model: one video made three times, as a picture and as a file to share."""
+"""AdaCache Measure: makes one video three times on the user's model; the result is a picture and a file to share."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .host.library import write
 from .host.measuring import WARM_UP, Bar, Sampling, facts, likeness
 from .schema import CATEGORY, found_by
 
-PREFIX = "adacache_measured/measured"  # in the host's output folder
+PREFIX = "adacache_measured/measured"  # in ComfyUI's output folder
 CONFIGS = {PLAIN: CacheConfig(Off()), AUTO: auto(SPEEDUP), QUALITY: quality(CLOSENESS)}
 NAMES = {PLAIN: OFF, AUTO: f"auto {SPEEDUP:g}x", QUALITY: f"quality {CLOSENESS:g} dB"}
 SHARE = "github.com/comfyui-adacache/ComfyUI-AdaCache/issues/new?template=measured.yml"
@@ -135,7 +135,7 @@ class AdaCacheMeasure(io.ComfyNode):
     def execute(cls, model: Any, vae: Any = None, title: str = "", **sampler_inputs: Any) -> io.NodeOutput:
         title = " ".join(title.split())
         if len(title) > LONGEST_TEXT or not title.isprintable():
-            raise AdaCacheError(f"the title must be a line of at most {LONGEST_TEXT} letters")
+            raise AdaCacheError(f"the title must be one line of at most {LONGEST_TEXT} letters")
         how = Sampling.of(model, **sampler_inputs)
         settings = Settings(title=title, adacache=version(), **facts(model, how))
         runs, latents = measure(model, how)
@@ -149,10 +149,10 @@ class AdaCacheMeasure(io.ComfyNode):
 
 
 def measure(model: Any, how: Sampling) -> tuple[dict[str, MeasuredRun], dict[str, dict]]:
-    """All runs, and the LATENT that each made.
+    """Makes the runs; returns them, and the LATENT that each made.
 
-    A few steps come before them and count for none: loading, compiling and the first use of memory are slow, and would
-    fall on one of them.
+    A few steps run first and are not measured: loading, compiling and the first use of memory are slow, and would
+    otherwise count for the first run.
     """
     bar = Bar(model, WARM_UP + len(CONFIGS) * how.steps)
     how.run(_with(model, PLAIN)[0], bar.next(WARM_UP), WARM_UP)
@@ -163,7 +163,7 @@ def measure(model: Any, how: Sampling) -> tuple[dict[str, MeasuredRun], dict[str
         latents[name] = how.run(patched, bar.next(how.steps))
         report = attachment.finished[-1].report
         if not report.evaluations:
-            raise AdaCacheError(f"there is nothing to measure: {'; '.join(report.notes) or 'the model was not asked'}")
+            raise AdaCacheError(f"there is nothing to measure: {'; '.join(report.notes) or 'the model was not called'}")
         near = None if name == PLAIN else likeness(model, latents[PLAIN], latents[name])
         runs[name] = MeasuredRun(report, near)
     return runs, latents
@@ -175,7 +175,7 @@ def _with(model: Any, name: str) -> tuple[Any, Any]:
 
 
 def _frames_of(latent: dict, model: Any, vae: Any) -> Tensor:
-    """(frames, height, width, 3) in [0, 1]: of the VAE, else of the live preview, else in grey."""
+    """Frames (frames, height, width, 3) in [0, 1]: decoded by the VAE, else as the live preview, else in grey."""
     samples = latent["samples"]
     if vae is not None:
         video = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
@@ -191,9 +191,9 @@ def _frames_of(latent: dict, model: Any, vae: Any) -> Tensor:
 
 
 def _saved(measured: Measured, videos: list[Tensor], text: str) -> tuple[Tensor, ui.SavedResult]:
-    """The picture, and where it lies in the output folder; the file lies beside it, under the same name.
+    """Saves the picture, and the file beside it under the same name; returns the picture and where it is.
 
-    Neither has the workflow in it, as the host's own pictures do: with that would go the prompt.
+    Unlike ComfyUI's own pictures, they do not contain the workflow, because the workflow contains the prompt.
     """
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(PREFIX, folder_paths.get_output_directory())
     place = f"{subfolder}/{name}_{counter:05}_.json"
@@ -213,7 +213,7 @@ def _saved(measured: Measured, videos: list[Tensor], text: str) -> tuple[Tensor,
 
 
 def version() -> str:
-    """Of this pack."""
+    """The version of this pack."""
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(r'^version = "(.+)"', text, re.MULTILINE)
     return found[1] if found else ""

@@ -1,1 +1,1 @@
-"""What a run tells: reports, pictures, calibration, shared measurements."""
+"""Reports of runs, their pictures, calibration of codebooks, and measurements that people share."""

@@ -1,4 +1,4 @@
-"""A codebook for one's own model, from runs that were watched and skipped nothing (the paper's supplement A.2)."""
+"""Makes a codebook for a model, from runs with preset watch, which skip nothing (the paper's supplement A.2)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from ..decide.metric import Sums
 from ..errors import AdaCacheError
 from .report import COMPUTED, RunReport
 
-BOLDEST = 17  # rates are tried below this one
+BOLDEST = 17  # only rates below this one are tried
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A codebook, and what it was made from.
+    """A codebook, and the runs it was made from.
 
     Attributes:
-        low, high: range of the observed change per step.
-        speedups: what each run would have had, counted.
+        codebook: the result.
+        low, high: smallest and largest change per step in the runs.
+        speedups: the counted speed-up that each run would have had with this codebook.
     """
 
     codebook: Codebook
@@ -47,7 +48,8 @@ def curve_of(report: RunReport) -> list[float]:
     """The change per step of a run in which every step was computed.
 
     Returns:
-        One number for each step but the first; empty if the run skipped something, was stopped, or was not watched.
+        The relative change, a number for each step except the first. Empty if the run skipped something, was stopped,
+        or did not measure the change.
     """
     measured = {record.step: record.metric for record in report.evaluations if record.metric is not None}
     curve = [measured.get(step, math.nan) for step in range(1, report.sampler_steps)]
@@ -59,23 +61,23 @@ def curve_of(report: RunReport) -> list[float]:
 def calibrate(
     curves: Sequence[Sequence[float]], speedup: float, entries: int = 6, name: str = "calibrated"
 ) -> Calibration:
-    """Thresholds that split the observed range evenly, and falling rates that come nearest to the wanted speed-up.
+    """Finds the codebook that comes nearest to a speed-up: evenly spaced thresholds, and rates that fall.
 
     Args:
-        curves: of watched runs, as `curve_of` gives them, all of one number of steps.
-        speedup: wanted, counted, the mean over the runs.
-        entries: of the codebook, from 1.
+        curves: of runs with preset watch, as `curve_of` returns them, all for the same number of steps.
+        speedup: counted speed-up to come near to, as the mean over the runs.
+        entries: of the codebook, at least 1.
         name: of the codebook.
 
     Raises:
-        AdaCacheError: there are no curves, or they are of different lengths.
+        AdaCacheError: there are no curves, or their lengths differ.
     """
     lengths = {len(curve) for curve in curves}
     if len(lengths) != 1 or lengths == {0}:
         found = (
             "none" if not lengths - {0} else f"runs of {', '.join(str(length + 1) for length in sorted(lengths))} steps"
         )
-        raise AdaCacheError(f"calibrating takes watched runs of one number of steps; there are {found}")
+        raise AdaCacheError(f"calibration needs runs with preset watch, all of one number of steps; there are {found}")
     steps = lengths.pop() + 1
     low, high = float(np.min(curves)), float(np.max(curves))
     thresholds = np.unique([float(f"{value:.4g}") for value in np.linspace(low, high, entries + 1)[1:]])
@@ -92,7 +94,7 @@ def calibrate(
 
 
 def computed_of(curve: Sequence[float], codebook: Codebook) -> int:
-    """How many steps a run of these changes would compute: between two computed steps the changes are averaged."""
+    """How many steps a run with these changes would compute. Between two computed steps, the mean change counts."""
     steps = len(curve) + 1
     controller = codebook.controller(Course(steps))
     state, last, computed = controller.begin(), 0, 0

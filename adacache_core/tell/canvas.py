@@ -1,6 +1,6 @@
-"""Paper and pen for `picture.py`: lengths, text, lines, marks and diagrams. Knows nothing of caching.
+"""Draws text, lines, marks and diagrams for `picture.py`. Knows nothing of caching.
 
-Drawn with Pillow (10.1 or newer), which every ComfyUI brings along; nothing else in the core needs it.
+Uses Pillow (10.1 or newer), which every ComfyUI installs; nothing else in the core needs it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ Point = tuple[float, float]
 PAPER, PANEL, PALE = (22, 24, 30), (37, 40, 49), (178, 184, 196)
 
 # Lengths are thousandths of the picture's width.
-LEFT, RIGHT, GAP = 92, 920, 20  # of all diagrams; between them and round them
+LEFT, RIGHT, GAP = 92, 920, 20  # left and right edge of all diagrams; gap between and around them
 TITLE, SMALL = 27, 24
 SMALLEST, LARGEST = 1e-30, 1e30  # of the values on an axis
-LONGEST_TEXT = 200  # letters in a line
-_SHARPNESS = 2  # drawn so many times larger, then shrunk: clean edges
+LONGEST_TEXT = 200  # letters of one line that are drawn
+_SHARPNESS = 2  # pages are drawn this many times larger and then shrunk, for clean edges
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From a value to a height on the page, logarithmic unless `law` says otherwise.
+    """Maps a value to a height on the page, logarithmically unless `law` is another function.
 
-    What lies outside low..high is drawn at the edge.
+    Values outside low..high are drawn at the edge.
     """
 
     top: float
@@ -42,7 +42,7 @@ class Scale:
         return self.bottom - (at - low) / (high - low) * (self.bottom - self.top)
 
     def round_values(self) -> list[float]:
-        """Values to write beside a logarithmic axis, as many as there is room for."""
+        """Round values to write beside a logarithmic axis, as many as fit."""
         most = (self.bottom - self.top) / (1.4 * SMALL)
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         values: list[float] = []
@@ -55,12 +55,13 @@ class Scale:
 
 
 def wrapped(text: str, size: float, room: float, most: int = 6) -> list[str]:
-    """A text in lines that fit into the room, broken between words; what is too much ends with the last line.
+    """Breaks a text between words into lines that fit; text beyond the last line is cut off.
 
     Args:
         text: any.
-        size: of the letters; room: both in thousandths of the picture's width.
-        most: lines.
+        size: of the letters, in thousandths of the picture's width.
+        room: width of a line, in the same unit.
+        most: how many lines there may be.
     """
     font, lines = ImageFont.load_default(10 * size), [""]
     for word in text[: LONGEST_TEXT * most].split():
@@ -76,9 +77,9 @@ def wrapped(text: str, size: float, room: float, most: int = 6) -> list[str]:
 
 
 def range_of(values: Iterable[float | None]) -> tuple[float, float]:
-    """Holds all values that have a logarithm, with air around them and room for one round number.
+    """The range of an axis for all values that have a logarithm, with a margin and room for one round number.
 
-    Values so small or large that no run measures them are left at the edge.
+    Values smaller or larger than any run measures do not widen the range; they are drawn at its edge.
     """
     positive = [value for value in values if value is not None and math.isfinite(value) and value > 0] or [1.0]
     shown = [min(max(value, SMALLEST), LARGEST) for value in positive]
@@ -88,11 +89,11 @@ def range_of(values: Iterable[float | None]) -> tuple[float, float]:
 
 
 class Page:
-    """A canvas with `slots` equal places along it, some of which bear a label.
+    """A picture in the making, divided from left to right into equal slots, of which some have a label.
 
     Args:
         width: in pixels.
-        height: in thousandths of the width, as all lengths here.
+        height: in thousandths of the width, like all lengths here.
         slots: at least 1.
         labels: text by slot.
     """
@@ -109,7 +110,7 @@ class Page:
         return self.image.resize(self.size, Image.Resampling.LANCZOS)
 
     def x(self, slot: float) -> float:
-        """Where a slot begins; half a slot further is its middle."""
+        """Left edge of a slot; half a slot further right is its middle."""
         return LEFT + self.slot * slot
 
     def diagram(self, top: float, height: float, title: str, low: float, high: float) -> Scale:
@@ -119,7 +120,7 @@ class Page:
         return scale
 
     def frame(self, scale: Scale, title: str, values: Iterable[float]) -> None:
-        """The ground of a diagram, its title above and some values at its left."""
+        """The background of a diagram, its title above it and some values to its left."""
         self.text(LEFT, scale.top - TITLE - 6, title, SMALL, PALE)
         self.box(LEFT, scale.top, RIGHT, scale.bottom, PANEL)
         for slot in self.labels:
@@ -130,7 +131,7 @@ class Page:
     def text(
         self, x: float, y: float, text: str, size: float, colour: Colour, anchor: str = "la", room: float = 1000
     ) -> float:
-        """Writes one line, cut to the room there is; returns how far it reaches, left or right of x."""
+        """Writes one line, cut to `room`; returns the x at which it ends, left or right of the given x."""
         font = ImageFont.load_default(size * self.unit)
         shown = " ".join(text[:LONGEST_TEXT].split())
         while len(shown) > 1 and font.getlength(shown) > room * self.unit:
@@ -145,7 +146,7 @@ class Page:
 
     def line(self, points: Sequence[Point], colour: Colour, width: float) -> None:
         scaled = [(x * self.unit, y * self.unit) for x, y in points]
-        if scaled:  # newer Pillows raise on a line of no points
+        if scaled:  # newer Pillows raise an error for a line without points
             self.pen.line(scaled, colour, max(1, round(width * self.unit)), joint="curve")
 
     def mark(self, at: Point, radius: float, colour: Colour, corners: int) -> None:

@@ -1,7 +1,7 @@
-"""What AdaCache did to one video of somebody's own model, beside the same video without it: as data, JSON out and in.
+"""One video of a user's model with and without AdaCache, as data that can be written to JSON and read again.
 
-The file is made to be shared: it has figures and names of programs, nothing of the prompt and no place on a disk. Draws
-nothing (`measured_picture.py` does), and takes nothing from strangers that is not what it should be.
+The file is meant to be shared: it contains figures and names of programs, but nothing of the prompt and no path.
+Reading checks every entry, because files come from strangers. `measured_picture.py` draws it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from .report import RunReport
 PLAIN, AUTO, QUALITY = "plain", "auto", "quality"
 RUNS = (PLAIN, AUTO, QUALITY)  # in this order
 
-# What is asked of them: the same everywhere, so that files of many people can be put beside each other.
-SPEEDUP, CLOSENESS = 2.0, GOOD  # times, dB
+# What auto and quality are asked for. Fixed, so that files of different people can be compared.
+SPEEDUP, CLOSENESS = 2.0, GOOD  # speed-up factor, dB
 
 LONGEST_TEXT = 100  # letters
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How near one video is to the plain one, as the model works in them.
+    """How close one latent is to the plain one, in the numbers that the model works with.
 
     Attributes:
-        closeness: dB, as in `closeness.py`; inf if they are equal.
-        motion_kept: mean absolute difference of neighbouring frames, over that of the plain video; None where that has
-            one frame or does not move.
-        worst_frame: the frame of the latent that is least close, from 0; worst_frame_db: how close that is.
+        closeness: in dB, see `closeness.py`; inf if they are equal.
+        motion_kept: mean absolute difference of neighbouring frames, relative to that of the plain video; None if the
+            plain video has one frame or does not move.
+        worst_frame: the frame of the latent that is least close, from 0.
+        worst_frame_db: the closeness of that frame, in dB.
     """
 
     closeness: float
@@ -45,21 +46,21 @@ class Likeness:
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """One of RUNS: its report, and its likeness to the plain one, which is None for the plain one."""
+    """One of RUNS: its report, and its likeness to the plain run (None for the plain run itself)."""
 
     report: RunReport
     likeness: Likeness | None
 
     @property
     def seconds(self) -> float:
-        """Of all evaluations, with what sampler and previews take; loading the model comes before."""
+        """Seconds of all evaluations, including sampler and previews, without loading the model."""
         return sum(record.seconds or 0.0 for record in self.report.evaluations)
 
     @property
     def place(self) -> int | None:
-        """Of the closeness: 0 in the expected range, 1 closer, -1 less close; None where nothing is expected.
+        """Where the closeness is: 0 inside the expected range, 1 closer, -1 less close; None without an estimate.
 
-        Nothing is claimed beyond LARGEST, so closer than that counts as that.
+        No estimate is higher than LARGEST, so a higher closeness counts as LARGEST.
         """
         expected = self.report.expected
         if expected is None or self.likeness is None:
@@ -73,11 +74,15 @@ class Settings:
     """What was sampled, how, and on what.
 
     Attributes:
-        title: what a person calls it, "" if nobody named it.
-        model: class of the diffusion model; kind: what the host calls models of this kind; parameters: of the model.
-        sampler, scheduler: as the host calls them; no scheduler where noise levels were given: the report has them.
-        steps, cfg, shift: the last None where the model has none.
-        batch, channels, frames, height, width: of the latent; of several streams, of the video.
+        title: the user's name for the model, or "".
+        model: class of the diffusion model.
+        kind: ComfyUI's name for models of this kind.
+        parameters: how many weights the model has.
+        sampler, scheduler: ComfyUI's names; scheduler is None if the user gave noise levels (the report has them).
+        steps: of the run.
+        cfg: scale of the guidance.
+        shift: of the noise levels; None if the model has none.
+        batch, channels, frames, height, width: of the latent; of the video's latent if there is also sound.
         device: the GPU's name, or "CPU".
         comfyui, adacache, torch: versions.
     """
@@ -126,12 +131,12 @@ class Measured:
     runs: dict[str, MeasuredRun]
 
     def speedup(self, name: str) -> float | None:
-        """Of a run over the plain one, in seconds; None where no time was taken."""
+        """Speed-up of a run over the plain run, in seconds; None if a time is missing."""
         plain, own = self.runs[PLAIN].seconds, self.runs[name].seconds
         return plain / own if plain and own else None
 
     def to_json(self) -> str:
-        """Strict JSON; what can be worked out from the reports is written beside them, for who reads it by eye."""
+        """Strict JSON. Figures that follow from the reports are written too, for people who read the file."""
         runs = {name: self._figures(name) | {"report": run.report.to_dict()} for name, run in self.runs.items()}
         data = documents.head_of("measured") | asdict(self.settings) | {"runs": runs}
         return json.dumps(documents.finite(data), indent=1, allow_nan=False)
@@ -150,7 +155,7 @@ class Measured:
         """Reads what `to_json` wrote, and nothing else.
 
         Raises:
-            AdaCacheError: what is not as it should be; the first of it.
+            AdaCacheError: the text is not such a file; the message names the first fault.
         """
         data = dict(documents.read(text, "measured"))
         runs = data.pop("runs", None)
@@ -165,7 +170,7 @@ class Measured:
         return measured
 
     def _compare(self, name: str, written: dict[str, Any]) -> None:
-        """That the figures of a run are those of its report: who edits a file by hand edits one of them."""
+        """Checks that the figures of a run follow from its report: an edit by hand changes only one of them."""
         report = self.runs[name].report
         if report.sampler_steps != self.settings.steps:
             raise AdaCacheError(f"the run {name} has {report.sampler_steps} steps, not {self.settings.steps}")
@@ -183,7 +188,7 @@ def _same(written: Any, value: Any) -> bool:
 
 
 def _made(kind: type, data: dict[str, Any], what: str) -> Any:
-    """A dataclass of exactly these entries."""
+    """A dataclass of this kind, from a dict that must have exactly its fields."""
     known = {each.name for each in fields(kind)}
     if missing := known - data.keys():
         raise AdaCacheError(f"{what} has no {min(missing)!r}")
@@ -208,7 +213,7 @@ def _run(name: str, data: Any) -> MeasuredRun:
         raise AdaCacheError(f"the run {name} cannot be read: {short(data)} is no object")
     report = RunReport.from_dict(data.get("report"))
     if not report.evaluations or report.stopped or any(not _took(record.seconds) for record in report.evaluations):
-        raise AdaCacheError(f"the run {name} did not come to its end, or was not timed")
+        raise AdaCacheError(f"the run {name} did not come to its end, or has no times")
     if name == PLAIN:
         if report.computed != report.total:
             raise AdaCacheError("the plain run skipped steps")
@@ -217,7 +222,7 @@ def _run(name: str, data: Any) -> MeasuredRun:
         raise AdaCacheError(f"the run {name} was asked for something else: {short(report.preset)}")
     known = [each.name for each in fields(Likeness)]
     likeness = _made(Likeness, {key: data[key] for key in known if key in data}, f"the run {name}")
-    for key, value in asdict(likeness).items():  # infinite closeness: the videos are equal
+    for key, value in asdict(likeness).items():  # closeness is infinite if the videos are equal
         if value is not None and not math.isfinite(value) and (value != math.inf or key == "motion_kept"):
             raise AdaCacheError(f"{key!r} of the run {name} is {value}")
     return MeasuredRun(report, likeness)

@@ -1,4 +1,4 @@
-"""Three runs of one video as a picture: what AdaCache saved, how close it came, and how close it was said to come."""
+"""Three runs of one video as a picture: time saved, closeness expected, and closeness measured."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .report import REUSED
 NAME, HEAD, FIGURE = 36, 34, 28
 COLUMN = (1000 - (len(RUNS) + 1) * GAP) / len(RUNS)
 STRIP, BAR, EDGE = 60, 30, 60
-TALLEST = 1.4  # of a frame, times its width: a portrait is cut no further
+TALLEST = 1.4  # height of a frame over its width; taller frames are cut to this
 LOWEST, HIGHEST = 0.0, 45.0  # dB on the axis
-# Of what came, beside what was expected.
+# Measured closeness compared with the expected range.
 PLACES = {
     0: ("as expected", INK),
     1: ("closer than expected", INK),
@@ -33,13 +33,14 @@ COLOURS = {PLAIN: INK} | {name: colour for name, (colour, _) in zip(RUNS[1:], SE
 def draw(
     measured: Measured, frames: Sequence[Image.Image], which: str, notes: Sequence[str], width: int = 1200
 ) -> Image.Image:
-    """From top to bottom: what was measured; for each run its seconds, steps, one frame, and what became of motion; on
-    one axis how close the videos were expected to come and came; the notes.
+    """Draws, from top to bottom: the settings; for each run its seconds, steps, one frame and the motion kept; expected
+    and measured closeness on one axis; the notes.
 
     Args:
         measured: the three runs.
-        frames: one of each video, RGB, all of the same moment; which: of which moment, in words.
-        notes: sentences below.
+        frames: one RGB frame of each video, all of the same moment.
+        which: that moment, in words.
+        notes: sentences to write at the bottom.
         width: in pixels.
     """
     settings = measured.settings
@@ -80,7 +81,7 @@ def draw(
 
 
 def _fitting(frame: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """As wide as there is room; of what is too tall the middle."""
+    """The frame scaled to this width; if it is too tall, its middle."""
     tall = round(frame.height * size[0] / frame.width)
     larger = frame.resize((size[0], tall), Image.Resampling.BICUBIC)
     above = (tall - size[1]) // 2
@@ -104,7 +105,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _strip(page: Page, left: float, top: float, run: MeasuredRun, colour: tuple[int, int, int]) -> None:
-    """High: computed, low: reused, as in the inspector's picture."""
+    """A bar for each evaluation: high if computed, low if reused, as in the inspector's picture."""
     page.box(left, top, left + COLUMN, top + STRIP, PANEL)
     slot = COLUMN / run.report.total
     gap = min(3.0, slot / 4)
@@ -129,12 +130,12 @@ def _db(closeness: float) -> str:
 
 
 def _closeness(page: Page, top: float, measured: Measured) -> None:
-    """A row for each run: the expected range as a bar with the expected closeness in it, a disc where it came."""
+    """A row for each run: a bar for the expected range, a line in it for the estimate, a disc for the measurement."""
     line = SPACING * SMALL
     title = "closeness to the video without AdaCache, in dB. Bar: expected range. Disc: measured"
     page.text(GAP, top, title, SMALL, PALE, room=1000 - 2 * GAP)
     top += line
-    across = Scale(1000 - EDGE, EDGE, LOWEST, HIGHEST, law=float).y  # an axis that lies down
+    across = Scale(1000 - EDGE, EDGE, LOWEST, HIGHEST, law=float).y  # a horizontal axis
     bottom = top + 2 * (line + BAR + GAP) - GAP / 2
     for name in RUNS[1:]:
         run, colour = measured.runs[name], COLOURS[name]

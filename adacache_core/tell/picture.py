@@ -1,4 +1,4 @@
-"""A run as a picture, made to be read at the size of a node, and two videos in one. Measures nothing."""
+"""Draws a run as a picture that can be read at the size of a node, and two videos side by side."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .report import ANSWERED, COMPUTED, PARTLY, REUSED, RunReport, StepRecord
 Curve = list[tuple[int, float]]  # (evaluation, value)
 
 INK, REST, LINE, ALARM = (242, 244, 248), (126, 134, 150), (74, 80, 94), (255, 110, 80)
-# Okabe and Ito's colours, told apart by colour-blind people too; the curves' marks differ in their corners as well.
+# Okabe and Ito's colours, which colour-blind people can tell apart; the curves' marks also differ in their corners.
 SERIES = (((86, 180, 233), 0), ((230, 159, 0), 4), ((20, 190, 145), 3), ((214, 135, 177), 5), ((240, 228, 66), 6))
 
 BIG = 36
 # Heights, in thousandths of the width.
 STRIP, ERROR, SPENT, METRIC, MOTION, GRADIENT, MOREG, RATE = 72, 180, 180, 216, 110, 88, 110, 88
-HEIGHT_OF = {COMPUTED: 1.0, ANSWERED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip
-SPACING = 1.2  # of a line of text, times its size
-LABELS = 7  # about so many steps bear their number
+HEIGHT_OF = {COMPUTED: 1.0, ANSWERED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip, by state
+SPACING = 1.2  # height of a line of text, relative to the size of its letters
+LABELS = 7  # about this many steps get a number
 
-SIDE = 256  # pixels: smaller videos are enlarged to about this width, so that there is room for words
+SIDE = 256  # pixels; smaller videos are enlarged to about this width, so that the text fits
 NAME, DETAIL = 34, 28  # sizes of the two lines above a video
 
 
@@ -34,13 +34,13 @@ def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
     """What AdaCache did: which evaluations were computed, and why.
 
     From top to bottom: for each report a title and a strip of its evaluations (high: computed, low: reused, striped:
-    partly, hollow: answered by another pack); how wrong forecasts of computed evaluations would have been; what each
-    stretch of reused ones got wrong in the finished latent, and the tolerance for the next; the metric
-    against the thresholds of the codebook; the motion score and its gradient; MoReg's factor; the rate chosen; the
-    notes. What no report has is left out; curves of several overlay.
+    partly, hollow: answered by another pack); the error that forecasts of the computed evaluations would have had; the
+    error that each stretch of reused steps caused in the finished latent, and the tolerance for the next stretch; the
+    metric against the thresholds of the codebook; the motion score and its gradient; MoReg's factor; the rate chosen;
+    the notes. Diagrams without data are left out. Curves of several reports lie over each other.
 
     Args:
-        reports: runs, in the order in which they are shown; any number, with or without evaluations.
+        reports: runs, in the order to show them; any number, with or without evaluations.
         width: of the picture, in pixels. Everything scales with it; the height follows the content.
 
     Returns:
@@ -82,12 +82,12 @@ def draw(reports: Sequence[RunReport], width: int = 1000) -> Image.Image:
 
 
 def beside(videos: Sequence[Sequence[Image.Image]], report: RunReport | None, likeness: str) -> list[Image.Image]:
-    """Two videos in one, so that both are seen at the same moment, under what they are.
+    """Puts two videos side by side into one, with a caption above each.
 
     Args:
-        videos: the frames of both, RGB, as many and as large; small ones are enlarged smoothly.
-        report: of the run that made the second. The first is then taken for what the same steps make without AdaCache.
-        likeness: of the second to the first, in words.
+        videos: the RGB frames of both, equally many and of the same size; small frames are enlarged smoothly.
+        report: of the run that made the second video. The first is then described as the run without AdaCache.
+        likeness: how close the second video is to the first, in words.
     """
     texts = [("reference", ""), ("changed", likeness)]
     if report is not None and report.total:
@@ -114,7 +114,7 @@ def beside(videos: Sequence[Sequence[Image.Image]], report: RunReport | None, li
 
 
 def _step_labels(records: Sequence[StepRecord]) -> dict[int, str]:
-    """The number of every so many steps, at its first evaluation."""
+    """Labels for the axis: the number of every n-th step, at its first evaluation."""
     first_of = {record.step: record.index for record in reversed(records)}
     round_numbers = (digit * 10**zeros for zeros in count() for digit in (1, 2, 5))
     every = next(number for number in round_numbers if number * LABELS >= len(first_of))
@@ -159,7 +159,7 @@ def _facts(report: RunReport) -> str:
 def _bar(page: Page, left: float, right: float, bottom: float, height: float, state: str, colour: Colour) -> None:
     top = bottom - height * HEIGHT_OF[state]
     page.box(left, top, right, bottom, REST if state == REUSED else colour)
-    if state == ANSWERED:  # hollow: it is not ours
+    if state == ANSWERED:  # hollow: another pack gave the answer
         page.box(left + 2, top + 2, right - 2, bottom, PANEL)
     if state == PARTLY:
         for stripe in range(1, math.ceil((bottom - top) / 6), 2):
@@ -167,7 +167,7 @@ def _bar(page: Page, left: float, right: float, bottom: float, height: float, st
 
 
 def _legend(page: Page, top: float, states: set[str], colour: Colour) -> float:
-    """What the bars mean, from the right; returns how far left it reaches."""
+    """The legend of the bars, written from the right edge; returns the x of its left end."""
     edge = 1000.0 - GAP
     for state in (ANSWERED, PARTLY, REUSED, COMPUTED):
         if state in states:
@@ -184,7 +184,7 @@ def _error(page: Page, top: float, reports: Sequence[RunReport]) -> None:
 
 
 def _spent(page: Page, top: float, reports: Sequence[RunReport]) -> None:
-    """Bars for what each stretch got wrong, over its evaluations, and the tolerance that it was made with as a line."""
+    """A bar for the error of each stretch of reused evaluations, and a line for the tolerance that it had."""
     records = [record for report in reports for record in report.evaluations]
     values = [value for record in records for value in (record.wrong, record.tolerance) if value]
     title = "wrong in the finished latent, by stretch (bars), and the tolerance (line)"
@@ -213,9 +213,9 @@ def _metric(page: Page, top: float, reports: Sequence[RunReport]) -> None:
 
 
 def _bands(page: Page, scale: Scale, thresholds: list[float], rates: list[int], colour: Colour) -> None:
-    """Lines between the rates of a codebook, and each rate beside its band or as near as there is room.
+    """Lines at the thresholds of a codebook, and each rate beside its band, or as near to it as there is room.
 
-    Of a codebook too long to be read, every so many entries are shown.
+    If the codebook is too long to be read, only every n-th entry is shown.
     """
     page.text(1000 - GAP, scale.top - TITLE - 6, "rate", SMALL, colour, anchor="ra")
     heights = [scale.y(value) for value in (scale.low, *thresholds, scale.high)]
@@ -241,7 +241,7 @@ def _motion_gradient(page: Page, top: float, reports: Sequence[RunReport]) -> No
 def _linear(
     page: Page, top: float, height: float, title: str, reports: Sequence[RunReport], curves: Sequence[Curve]
 ) -> None:
-    """Curves that may be negative, with zero in sight."""
+    """Curves that may be negative, with zero on the axis."""
     values = [0.0, *(value for curve in curves for _, value in curve if math.isfinite(value))]
     low, high = max(min(values), -LARGEST), min(max(values), LARGEST)
     air = 0.15 * (high - low) or 1.0
@@ -253,7 +253,7 @@ def _linear(
 
 
 def _gradient(report: RunReport) -> Curve:
-    """By how much the motion score rose since it was last measured, per sampler step."""
+    """How much the motion score rose since it was last measured, per sampler step."""
     known = [record for record in report.evaluations if record.motion is not None]
     return [
         (now.index, (now.motion - before.motion) / max(1, now.step - before.step))
@@ -292,13 +292,13 @@ def _note(page: Page, top: float, lines: list[str]) -> None:
 
 
 def _of_each(report: RunReport, name: str) -> Curve:
-    """A number of a report's evaluations, where they have it."""
+    """One field of a report's evaluations, for those that have it."""
     known = ((record.index, getattr(record, name)) for record in report.evaluations)
     return [(index, value) for index, value in known if value is not None]
 
 
 def _curves(page: Page, scale: Scale, reports: Sequence[RunReport], curves: Sequence[Curve]) -> None:
-    """A curve in each report's colour; where a value is not finite a cross at the top, and a hole in the curve."""
+    """A curve in each report's colour. A value that is not finite is a cross at the top and a gap in the curve."""
     radius = min(9.0, max(2.0, 0.45 * page.slot))
     for (_, (colour, corners)), curve in zip(_paired(reports), curves, strict=True):
         for finite, run in groupby(curve, key=lambda point: math.isfinite(point[1])):

@@ -1,4 +1,4 @@
-"""What a run did, as data: one record per model evaluation, JSON out and in. Draws and prints nothing."""
+"""What a run did, as data: one record for each model evaluation; can be written to JSON and read again."""
 
 from __future__ import annotations
 
@@ -19,32 +19,34 @@ COMPUTED, REUSED, PARTLY, ANSWERED = "computed", "reused", "partly", "answered"
 
 OUTPUT, BLOCKS = "output", "blocks"  # what is reused
 
-WARM_UP = 2  # computed evaluations left out of the median: allocations and compilation happen there
+WARM_UP = 2  # computed evaluations that the median leaves out, because memory is allocated and code compiled in them
 
 
 @dataclass
 class StepRecord:
-    """One model evaluation (a sampler step has one, with heun and its like two or more).
+    """One model evaluation. A sampler step has one; with heun and similar samplers it has two or more.
 
     Attributes:
         index: evaluation, from 0.
         step: sampler step, from 0.
-        sigma: noise level, or None where the caller has none.
-        state: "computed", "reused", "partly" where some model calls of it had nothing to reuse, or "answered" where
-            neither the model nor AdaCache, but another pack gave the answer.
-        reason: why, in a few words.
-        metric: change per step times the MoReg factor, None where nothing was compared.
-        motion: motion score in [0, 1]; moreg: the factor made of it.
-        rate: steps to the next computed one, as chosen here.
-        seconds: wall time (GPU time on CUDA) until the next evaluation begins, or the run ends, so with what the
-            sampler and a preview take; known once the run has ended, until then at most an estimate.
-        own_seconds: of these seconds, those that AdaCache itself took.
-        calls, calls_computed: model calls, and those of them that ran the blocks.
-        corrected: whether the sampler was given another video than was found, to make up for reused evaluations.
-        error: how wrong a forecast of this computed evaluation would have been, relative to the velocity; None where
-            there was none.
-        wrong: what the reused steps before this computed one got wrong in the finished latent, as the error shows it:
-            root mean square over that of the latent; None where none were. tolerance: how much the next ones may.
+        sigma: noise level, or None if the caller has none.
+        state: "computed"; "reused"; "partly" if some of its model calls had nothing to reuse; "answered" if another
+            pack gave the answer, neither the model nor AdaCache.
+        reason: for the state, in a few words.
+        metric: relative change per step, times the MoReg factor; None if nothing was compared.
+        motion: motion score in [0, 1].
+        moreg: the factor that MoReg made of the motion score.
+        rate: steps until the next computed step, as chosen here.
+        seconds: wall time (GPU time on CUDA) until the next evaluation begins or the run ends, so it includes the
+            sampler and a preview. Final once the run has ended; before that, at most an estimate.
+        own_seconds: the part of these seconds that AdaCache itself took.
+        calls, calls_computed: model calls, and how many of them ran the blocks.
+        corrected: whether AdaCache corrected the sampler's input, to repair the error of reused evaluations.
+        error: error that a forecast of this computed evaluation would have had, relative to the velocity; None if there
+            was no forecast.
+        wrong: error that the reused steps before this computed step caused in the finished latent, as estimated from
+            `error`: its root mean square over that of the latent; None if no steps were reused.
+        tolerance: the largest such error that the next reused steps may cause.
     """
 
     index: int
@@ -68,24 +70,26 @@ class StepRecord:
 
 @dataclass
 class RunReport:
-    """One sampling run. `to_json` and `from_json` keep everything but the derived numbers exact.
+    """One sampling run. `to_json` and `from_json` keep all fields exactly, except derived numbers.
 
     Attributes:
-        model: its class, without the module's name; family: its row in the host's table, "" without a host.
-        sampler_steps: of the run; it may have been stopped before the last.
-        preset: what its settings are called.
-        codebook: in the paper's notation, scaled to these steps, "" if none was asked.
-        target, closeness: as of `CacheConfig`; moreg: the fields of its `MotionConfig`.
+        model: class name of the model, without its module.
+        family: the model's row in the table of `nodes/host/families.py`; "" without ComfyUI.
+        sampler_steps: steps of the run, also if it was stopped before the last one.
+        preset: name of its settings.
+        codebook: in the paper's notation, scaled to these steps; "" if none was used.
+        target, closeness: speed-up or closeness (dB) that was asked for, or None.
+        moreg: the fields of `MotionConfig`, or None.
         reuse: what was reused: the "output" of evaluations, or residuals of "blocks".
         evaluations: in the order in which the sampler made them.
-        cache_bytes_max: most bytes that AdaCache held at once; cache_bytes_each: those of one conditioning, where
-            residuals of blocks are held.
-        stopped: how a run that did not come to its end was stopped, "" if it did.
+        cache_bytes_max: most bytes that AdaCache held at once.
+        cache_bytes_each: bytes of one conditioning, if residuals of blocks are held.
+        stopped: why the run did not come to its end; "" if it did.
         notes: sentences for the user.
-        title: what a person calls it, "" if nobody named it.
-        expected_db, expected_db_low, expected_db_high: how close the video is to the one without AdaCache, in dB, and
-            the range in which nine of ten are; see `estimate.py`. None where that cannot be known.
-        would_take: evaluations that this video would take at other qualities, by their names.
+        title: the user's name for the run, or "".
+        expected_db, expected_db_low, expected_db_high: expected closeness to the video without AdaCache, in dB, and the
+            range that should hold nine of ten videos; see `closeness.py`. None without an estimate.
+        would_take: name of a quality -> evaluations that this video would compute with it.
     """
 
     model: str = ""
@@ -120,12 +124,12 @@ class RunReport:
 
     @property
     def skipped(self) -> int:
-        """Evaluations of which AdaCache skipped something."""
+        """Evaluations that AdaCache skipped, wholly or in part."""
         return sum(record.state in (REUSED, PARTLY) for record in self.evaluations)
 
     @property
     def computed_fraction(self) -> float:
-        """Share of the work done: the mean over evaluations of calls computed / calls; another pack's left out."""
+        """Share of the work done: mean of calls computed / calls, over evaluations not answered by another pack."""
         shares = [_share(record) for record in self.evaluations if record.state != ANSWERED]
         return sum(shares) / len(shares) if shares else 1.0
 
@@ -135,9 +139,10 @@ class RunReport:
 
     @property
     def measured_speedup(self) -> float | None:
-        """total x median computed evaluation, without AdaCache's own work in it, / sum of all evaluations.
+        """Measured speed-up: estimated seconds without AdaCache / seconds of the run.
 
-        Those that another pack answered are left out. None where nothing was skipped, and without enough timings.
+        The estimate is the number of evaluations times the median of the computed ones, without AdaCache's own work.
+        Evaluations that another pack answered do not count. None if nothing was skipped, or without enough timings.
         """
         ours = [record for record in self.evaluations if record.state != ANSWERED] if self.skipped else []
         timed = [(record, record.seconds) for record in ours if record.seconds is not None]
@@ -148,7 +153,7 @@ class RunReport:
 
     @property
     def seconds_saved(self) -> float | None:
-        """What computing every evaluation would have taken, less what they took; None without enough timings."""
+        """Estimated seconds if every evaluation were computed, minus the seconds taken; None without enough timings."""
         speedup = self.measured_speedup
         if speedup is None:
             return None
@@ -156,7 +161,7 @@ class RunReport:
         return (speedup - 1) * sum(seconds for seconds in own if seconds is not None)
 
     def schedule(self) -> Schedule:
-        """Per sampler step, whether any of its evaluations computed. Steps without one count as computed."""
+        """For each sampler step, whether any evaluation was computed. Steps without evaluations count as computed."""
         ran: dict[int, bool] = {}
         for record in self.evaluations:
             ran[record.step] = ran.get(record.step, False) or record.state != REUSED
@@ -165,7 +170,7 @@ class RunReport:
 
     @property
     def expected(self) -> Estimate | None:
-        """How close the video is to the one without AdaCache, where that can be known."""
+        """Expected closeness to the video without AdaCache; None without an estimate."""
         numbers = (self.expected_db, self.expected_db_low, self.expected_db_high)
         known = [number for number in numbers if number is not None and isfinite(number)]
         return Estimate(*known) if len(known) == len(numbers) else None
@@ -175,7 +180,7 @@ class RunReport:
         return replace(self, notes=[*self.notes, note]) if note else self
 
     def summary(self) -> str:
-        """One line that a person understands."""
+        """The result of the run in one line, for people."""
         facts = [f"{self.computed} of {self.total} evaluations computed{self._speed()}", self.preset or "custom"]
         if self.cache_bytes_max:
             facts.insert(1, f"{self.cache_bytes_max / 2**20:.1f} MiB held")
@@ -184,14 +189,14 @@ class RunReport:
         return ", ".join([self.stopped, *facts] if self.stopped else facts)
 
     def _speed(self) -> str:
-        """Where something was skipped."""
+        """The speed-up in words; "" if nothing was skipped."""
         if not self.skipped or self.stopped:
             return ""
         measured = self.measured_speedup
         return f" ({self.counted_speedup:.2f}x counted{'' if measured is None else f', {measured:.2f}x faster'})"
 
     def to_dict(self) -> dict[str, Any]:
-        """What strict JSON can hold: a metric that is not finite is a string."""
+        """A dict for strict JSON: a number that is not finite becomes a string."""
         derived = {
             "computed": self.computed,
             "total": self.total,
@@ -208,14 +213,13 @@ class RunReport:
         """Reads what `to_json` wrote.
 
         Raises:
-            AdaCacheError: not one JSON document, another format, another version, or entries that are not what they
-                should be.
+            AdaCacheError: the text is not one JSON document, has another format or version, or has a wrong entry.
         """
         return cls.from_dict(documents.read(text, "report"))
 
     @classmethod
     def from_dict(cls, data: Any) -> RunReport:
-        """Of JSON that has been parsed; raises as `from_json` does."""
+        """Reads parsed JSON; raises the same errors as `from_json`."""
         data = dict(documents.check(data, "report"))
         evaluations = data.pop("evaluations", [])
         if not isinstance(evaluations, list):
@@ -223,7 +227,7 @@ class RunReport:
         records = [_record(number, each) for number, each in enumerate(evaluations)]
         report = cls(evaluations=records, **documents.values_of(cls, data, "the report"))
         if report.sampler_steps > documents.MOST_STEPS:
-            raise AdaCacheError(f"the report is of {report.sampler_steps} steps, no run has so many")
+            raise AdaCacheError(f"the report has {report.sampler_steps} steps, no run has so many")
         if report.codebook:
             Codebook.parse(report.codebook)
         return report
@@ -236,12 +240,12 @@ def _share(record: StepRecord) -> float:
 
 
 def _record(number: int, data: Any) -> StepRecord:
-    """The evaluation of this number, as a report's JSON has it."""
+    """One evaluation from a report's JSON; `number` is for error messages."""
     what = f"the report's evaluations cannot be read: number {number}"
     values = documents.values_of(StepRecord, data, what)
     try:
         record = StepRecord(**values)
-    except TypeError as error:  # something that has no default is missing
+    except TypeError as error:  # an entry without a default is missing
         raise AdaCacheError(f"{what}: {error}") from None
     if record.index != number or record.state not in (COMPUTED, REUSED, PARTLY, ANSWERED):
         raise AdaCacheError(f"{what} is called {record.index}, and {short(record.state)}")
@@ -249,13 +253,13 @@ def _record(number: int, data: Any) -> StepRecord:
 
 
 def schedules_in(text: str) -> list[Schedule]:
-    """All schedules in a text, in order; those of runs that are in it as reports, too.
+    """All schedules in a text, in order, including the schedules of the reports in it.
 
     Args:
-        text: JSON, one value after another: schedules, reports, or reports by node, as saved files have them.
+        text: one JSON value after another: schedules, reports, or dicts of reports by node, as in saved files.
 
     Raises:
-        AdaCacheError: anything else, or a report without a run.
+        AdaCacheError: the text has something else, or a report without a run.
     """
     schedules = []
     for data in documents.parse(text, "schedule"):
@@ -267,5 +271,5 @@ def schedules_in(text: str) -> list[Schedule]:
 
 def _schedule_of(report: RunReport) -> Schedule:
     if not report.evaluations:
-        raise AdaCacheError("this report is of no run, so there is no schedule in it")
+        raise AdaCacheError("this report is of no run, so it has no schedule")
     return report.schedule()

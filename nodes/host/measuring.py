@@ -1,4 +1,4 @@
-"""Samples one video as the host's own samplers do, and says what with: all that AdaCache Measure asks of the host."""
+"""What AdaCache Measure needs from ComfyUI: it samples one video as ComfyUI's samplers do, and describes the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WARM_UP = 2  # steps
 
 
 class Bar:
-    """The host's progress bar with its previews, over several runs."""
+    """ComfyUI's progress bar with previews, over several runs."""
 
     def __init__(self, model: Any, steps: int) -> None:
         self._told = prepare_callback(model, steps)
@@ -33,7 +33,7 @@ class Bar:
         self._before = 0
 
     def next(self, steps: int) -> Callable[..., None]:
-        """The callback of the next run, which has so many steps."""
+        """The callback for the next run, which has this many steps."""
         before = self._before
         self._before += steps
         return lambda step, x0, x, _: self._told(before + step, x0, x, self._steps)
@@ -107,7 +107,7 @@ class Sampling:
         return len(self.sigmas) - 1
 
     def run(self, model: Any, told: Callable[..., None], steps: int | None = None) -> dict:
-        """The LATENT that the host makes of it; with `steps`, of the first few. `told` is the sampler's callback."""
+        """Samples and returns the LATENT; with `steps`, only the first few. `told` is the sampler's callback."""
         latent = self.latent["samples"]
         noise = comfy.sample.prepare_noise(latent, self.seed, self.latent.get("batch_index"))
         sigmas = self.sigmas if steps is None else self.sigmas[: steps + 1]
@@ -129,7 +129,7 @@ class Sampling:
 
 
 def facts(model: Any, how: Sampling) -> dict[str, Any]:
-    """What `measured.Settings` wants to know, but for the title and our own version."""
+    """The fields of `measured.Settings`, except the title and our own version."""
     base = model.model
     samples = how.latent["samples"]
     video = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
@@ -157,7 +157,7 @@ def facts(model: Any, how: Sampling) -> dict[str, Any]:
 
 
 def _name_of(device: Any) -> str:
-    """Of a graphics card as its driver calls it."""
+    """The name of a graphics card by its driver, else the kind of device."""
     module = getattr(torch, device.type, None)
     if hasattr(module, "get_device_name"):
         return module.get_device_name(device)
@@ -165,10 +165,10 @@ def _name_of(device: Any) -> str:
 
 
 def likeness(model: Any, plain: dict, other: dict) -> Likeness:
-    """Of a LATENT to the plain one, in the numbers that the model works in.
+    """How close a LATENT is to the plain one, in the numbers that the model works with.
 
     Raises:
-        AdaCacheError: one of them has numbers that are not finite.
+        AdaCacheError: one of the two has numbers that are not finite.
     """
     (reference, frames), (changed, changed_frames) = (_as_the_model_sees(model, each) for each in (plain, other))
     for which, samples in (("without", reference), ("with", changed)):
@@ -187,9 +187,9 @@ def likeness(model: Any, plain: dict, other: dict) -> Likeness:
 
 
 def _as_the_model_sees(model: Any, latent: dict) -> tuple[Tensor, Tensor]:
-    """All numbers, and (frames, channels, height, width) of the video, one of a batch after another."""
+    """All numbers, and the video as (frames, channels, height, width), the videos of a batch one after another."""
     samples = latent["samples"]
-    if getattr(samples, "is_nested", False):  # as the host's sampler has video and sound: in a row
+    if getattr(samples, "is_nested", False):  # ComfyUI's sampler has video and sound in one row
         packed, shapes = comfy.utils.pack_latents(samples.unbind())
         inside = model.model.process_latent_in(packed.double())
         video = comfy.utils.unpack_latents(inside, shapes)[0]
