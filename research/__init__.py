@@ -1,4 +1,4 @@
-"""Measuring and training: benchmark, small models, their clips, quality of videos, VBench.
+"""Measurements and training: the benchmark, small models, their clips, quality of videos, VBench.
 
 The pack imports none of it.
 """

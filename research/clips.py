@@ -1,6 +1,4 @@
-"""The clips that the demo model learns, and the latent code it learns them in.
-
-Knows shapes, grounds and motion, and how pixels become latents and back. Knows no model.
+"""Draws the clips that the demo model learns, and turns them into latents and back. Knows no model.
 
 Lengths are in latent pixels and times in latent frames: one latent pixel is 2 x 2 pixels of a clip, one
 latent frame is 2 of its frames. Clips are (batch, 3, frames, height, width), RGB in [-1, 1].
@@ -19,9 +17,9 @@ from research.demo_model import RGB_BIAS, RGB_FACTORS, WORDS
 SLOTS = tuple(map(tuple, WORDS.values()))
 SHAPE, COUNT, COLOUR, MOTION, DIRECTION, BACKGROUND = range(len(SLOTS))
 
-FRAMES, SIZE = 8, 16  # of a latent: what the demo model is made for
+FRAMES, SIZE = 8, 16  # size of the demo model's latents
 
-# Each row or entry belongs to the word at the same place of its slot.
+# Each entry below belongs to the word at the same place of its slot.
 COUNTS = (1, 3, 6)
 RADII = (3.6, 2.7, 2.0)  # by count, +- 10 %
 SPEEDS = (0.0, 0.35, 1.5)  # latent pixels per latent frame, +- 10 %
@@ -30,14 +28,14 @@ HEADINGS = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))  # (x, y), y down
 GROUNDS = (-0.8, 0.35, -0.2, -0.2)  # grey under the texture
 TEXTURE = (0.35, 0.28, 0.42)  # how far stripes and checker go from it, by colour
 
-CANDIDATES = 6  # places thrown for each shape; the one farthest from its neighbours is taken
+CANDIDATES = 6  # places drawn for each shape; the one farthest from its neighbours is taken
 
 
 def random_prompts(number: int, dice: torch.Generator) -> Tensor:
-    """Prompts of which every word is as likely as the others of its slot.
+    """Random prompts; all words of a slot are equally likely.
 
     Returns:
-        (number, 6), for each slot of SLOTS the place of its word.
+        (number, 6): for each slot of SLOTS the index of its word.
     """
     return torch.stack([torch.randint(len(slot), (number,), generator=dice, device=dice.device) for slot in SLOTS], 1)
 
@@ -51,19 +49,19 @@ def words_of(prompt: str) -> Tensor:
     """The inverse of `prompt_of`: (6,).
 
     Raises:
-        ValueError: a word that its slot does not have, or not six words.
+        ValueError: there are not six words, or a slot does not have the word.
     """
     return torch.tensor([slot.index(word) for slot, word in zip(SLOTS, prompt.split(), strict=True)])
 
 
 def draw(words: Tensor, dice: torch.Generator, frames: int = FRAMES, size: int = SIZE) -> Tensor:
-    """Clips of these prompts. What a prompt leaves open (places, sizes, phases) is thrown.
+    """Draws clips for these prompts. What a prompt leaves open (places, sizes, phases) is random.
 
     Shapes are antialiased, move in straight lines and bounce off the edges; later ones cover earlier ones.
 
     Args:
         words: (batch, 6), see `random_prompts`.
-        dice: the clips are made on its device.
+        dice: random generator; the clips are made on its device.
         frames, size: of the latent that the clip is encoded to.
 
     Returns:
@@ -71,7 +69,7 @@ def draw(words: Tensor, dice: torch.Generator, frames: int = FRAMES, size: int =
     """
     device = dice.device
     words = words.to(device)
-    scale = size / SIZE  # shapes fill a larger picture as they fill a small one
+    scale = size / SIZE  # shapes fill the same share of a larger picture
     times = torch.arange(2 * frames, device=device) / 2
     y, x = torch.meshgrid(*[(torch.arange(2 * size, device=device) + 0.5) / 2] * 2, indexing="ij")
 
@@ -134,7 +132,7 @@ def _paths(direction: Tensor, radius: Tensor, speed: Tensor, times: Tensor, size
 
 
 def _colours(colour: Tensor, dice: torch.Generator) -> Tensor:
-    """(batch, shapes, 3); `multi` throws one for each shape."""
+    """Colours (batch, shapes, 3); `multi` draws one for each shape."""
     thrown = torch.randint(len(COLOURS), (len(colour), max(COUNTS)), generator=dice, device=dice.device)
     multi = colour == len(COLOURS)
     return _of_word(COLOURS, torch.where(multi[:, None], thrown, colour[:, None]))
@@ -143,7 +141,7 @@ def _colours(colour: Tensor, dice: torch.Generator) -> Tensor:
 def _ground(
     background: Tensor, speed: Tensor, times: Tensor, x: Tensor, y: Tensor, scale: float, dice: torch.Generator
 ) -> Tensor:
-    """Plain grey, or slanted stripes or a checker that drift at half the speed of the shapes."""
+    """Backgrounds: plain grey, or slanted stripes or a checker, which drift at half the speed of the shapes."""
     batch = len(background)
     phase = 2 * pi * _rand((2, batch), dice)[..., None, None, None]
     frequency = ((0.9 + 0.35 * _rand((batch,), dice)) / scale)[:, None, None, None]
@@ -161,7 +159,7 @@ def _ground(
 
 
 def _distance(shape: Tensor, dx: Tensor, dy: Tensor, radius: Tensor) -> Tensor:
-    """How far pixels are outside of a shape, negative within. Squares and triangles about fill their circle."""
+    """Distance of each pixel from a shape, negative inside. Squares and triangles roughly fill their circle."""
     radius = radius[:, None, None, None]
     circle = torch.hypot(dx, dy) - radius
     square = torch.maximum(dx.abs(), dy.abs()) - 0.88 * radius
@@ -177,13 +175,13 @@ def _distance(shape: Tensor, dx: Tensor, dy: Tensor, radius: Tensor) -> Tensor:
 # the 13 directions that those factors do not see.
 
 LUMA = (0.299, 0.587, 0.114)
-DETAIL_GAIN = 4.0  # differences are small: so they get as much variance as the colours
-COLOUR_COPY = 3.0  # colours are seen in 3 channels only: a copy in the others gives all channels unit variance
-MEAN_COLOUR = (-0.22, -0.24, -0.22)  # of the clips; the copy is of what differs from it
+DETAIL_GAIN = 4.0  # differences are small; this gives them as much variance as the colours
+COLOUR_COPY = 3.0  # only 3 channels show colours; a copy in the others gives all channels unit variance
+MEAN_COLOUR = (-0.22, -0.24, -0.22)  # mean of the clips; the copy holds the difference from it
 
 
 def encode(clip: Tensor) -> Tensor:
-    """The latent of a clip in Wan's normalised latent space, in which the model works.
+    """The latent of a clip, in Wan's normalised latent space, with which the model works.
 
     Returns:
         (batch, 16, frames / 2, height / 2, width / 2).
@@ -194,10 +192,10 @@ def encode(clip: Tensor) -> Tensor:
 
 
 def decode(latent: Tensor) -> Tensor:
-    """The clip of a latent: `encode(decode(latent))` is the latent again, up to rounding.
+    """The clip of a latent. `encode(decode(latent))` gives the same latent, up to rounding.
 
     Returns:
-        (batch, 3, 2 frames, 2 height, 2 width); beyond [-1, 1] where the latent says so.
+        (batch, 3, 2 frames, 2 height, 2 width); values beyond [-1, 1] are not cut off.
     """
     cells = (rearrange(latent, "b k t h w -> b t h w k") - OFFSET.to(latent)) @ DECODE.to(latent)
     return rearrange(cells, "b t h w (dt dh dw c) -> b c (t dt) (h dh) (w dw)", dt=2, dh=2, dw=2)
@@ -217,7 +215,7 @@ def pictures(latent: Tensor) -> Tensor:
 
 def _code() -> tuple[Tensor, Tensor, Tensor]:
     """ENCODE (24, 16), DECODE (16, 24) and OFFSET (16,): latent = cell @ ENCODE + OFFSET."""
-    # Haar: patterns of +-1 over (dt, dh, dw), five for each colour and one for brightness.
+    # Haar patterns of +-1 over (dt, dh, dw): five for each colour and one for brightness.
     flat, rise, fall = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]]).double()
     axes = [(flat, flat, flat), (flat, flat, fall), (flat, fall, flat), (flat, fall, fall), (rise, flat, flat)]
     coloured = torch.stack([torch.einsum("t,h,w->thw", *each).flatten() for each in axes])  # (5, 8)
@@ -226,7 +224,7 @@ def _code() -> tuple[Tensor, Tensor, Tensor]:
     synthesis = torch.cat([torch.kron(coloured, colours), torch.kron(turning, grey)])  # (16, 24)
     analysis = torch.cat([torch.kron(coloured, colours), torch.kron(turning, luma)]).T / 8  # (24, 16)
 
-    # From those 16 numbers, mean colour first, to channels.
+    # From these 16 numbers, mean colour first, to channels.
     factors = torch.tensor(RGB_FACTORS).double()
     seen = torch.linalg.pinv(factors)  # (3, 16)
     unseen = torch.linalg.qr(factors, mode="complete").Q[:, 3:].T  # (13, 16), signs as the solver likes

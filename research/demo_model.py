@@ -1,6 +1,6 @@
-"""The demo model without a host: through diffusers, in the host's own noise, noise levels and samplers.
+"""The demo model without ComfyUI: runs in diffusers, with ComfyUI's noise, noise levels and samplers.
 
-Knows the model that `nodes/demo/assets` ships and how the host would sample it. Measures and writes nothing.
+The model is the one in `nodes/demo/assets`. This file measures and writes nothing.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ ARCHITECTURE = {
     "rope_max_seq_len": 1024,
 }
 
-# By slot; read slot by slot, they are the rows of prompt_tokens.safetensors.
+# Slot -> its words. In this order they are the rows of prompt_tokens.safetensors.
 WORDS: dict[str, list[str]] = json.loads((ASSETS / "words.json").read_text())
 
-LATENT = (1, 16, 8, 16, 16)  # batch, channels, frames, height, width: what the model was trained on
+LATENT = (1, 16, 8, 16, 16)  # batch, channels, frames, height, width, as in training
 PATCHED = (8, 64)  # frames, tokens per frame
 
-SHIFT = 8.0  # the host's for Wan 2.1
+SHIFT = 8.0  # ComfyUI's value for Wan 2.1
 
-# Wan 2.1's latent-to-RGB, as published with its latent format: (16 channels, 3 colours), and what is added.
+# Wan 2.1's latent-to-RGB factors, as published: (16 channels, 3 colours), and an offset.
 RGB_FACTORS = (
     (-0.1299, -0.1692, 0.2932),
     (0.0671, 0.0406, 0.0442),
@@ -79,14 +79,14 @@ RGB_BIAS = (-0.1835, -0.0868, -0.3360)
 def load(
     device: str | None = None, checkpoint: Path = SHIPPED, architecture: dict[str, Any] = ARCHITECTURE
 ) -> WanTransformer3DModel:
-    """The demo model, or another in the original Wan layout, in float32, on the GPU if there is one. Needs no network.
+    """Loads the demo model, or another file in the original Wan layout: in float32, on the GPU if there is one.
 
-    Only this needs diffusers: a host's Python, which may lack it, takes prompts, noise and preview from here.
+    Needs no network. Only this function needs diffusers; the others also work in ComfyUI's Python, which may lack it.
     """
     from diffusers import WanTransformer3DModel
     from diffusers.utils import logging
 
-    logging.set_verbosity_error()  # it warns of a cast that does not happen: everything is float32
+    logging.set_verbosity_error()  # diffusers warns of a cast that does not happen, because everything is float32
     with TemporaryDirectory() as folder:
         config = Path(folder) / "transformer" / "config.json"
         config.parent.mkdir()
@@ -108,7 +108,7 @@ def prompt_context(prompt: str | Sequence[str]) -> Tensor:
         (1, 6, 4096), float32.
 
     Raises:
-        ValueError: not six words, or one that its slot does not have.
+        ValueError: there are not six words, or a slot does not have the word.
     """
     words = prompt.split() if isinstance(prompt, str) else list(prompt)
     slots = list(WORDS.values())
@@ -122,7 +122,7 @@ def prompt_context(prompt: str | Sequence[str]) -> Tensor:
 
 
 def sigmas(steps: int, shift: float = SHIFT) -> Tensor:
-    """Noise levels of the host's `simple` scheduler for a flow model: every so many of its 1000, falling to 0.
+    """Noise levels of ComfyUI's `simple` scheduler for a flow model: every n-th of its 1000 levels, down to 0.
 
     Returns:
         float32, (steps + 1,), the first is 1.
@@ -131,11 +131,11 @@ def sigmas(steps: int, shift: float = SHIFT) -> Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
-# Latent (1, 16, 8, 16, 16), step, sigma -> guided velocity of the same shape: what a sampler asks of a model.
+# (latent (1, 16, 8, 16, 16), step, sigma) -> guided velocity of the same shape. A sampler calls this.
 Evaluate = Callable[[Tensor, int, float], Tensor]
 
 
-@torch.no_grad()  # not inference mode, in which a benchmark could not see what is executed
+@torch.no_grad()  # not inference mode, in which a benchmark cannot count operations
 def sample(
     model: WanTransformer3DModel,
     prompt: str | Sequence[str],
@@ -147,20 +147,20 @@ def sample(
     label: str | None = None,
     sampler: str = "euler",
 ) -> tuple[Tensor, RunReport | None]:
-    """One video, as the host's KSampler makes it.
+    """Samples one video as ComfyUI's KSampler does.
 
     Args:
         model: from `load`.
         prompt: see `prompt_context`; the negative prompt is the empty one.
-        seed: of the noise, drawn on the CPU as the host does.
-        cfg: guidance; 1 leaves the empty prompt out.
-        config: AdaCache's settings; None and no schedule: the model is left alone.
-        schedule: the steps to compute, 0..steps-1, instead of AdaCache's choice; step 0 among them.
-        label: of the progress bar; None shows none.
+        seed: of the noise, which is drawn on the CPU as ComfyUI does.
+        cfg: scale of the guidance; with 1, the empty prompt is left out.
+        config: AdaCache's settings; without config and schedule, AdaCache is not used.
+        schedule: the steps to compute, from 0 to steps - 1 and including 0, in place of AdaCache's choice.
+        label: of the progress bar; with None there is no bar.
         sampler: one of SAMPLERS.
 
     Returns:
-        The latent as the model works in it, (1, 16, 8, 16, 16), float32 on the CPU, and what was reused.
+        The finished latent, (1, 16, 8, 16, 16), float32 on the CPU, and the report of the run, if AdaCache was used.
     """
     noise, context = noise_of(seed).to(model.device), guided_context(prompt, cfg).to(model.device)
     if config is None and schedule is None:
@@ -181,7 +181,7 @@ def cached(
     schedule: Iterable[int] | None = None,
     sampler: str = "euler",
 ) -> Iterator[tuple[Evaluate, AdaCache]]:
-    """`guided` with AdaCache on the model, for one run; arguments as of `sample`."""
+    """`guided` with AdaCache on the model, for one run; arguments as for `sample`."""
     chunks = ["positive", "negative"][: len(context)]
     levels = sigmas(steps).tolist()
     if schedule is not None:
@@ -206,12 +206,12 @@ def cached(
 
 
 def noise_of(seed: int) -> Tensor:
-    """The noise that the host draws for this seed, (1, 16, 8, 16, 16)."""
+    """The noise that ComfyUI draws for this seed, (1, 16, 8, 16, 16)."""
     return torch.randn(LATENT, generator=torch.manual_seed(seed))
 
 
 def guided_context(prompt: str | Sequence[str], cfg: float) -> Tensor:
-    """The prompt's embedding and, unless cfg is 1, the empty prompt's after it: (1 or 2, 6, 4096)."""
+    """Embeddings (1 or 2, 6, 4096): of the prompt and, unless cfg is 1, of the empty prompt."""
     context = prompt_context(prompt)
     return context if cfg == 1 else torch.cat([context, torch.zeros_like(context)])
 
@@ -222,7 +222,7 @@ def guided(
     cfg: float,
     around: Callable[[int, float], AbstractContextManager] = lambda step, sigma: nullcontext(),
 ) -> Evaluate:
-    """Classifier-free guidance with both prompts in one batch, each model call inside `around(step, sigma)`."""
+    """Classifier-free guidance with both prompts in one batch. Each model call is inside `around(step, sigma)`."""
 
     def evaluate(x: Tensor, step: int, sigma: float) -> Tensor:
         timestep = torch.full((len(context),), 1000 * sigma, device=x.device)
@@ -238,13 +238,13 @@ def guided(
 def integrate(
     evaluate: Evaluate, noise: Tensor, steps: int, sampler: str = "euler", label: str | None = None
 ) -> Tensor:
-    """From noise to video along the noise levels of `sigmas`.
+    """Integrates from noise to video along the noise levels of `sigmas`.
 
     Returns:
         The latent, of the shape of the noise, on the CPU.
 
     Raises:
-        KeyError: no such sampler in SAMPLERS.
+        KeyError: SAMPLERS has no such sampler.
     """
     levels = sigmas(steps).tolist()
     advance = SAMPLERS[sampler]()
@@ -255,14 +255,14 @@ def integrate(
 
 
 class Euler:
-    """Straight on with the present velocity."""
+    """Euler's method."""
 
     def __call__(self, x: Tensor, v: Tensor, sigma: float, following: float) -> Tensor:
         return x + (following - sigma) * v
 
 
 class DPMSolver2M:
-    """DPM-Solver++(2M), Lu et al. 2022, with lambda = -log sigma, as the host has it for flow models too."""
+    """DPM-Solver++(2M), Lu et al. 2022, with lambda = -log sigma, which ComfyUI uses for flow models too."""
 
     def __init__(self) -> None:
         self._last: tuple[Tensor, float] | None = None
@@ -271,7 +271,7 @@ class DPMSolver2M:
         estimate = video = x - sigma * v
         if self._last is not None and following > 0:
             earlier, before = self._last
-            ratio = log(sigma / following) / log(before / sigma)  # of this step in lambda to the last one
+            ratio = log(sigma / following) / log(before / sigma)  # step in lambda over the last step
             estimate = video + ratio / 2 * (video - earlier)
         self._last = video, sigma
         return following / sigma * x + (1 - following / sigma) * estimate
@@ -281,7 +281,7 @@ SAMPLERS = {"euler": Euler, "dpmpp_2m": DPMSolver2M}
 
 
 def preview(latent: Tensor) -> Tensor:
-    """What the host's latent preview shows of a latent as `sample` returns it.
+    """The preview that ComfyUI shows of a latent from `sample`.
 
     Returns:
         (frames, height, width, 3), RGB in [0, 1].

@@ -1,7 +1,7 @@
 """How far a cached video is from the uncached one: PSNR, SSIM, ST-LPIPS, motion kept, closeness of the latents.
 
-Videos are (frames, height, width, 3), RGB in [0, 1], as large as they were made: enlarged by repeated pixels, SSIM
-would be another number. Draws nothing, and reads no file but the weights of ST-LPIPS.
+Videos are (frames, height, width, 3), RGB in [0, 1], in their original size: on enlarged frames, SSIM would differ.
+The only file that is read is the weights of ST-LPIPS.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from torch.nn import functional
 from adacache_core.closeness import closeness as measured
 from adacache_core.tell.frames import PSNR_MAX, motion_kept, psnr
 
-# Where figures are averaged over videos: beyond it nobody sees a difference, and one video that was hardly skipped
-# would outweigh ten that were spoilt.
+# The most that a frame counts where figures are averaged over videos. Beyond it nobody sees a difference, and one video
+# with hardly any skipped step would outweigh ten bad ones.
 PSNR_SEEN = 50.0  # dB
 
-CLOSENESS_MAX = 100.0  # dB, of a latent that is equal, for the same reason as PSNR_MAX
+CLOSENESS_MAX = 100.0  # dB; equal latents count as this, for the same reason as PSNR_MAX
 
-# Wang et al. 2004: a Gaussian of 11 x 11 with sigma 1.5, and only where it fits into the frame
-# (6 x 6 places on 16 x 16). The window needs no padding, so nothing is invented at the borders.
+# Wang et al. 2004: a Gaussian window of 11 x 11 pixels with sigma 1.5. It is used only where it fits into the frame
+# (6 x 6 places in 16 x 16), without padding.
 SSIM_WINDOW = 11
 
 
-LPIPS_SIZE = 128  # pixels; of 32 x 32 its last three layers would see 4 x 4 places
-LPIPS_EVERY = 4  # frames; neighbours hardly differ, and a frame takes 15 ms of a core
+LPIPS_SIZE = 128  # pixels; with 32 x 32 the last three layers would have only 4 x 4 places
+LPIPS_EVERY = 4  # only every 4th frame: neighbours hardly differ, and a frame takes 15 ms on one core
 LPIPS_WEIGHTS = "STLPIPS_WEIGHTS"  # environment variable
 
 
@@ -42,10 +42,10 @@ class Quality:
     """One video against its reference.
 
     Attributes:
-        psnr: dB, mean over frames, each at most the cap.
+        psnr: dB, mean over frames; each frame counts at most the cap.
         ssim: mean over frames, colours and places; 1 is equal.
         motion_kept: mean absolute difference of neighbouring frames over that of the reference; 1 is equal.
-        worst_frame: PSNR of the frame that is furthest from the reference's, dB, at most the cap.
+        worst_frame: lowest PSNR of a frame, dB, at most the cap.
     """
 
     psnr: float
@@ -55,15 +55,15 @@ class Quality:
 
 
 def compare(plain: Tensor, cached: Tensor, cap: float = PSNR_MAX) -> Quality:
-    """All four measures of `cached` against `plain`, (frames, height, width, 3) each, at least 2 frames.
+    """Compares `cached` with `plain`, (frames, height, width, 3) each.
 
-    A pixel that is no finite number is black, so that a method that ran away has figures too.
+    Pixels that are not finite count as black, so that a method that diverged has figures too.
 
     Args:
-        cap: dB, the most that the PSNR of a frame counts.
+        cap: the most that the PSNR of a frame counts, dB.
 
     Raises:
-        ValueError: the shapes differ, or a frame is smaller than the window of SSIM.
+        ValueError: the shapes differ, or a frame is smaller than SSIM's window.
     """
     _same_shape(plain, cached)
     plain, cached = _finite(plain).clamp(0, 1), _finite(cached).clamp(0, 1)
@@ -81,7 +81,7 @@ def _finite(numbers: Tensor) -> Tensor:
 
 
 def ssim(plain: Tensor, cached: Tensor) -> float:
-    """Structural similarity per frame and colour, mean over all."""
+    """Structural similarity, mean over frames, colours and places; 1 is equal."""
     if min(plain.shape[1:3]) < SSIM_WINDOW:
         raise ValueError(f"frames of {plain.shape[1]} x {plain.shape[2]} are smaller than SSIM's window, {SSIM_WINDOW}")
     images = (rearrange(video, "t h w c -> t c h w") for video in (plain, cached))
@@ -104,14 +104,14 @@ def closeness(plain: Tensor, cached: Tensor) -> float:
 
 
 def lpips(plain: Tensor, cached: Tensor) -> float:
-    """ST-LPIPS, mean over every LPIPS_EVERY-th frame; 0 is equal, larger is further.
+    """ST-LPIPS, mean over every LPIPS_EVERY-th frame; 0 is equal, larger is further apart.
 
-    This is *not* the original LPIPS (Zhang et al. 2018), and its numbers are not comparable with that one's: it is the
-    shift-tolerant one of Ghildyal and Liu (ECCV 2022, AlexNet trunk), whose weights can be had without a download
-    beside the package. Videos of small models have fewer pixels than its network was made for; they are enlarged
-    bicubically to LPIPS_SIZE x LPIPS_SIZE first.
+    This is *not* the original LPIPS (Zhang et al. 2018), and its numbers cannot be compared with those. It is the
+    shift-tolerant version of Ghildyal and Liu (ECCV 2022, AlexNet), whose package contains its weights. The videos of
+    small models have fewer pixels than its network is made for, so they are first enlarged bicubically to
+    LPIPS_SIZE x LPIPS_SIZE.
 
-    The features of the last plain video are kept for the next call with that same tensor: do not write to it between.
+    The features of the last plain video are kept for the next call with the same tensor: do not change it in between.
 
     Args:
         plain, cached: (frames, height, width, 3), RGB in [0, 1].
@@ -131,39 +131,39 @@ def lpips(plain: Tensor, cached: Tensor) -> float:
 
 
 def lpips_weights() -> Path:
-    """The file of the weights: what the environment variable STLPIPS_WEIGHTS names, else that of stlpips-pytorch.
+    """The file of the weights: from the environment variable STLPIPS_WEIGHTS, else from the package stlpips-pytorch.
 
-    So a process in an environment to which nothing may be added, a host's, can be told by one that has the package.
+    The variable is for ComfyUI's Python, into which we install nothing: a process that has the package sets it.
 
     Raises:
-        ModuleNotFoundError: neither is there.
+        ModuleNotFoundError: there is neither.
     """
     if LPIPS_WEIGHTS in os.environ:
         return Path(os.environ[LPIPS_WEIGHTS])
     package = find_spec("stlpips_pytorch")
     if package is None:
-        raise ModuleNotFoundError(f"ST-LPIPS needs the package stlpips-pytorch, or {LPIPS_WEIGHTS} in the environment")
+        raise ModuleNotFoundError(f"ST-LPIPS needs the package stlpips-pytorch, or the variable {LPIPS_WEIGHTS}")
     return Path(package.submodule_search_locations[0], "weights", "vST0.0", "alex_shift_tolerant.pth")
 
 
 @cache
 def _lpips_network() -> dict[str, Tensor]:
-    """The weights by their names; blur filters and the scale of the input are among them.
+    """Name -> weights, including blur filters and the scale of the input.
 
-    The package's own code is not run: it imports torchvision, IPython and torchsummary without using them, and its
-    blur is under a licence that forbids commercial use.
+    The package's own code is not used: it imports torchvision, IPython and torchsummary without need, and the licence
+    of its blur forbids commercial use.
     """
     return torch.load(lpips_weights(), map_location="cpu", weights_only=True)
 
 
-# Hundreds of cached videos meet one plain one. Tensors are keys by identity.
+# Hundreds of cached videos are compared with one plain video. The cache finds a tensor by its identity.
 @lru_cache(maxsize=1)
 def _features_of_plain(video: Tensor) -> list[Tensor]:
     return _features(video)
 
 
 def _features(video: Tensor) -> list[Tensor]:
-    """What its five layers see of every LPIPS_EVERY-th frame: (frames, channels, height, width), of length 1."""
+    """Unit-length features of every LPIPS_EVERY-th frame, of five layers: (frames, channels, height, width) each."""
     weights = _lpips_network()
 
     def convolved(images: Tensor, name: str, padding: int) -> Tensor:

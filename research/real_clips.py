@@ -1,10 +1,9 @@
-"""Real generated clips to learn from: animated WEBPs of ComfyUI's template media (MIT), in two packages.
+"""Clips made by real video models: animated WEBPs from two packages of ComfyUI's template media (MIT).
 
     python -m research.real_clips
 
-writes the list of them, anew: which files, how much each changes, and the class that this makes. Of the packages any
-versions do that have the files (noxfile.py pins a pair), and to read the list none is needed.
-Knows where they are, how they are cut and how lively each is. A clip's number is its prompt. Knows no model.
+writes their list again: the files, how much each changes, and its class. It needs the packages, in any versions that
+have the files (noxfile.py pins a pair); reading the list needs no package. The prompt of a clip is its number.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ PACKAGES = tuple(f"comfyui-workflow-templates-media-assets-{number}" for number 
 
 LIST = Path(__file__).parent / "checkpoints" / "clips.json"
 
-FRAMES, SIZE = 16, 32  # of a clip as it is learned, in pixels: those of a drawn one
-LEAST = 20  # frames of a WEBP that is taken
+FRAMES, SIZE = 16, 32  # pixels of a clip in training, as of a drawn clip
+LEAST = 20  # least frames of a WEBP that is used
 
-# A quarter of all clips in each, from the stillest to the liveliest.
+# Each class has a quarter of all clips, from those that change least to those that change most.
 CLASSES = ("still", "calm", "lively", "wild")
 
-TOKENS, WIDTH, SPREAD = 6, 4096, 0.25  # of a prompt's embedding: shape and standard deviation of the demo model's
+TOKENS, WIDTH, SPREAD = 6, 4096, 0.25  # shape and standard deviation of a prompt's embedding, as for the demo model
 
 
 def main() -> int:
@@ -49,7 +48,7 @@ def main() -> int:
 
 @cache
 def listed() -> list[dict[str, Any]]:
-    """All clips in the order of their numbers: `file`, `class` and `change`, see the function of that name."""
+    """All clips by number, each with `file`, `class` and `change` (see the function `change`)."""
     return json.loads(LIST.read_text())
 
 
@@ -60,11 +59,11 @@ def classes() -> list[str]:
 
 @cache
 def clip(number: int) -> Tensor:
-    """A clip whole, at the size that is learned: (3, its frames, 32, 32), RGB in [-1, 1].
+    """A whole clip, in the size for training: (3, its frames, 32, 32), RGB in [-1, 1].
 
     Raises:
-        PackageNotFoundError: a package is not installed here.
-        KeyError: the versions that are have no such file.
+        PackageNotFoundError: a package is not installed.
+        KeyError: the installed versions have no such file.
     """
     return _read(_installed()[listed()[number]["file"]])
 
@@ -95,13 +94,13 @@ def _read(path: Path) -> Tensor:
 
 
 def draw(numbers: Tensor, dice: torch.Generator, frames: int = FRAMES) -> Tensor:
-    """As many neighbouring frames of each of these clips, from a place that is thrown.
+    """This many successive frames of each of these clips, from a random place.
 
     Returns:
-        (batch, 3, frames, 32, 32), RGB in [-1, 1], on the device of the dice.
+        (batch, 3, frames, 32, 32), RGB in [-1, 1], on the device of `dice`.
 
     Raises:
-        PackageNotFoundError, KeyError: as of `clip`.
+        PackageNotFoundError, KeyError: see `clip`.
     """
     cut = []
     for number in numbers.tolist():
@@ -122,7 +121,7 @@ def change(pixels: Tensor) -> float:
 
 @cache
 def context(number: int) -> Tensor:
-    """The embedding of a clip's number, (6, 4096); drawn from it, so nothing is stored."""
+    """The embedding of a clip's number, (6, 4096). It is drawn with the number as seed, so nothing is stored."""
     return SPREAD * torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(number))
 
 

@@ -1,8 +1,7 @@
-"""The small models that we train: what each is made of, what it is trained on, and where its checkpoint lies.
+"""The small models that we train: for each its architecture, its training data and its checkpoint.
 
-One is shipped with the pack, and constants are tuned on it alone. The others judge: `docs/demo_model.md` shows them.
-Knows no optimiser and no schedule of a training (`train_demo` does), and imports a host or diffusers only when a model
-of theirs is made.
+demo is shipped with the pack, and constants are tuned on it alone; the others only judge (see docs/demo_model.md).
+`train_demo` trains them. ComfyUI and diffusers are imported only when one of their models is made.
 """
 
 from __future__ import annotations
@@ -26,32 +25,32 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a training: single pictures first, then short clips, then whole ones."""
+    """A stage of a training: first single pictures, then short clips, then whole clips."""
 
     frames: int  # latent frames of its clips
-    batch: int  # clips per step on a CPU; about equal numbers of tokens per step
-    until: float  # share of all steps after which it ends
+    batch: int  # clips per step on a CPU; all stages have about as many tokens per step
+    until: float  # share of all training steps at which the stage ends
 
 
 @dataclass(frozen=True)
 class SmallModel:
-    """One of them.
+    """A small model.
 
     Attributes:
         name: on the command line and in records.
         file: its checkpoint.
-        latent: (batch, channels, frames, height, width) that it is made for.
-        shift: of the noise levels that it is trained on.
-        unconditional: share of the clips whose prompt is left out, for guidance.
-        steps: of its training.
-        curriculum: the training's stages.
-        make: a fresh one, with weights to begin from.
-        throw: (number, latent frames, dice) -> clean latents and contexts (number, tokens, 4096).
+        latent: shape (batch, channels, frames, height, width) of its latents.
+        shift: of the noise levels in training.
+        unconditional: share of the training clips without their prompt, for guidance.
+        steps: of the training.
+        curriculum: stages of the training.
+        make: returns a new model with initial weights.
+        throw: (number, latent frames, dice) -> random clean latents, and their contexts (number, tokens, 4096).
         ask: (model, x, noise levels of the batch, contexts) -> velocity.
         export: (model, path) writes the checkpoint.
-        read: (path) -> what `export` wrote.
+        read: (path) -> the model that `export` wrote.
         rate: learning rate.
-        teacher: of a distilled one, whose steps it learns to make at once; `make` begins as it.
+        teacher: for a distilled model, the model whose steps it learns to join into one; `make` copies it.
     """
 
     name: str
@@ -70,14 +69,14 @@ class SmallModel:
     teacher: str | None = None
 
     def load(self, checkpoint: Path | None = None) -> nn.Module:
-        """It as it is used, not trained: in float32 on the CPU, without gradients.
+        """The trained model for use: in float32 on the CPU, without gradients.
 
         Args:
-            checkpoint: another than `file`.
+            checkpoint: if another than `file`.
 
         Raises:
             FileNotFoundError: there is no such checkpoint.
-            RuntimeError: it is of the host's class, and no host is here.
+            RuntimeError: the model has ComfyUI's own class, and there is no ComfyUI.
         """
         checkpoint = checkpoint or self.file
         if not checkpoint.exists():
@@ -87,7 +86,7 @@ class SmallModel:
 
 # --- Wan, through diffusers -------------------------------------------------------------------------------------
 
-# The 4.7 million weights of the one that learns real clips: eight layers, narrower than the shipped six.
+# The model that learns real clips: 4.7 million weights in eight layers, narrower than the six of the demo model.
 CLIPS_ARCHITECTURE = demo_model.ARCHITECTURE | {
     "num_attention_heads": 1,
     "attention_head_dim": 192,
@@ -95,7 +94,7 @@ CLIPS_ARCHITECTURE = demo_model.ARCHITECTURE | {
     "num_layers": 8,
 }
 
-# In order of replacement; "." marks where a part of a name ends. diffusers -> original.
+# Part of a name in diffusers -> in the original, in order of replacement. "." marks the end of such a part.
 ORIGINAL_NAMES = (
     ("condition_embedder.time_embedder.linear_1.", "time_embedding.0."),
     ("condition_embedder.time_embedder.linear_2.", "time_embedding.2."),
@@ -109,7 +108,7 @@ ORIGINAL_NAMES = (
     (".to_k.", ".k."),
     (".to_v.", ".v."),
     (".to_out.0.", ".o."),
-    (".norm2.", ".norm3."),  # the one before the cross-attention
+    (".norm2.", ".norm3."),  # the norm before the cross-attention
     (".ffn.net.0.proj.", ".ffn.0."),
     (".ffn.net.2.", ".ffn.2."),
     (".scale_shift_table", ".modulation"),  # of a block
@@ -118,7 +117,7 @@ ORIGINAL_NAMES = (
 
 
 def new_wan(architecture: dict[str, Any]) -> nn.Module:
-    """With fresh weights; a block starts by adding nothing, and the model by predicting nothing."""
+    """A new model. At first its blocks add nothing, and it predicts zero."""
     from diffusers import WanTransformer3DModel
 
     model = WanTransformer3DModel.from_config(architecture)
@@ -140,7 +139,7 @@ def _xavier(model: nn.Module) -> None:
 
 
 def original_name(name: str) -> str:
-    """What a weight that diffusers calls `name` is called in Wan's own checkpoints, and in the host."""
+    """The name in Wan's own checkpoints, and in ComfyUI, of the weight that diffusers calls `name`."""
     for theirs, original in ORIGINAL_NAMES:
         name = name.replace(theirs, original)
     return name
@@ -156,7 +155,7 @@ def _half(weight: Tensor) -> Tensor:
 
 
 def read_wan(architecture: dict[str, Any]) -> Callable[[Path], nn.Module]:
-    """What reads a checkpoint of this architecture."""
+    """A function that reads a checkpoint of this architecture."""
     return lambda path: demo_model.load("cpu", path, architecture)
 
 
@@ -166,7 +165,7 @@ def ask_wan(model: nn.Module, x: Tensor, levels: Tensor, context: Tensor) -> Ten
 
 # --- HunyuanVideo, through the host -----------------------------------------------------------------------------
 
-# What the host finds in such a checkpoint: heads of 128, so one.
+# The settings that ComfyUI detects in such a checkpoint. Its heads have width 128, so there is one.
 TWO_STREAMS_ARCHITECTURE = {
     "in_channels": 16,
     "out_channels": 16,
@@ -191,22 +190,22 @@ TWO_STREAMS_ARCHITECTURE = {
 
 
 def new_two_streams(architecture: dict[str, Any] = TWO_STREAMS_ARCHITECTURE) -> nn.Module:
-    """The host's own class with fresh weights; a block starts by adding nothing, and the model by predicting nothing.
+    """A new model of ComfyUI's own class. At first its blocks add nothing, and it predicts zero.
 
-    To be made in the host's Python.
+    Needs ComfyUI's Python.
 
     Raises:
-        RuntimeError: there is no host.
+        RuntimeError: there is no ComfyUI.
     """
     folder = find_host()
     if folder is None:
-        raise RuntimeError("this model is of the host's class: a ComfyUI is needed, and its Python")
+        raise RuntimeError("this model has ComfyUI's own class, so it needs a ComfyUI and its Python")
     enter_host(folder)
     import comfy.model_management
     import comfy.ops
     from comfy.ldm.hunyuan_video.model import HunyuanVideo
 
-    comfy.model_management.in_training = True  # its rotary embedding that has a gradient
+    comfy.model_management.in_training = True  # selects a rotary embedding that has a gradient
     model = HunyuanVideo(**architecture, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init)
     for layer in model.modules():
         if isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) and layer.weight is not None:
@@ -214,7 +213,7 @@ def new_two_streams(architecture: dict[str, Any] = TWO_STREAMS_ARCHITECTURE) -> 
         if isinstance(layer, nn.LayerNorm) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
         if isinstance(layer, nn.LayerNorm):
-            # Its blocks then write into what they have normalised, which a gradient still needs.
+            # Otherwise its blocks write into normalised tensors that the gradient still needs.
             layer.register_forward_pre_hook(lambda norm, args: (args[0].clone(), *args[1:]))
     _xavier(model)
     nn.init.normal_(model.txt_in.input_embedder.weight, std=0.05)
@@ -229,21 +228,21 @@ def enter_host(folder: Path) -> None:
     """Makes a ComfyUI's modules importable here, for the CPU.
 
     Raises:
-        ImportError: this Python lacks what it requires.
+        ImportError: this Python lacks its requirements.
     """
-    sys.path.insert(0, str(folder))  # in front: `nodes` must be the host's, and our root has one too
+    sys.path.insert(0, str(folder))  # in front, because our root also has a module `nodes`
     from comfy.cli_args import args
 
     args.cpu = args.use_pytorch_cross_attention = args.disable_xformers = True
 
 
 def export_plain(model: nn.Module, path: Path) -> None:
-    """Writes a checkpoint in float16 under the names that the weights have."""
+    """Writes a checkpoint in float16, without renaming the weights."""
     save_file({name: _half(weight) for name, weight in model.state_dict().items()}, path)
 
 
 def read_two_streams(path: Path) -> nn.Module:
-    """What `export_plain` wrote. To be made in the host's Python."""
+    """Reads what `export_plain` wrote. Needs ComfyUI's Python."""
     model = new_two_streams()
     model.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
     return model
@@ -253,12 +252,12 @@ def ask_two_streams(model: nn.Module, x: Tensor, levels: Tensor, context: Tensor
     return model(x, 1000 * levels, context)
 
 
-# --- What they learn --------------------------------------------------------------------------------------------
+# --- Training data --------------------------------------------------------------------------------------------
 
 
 @cache
 def prompt_tokens() -> Tensor:
-    """The embedding of each word, (24, 4096); drawn once from N(0, 0.25^2), shipped with the pack."""
+    """The embedding of each word, (24, 4096): drawn once from N(0, 0.25^2) and shipped with the pack."""
     return load_file(demo_model.ASSETS / "prompt_tokens.safetensors")["tokens"].float()
 
 
@@ -269,7 +268,7 @@ def context_of(tokens: Tensor, words: Tensor) -> Tensor:
 
 
 def throw_drawn(size: int) -> Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]:
-    """The demo's clips, for latents of this height and width."""
+    """Drawn clips, for latents of this height and width."""
 
     def throw(number: int, frames: int, dice: torch.Generator) -> tuple[Tensor, Tensor]:
         words = clips.random_prompts(number, dice)
@@ -280,10 +279,10 @@ def throw_drawn(size: int) -> Callable[[int, int, torch.Generator], tuple[Tensor
 
 
 def throw_real(number: int, frames: int, dice: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Real clips, each as likely as the others.
+    """Real clips, all equally likely.
 
     Raises:
-        PackageNotFoundError, KeyError: as of `real_clips.clip`.
+        PackageNotFoundError, KeyError: see `real_clips.clip`.
     """
     numbers = torch.randint(len(real_clips.listed()), (number,), generator=dice, device=dice.device)
     clean = clips.encode(real_clips.draw(numbers, dice, 2 * frames))
@@ -291,12 +290,12 @@ def throw_real(number: int, frames: int, dice: torch.Generator) -> tuple[Tensor,
 
 
 def new_distilled() -> nn.Module:
-    """Begins as its teacher."""
+    """A copy of the teacher, two_streams."""
     return read_two_streams(MODELS["two_streams"].file)
 
 
-# Two lists of noise levels on which distilled models are sampled, from noise to video: the official workflow of
-# LTX-2.3, and the even eight at the shift of 12 that MiniMax-H3's turbo has.
+# Noise levels for distilled models, from noise to video: those of LTX-2.3's official workflow, and eight even ones with
+# MiniMax-H3 turbo's shift of 12.
 DISTILLED_LEVELS = {
     "LTX-2.3": (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0),
     "H3 turbo": tuple(12 * t / (1 + 11 * t) for t in (1 - step / 8 for step in range(9))),

@@ -1,10 +1,10 @@
-"""Trains one of the small models from nothing: flow matching, or distillation from another of them.
+"""Trains one of the small models from scratch: by flow matching, or by distillation from another small model.
 
     python -m research.train_demo [--model NAME] --out FOLDER
 
-Stopped by Ctrl-C or by `--minutes`, it carries on with the same command, to the same weights as without the
-stop. FOLDER gets the checkpoint (float16, in the layout that the host reads), `log.jsonl` and `state.pt`. What the
-models are, `small_models` knows; those of the host's own class are trained in the host's Python.
+After Ctrl-C or `--minutes`, the same command continues and arrives at the same weights. FOLDER gets the checkpoint
+(float16, in the layout that ComfyUI reads), `log.jsonl` and `state.pt`. `small_models` defines the models; those of
+ComfyUI's own class need ComfyUI's Python.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from tqdm import tqdm
 
 from research.small_models import DISTILLED_LEVELS, MODELS, SmallModel, Stage
 
-GPU_BATCH = 16  # times as many clips per step on a GPU
+GPU_BATCH = 16  # on a GPU, this many times as many clips per step
 
 WARM_UP = 100  # steps
-DECAY = 0.45  # share of all steps, the last ones, over which the learning rate falls to nothing
-AVERAGE = 0.998  # decay of the running mean of the weights, which is what is kept
-UNIFORM = 0.15  # share of the noise levels that are drawn from everywhere instead
+DECAY = 0.45  # share of the steps, at the end, over which the learning rate falls to zero
+AVERAGE = 0.998  # decay of the running mean of the weights; the checkpoint holds this mean
+UNIFORM = 0.15  # share of the noise levels that are drawn uniformly
 
-NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0)  # at which the validation loss is taken
+NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0)  # noise levels at which the validation loss is measured
 VALIDATION_SEED = 99
 VALIDATION_CLIPS = 32
-DISTILLED_CLIPS = 8  # of a distilled model, whose teacher goes along
+DISTILLED_CLIPS = 8  # for a distilled model, whose teacher runs too
 VALIDATIONS = 20  # over the whole training
 
 SAVE_EVERY = 240.0  # seconds
 
-TEACHER_STEPS = 4  # of the teacher for one of the distilled model
+TEACHER_STEPS = 4  # steps of the teacher for one step of the distilled model
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="train_demo", description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=MODELS, default="demo")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, the log and the state")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to carry on")
-    parser.add_argument("--steps", type=int, help="of the whole training (default: the model's own)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to continue")
+    parser.add_argument("--steps", type=int, help="steps of the whole training (default: the model's own)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
@@ -65,10 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(training: Training, folder: Path, seconds: float = math.inf) -> bool:
-    """Trains to the end, or until Ctrl-C or the time is up; saves at least every few minutes.
+    """Trains to the end, or until Ctrl-C or until the time is up. Saves at least every few minutes.
 
     Returns:
-        Whether the end was reached.
+        Whether the training reached its end.
     """
     deadline = time.monotonic() + seconds
     saved = time.monotonic()
@@ -87,7 +87,7 @@ def train(training: Training, folder: Path, seconds: float = math.inf) -> bool:
 
 
 class Stop:
-    """Turns Ctrl-C and a polite kill into a wish, so that no step is left half done; a second one is not caught."""
+    """Notes the first Ctrl-C or SIGTERM, so that the step can be finished; a second one stops at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -106,9 +106,9 @@ class Stop:
 
 
 class Training:
-    """A model on its way: everything that a step changes, and how to save it.
+    """A training in progress: everything that a step changes, and how to save it.
 
-    Each step rolls dice of its own, seeded by its number, so that no state of a generator is to be kept.
+    Each step has its own random generator, seeded by its number, so no state of a generator needs to be saved.
     """
 
     def __init__(self, subject: SmallModel, steps: int | None, seed: int, device: torch.device) -> None:
@@ -122,7 +122,7 @@ class Training:
         self.task = Task(subject, device)
         self.validation_clips = VALIDATION_CLIPS if subject.teacher is None else DISTILLED_CLIPS
         self.step = 0
-        self.clips = 0  # seen so far
+        self.clips = 0  # clips seen so far
         self.losses: list[float] = []  # since the last validation
         self.log: list[dict[str, Any]] = []
 
@@ -132,12 +132,12 @@ class Training:
         return next(stage for stage in stages if self.step < stage.until * self.steps or stage.until == 1)
 
     def compile(self) -> None:
-        """Makes steps of a model of diffusers a fifth faster on a CPU, after a minute at the start of each stage."""
+        """Compiles a model of diffusers: steps on a CPU get a fifth faster, each stage starts a minute later."""
         if hasattr(self.model, "compile_repeated_blocks"):
             self.model.compile_repeated_blocks(dynamic=False)
 
     def advance(self) -> float:
-        """One step; returns its loss."""
+        """Makes one step; returns its loss."""
         dice = torch.Generator(self.device).manual_seed(1_000_003 * self.seed + self.step)
         batch = self.stage.batch * (GPU_BATCH if self.device.type == "cuda" else 1)
         clean, context = self.subject.throw(batch, self.stage.frames, dice)
@@ -172,7 +172,7 @@ class Training:
         self.log.append(line)
 
     def save(self, folder: Path) -> None:
-        """Writes the state, and of it the log and the checkpoint; each is whole or is the one before."""
+        """Writes state, log and checkpoint. Each file is replaced as a whole, so it is never half written."""
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / self.subject.file.name
         _write(checkpoint, lambda path: self.subject.export(self.average.module, path))
@@ -184,7 +184,7 @@ class Training:
         _write(folder / "state.pt", lambda path: torch.save(state, path))
 
     def load(self, folder: Path) -> None:
-        """Goes on from where `save` was called last; without a state there, from the beginning."""
+        """Continues from the last `save`; starts from the beginning if there is none."""
         path = folder / "state.pt"
         if not path.exists():
             return
@@ -198,7 +198,7 @@ class Training:
 
 
 def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for all else."""
+    """Muon for the matrices of the blocks, AdamW for all other weights."""
     blocks = ("blocks.", "double_blocks.", "single_blocks.")
     matrices = {name: p for name, p in model.named_parameters() if name.startswith(blocks) and p.ndim == 2}
     others = [p for name, p in model.named_parameters() if name not in matrices]
@@ -209,11 +209,11 @@ def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrices are orthogonalised before each step (Jordan et al. 2024, "Muon: An optimizer for
-    hidden layers in neural networks"), scaled to the size of AdamW's steps (Liu et al. 2025, arXiv 2502.16982, 2.2).
+    """Momentum with orthogonalised updates (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural
+    networks"), scaled to the size of AdamW's steps (Liu et al. 2025, arXiv 2502.16982, section 2.2).
 
-    `torch.optim.Muon` does the same one by one and in bfloat16, in which a CPU without AMX takes longer for it than
-    for the rest of the step; here matrices of one shape go together, in the fastest dtype of the device.
+    `torch.optim.Muon` handles matrices one by one and in bfloat16, which on a CPU without AMX takes longer than the
+    rest of the step. This one handles matrices of the same shape together, in the fastest dtype of the device.
     """
 
     MOMENTUM = 0.95
@@ -240,7 +240,7 @@ class Muon(torch.optim.Optimizer):
                 matrix.mul_(1 - lr * self.WEIGHT_DECAY).sub_(update, alpha=step)
 
     def _orthogonal(self, x: Tensor) -> Tensor:
-        """Brings all singular values of (number, rows, columns) near 1."""
+        """Brings all singular values of the matrices (number, rows, columns) near 1."""
         a, b, c = self.QUINTIC
         tall = x.shape[1] > x.shape[2]
         x = x.mT if tall else x
@@ -252,23 +252,23 @@ class Muon(torch.optim.Optimizer):
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it faster than float32: on a GPU, or a CPU with AMX."""
+    """bfloat16 if the device multiplies it faster than float32 (a GPU, or a CPU with AMX), else float32."""
     fast = device.type != "cpu" or torch.cpu.get_capabilities().get("amx_bf16", False)
     return torch.bfloat16 if fast else torch.float32
 
 
 class Task:
-    """What a model is to tell, and how wrong it is: the velocity of flow matching, or its teacher's steps at once."""
+    """The loss of a model: on the velocity of flow matching, or on several steps of its teacher joined into one."""
 
     def __init__(self, subject: SmallModel, device: torch.device) -> None:
         self.subject, self.device = subject, device
         self.teacher: nn.Module | None = None
         if subject.teacher is not None:
-            # A distilled one begins as its teacher.
+            # A distilled model begins as its teacher.
             self.teacher = subject.make().to(device).eval().requires_grad_(False)
 
     def loss(self, model: nn.Module, clean: Tensor, context: Tensor, dice: torch.Generator) -> Tensor:
-        """At noise levels that are thrown. Mean squared error of each clip, (batch,)."""
+        """Mean squared error of each clip, (batch,), at random noise levels."""
         if self.teacher is None:
             levels = noise_levels(len(clean), self.subject.shift, dice)
             return flow_loss(self.subject, model, clean, context, levels, dice)
@@ -279,7 +279,7 @@ class Task:
     def _distilled(
         self, model: nn.Module, clean: Tensor, context: Tensor, spans: Tensor, dice: torch.Generator
     ) -> Tensor:
-        """`spans`: from which noise level to which each clip's step goes, (batch, 2)."""
+        """Mean squared error of each clip, (batch,). `spans`: first and last noise level of each step, (batch, 2)."""
         noise = torch.randn(clean.shape, generator=dice, device=clean.device)
         begin, end = spans.unbind(1)
         x = start = (1 - _as(begin, clean)) * clean + _as(begin, clean) * noise
@@ -293,7 +293,7 @@ class Task:
 
     @torch.inference_mode()
     def validation(self, model: nn.Module, number: int = VALIDATION_CLIPS) -> dict[float, float]:
-        """Loss by noise level, on clips and noise that are always the same on one kind of device.
+        """Loss by noise level. On one kind of device, clips and noise are always the same.
 
         Args:
             number: of clips.
@@ -324,7 +324,7 @@ def _as(levels: Tensor, clean: Tensor) -> Tensor:
 
 
 def noise_levels(number: int, shift: float, dice: torch.Generator) -> Tensor:
-    """One for each clip of a batch, in (0, 1]: spread evenly over a logit-normal, some over all; then shifted."""
+    """Noise levels in (0, 1], (batch,): stratified, from a logit-normal and partly a uniform distribution; shifted."""
 
     def rand() -> Tensor:
         return torch.rand(number, generator=dice, device=dice.device)
@@ -338,7 +338,7 @@ def noise_levels(number: int, shift: float, dice: torch.Generator) -> Tensor:
 def flow_loss(
     subject: SmallModel, model: nn.Module, clean: Tensor, context: Tensor, levels: Tensor, dice: torch.Generator
 ) -> Tensor:
-    """Flow matching: from (1 - s) clean + s noise the model is to tell noise - clean.
+    """Flow matching: the model sees (1 - s) clean + s noise and should predict noise - clean.
 
     Args:
         clean: latents, (batch, 16, frames, height, width).
@@ -357,17 +357,17 @@ def flow_loss(
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Rises over the first steps, falls to nothing over the last ones."""
+    """Factor of the learning rate: rises over the first steps, falls to zero over the last ones."""
     return min(1.0, (step + 1) / WARM_UP, max(0.02, (1 - step / steps) / DECAY))
 
 
 def _average(averages: list[Tensor], weights: list[Tensor], updates: int) -> None:
-    """A running mean that is not held back by the first, meaningless weights."""
+    """Updates the running mean; early on with a smaller decay, so that the first weights do not count for long."""
     torch._foreach_lerp_(averages, weights, 1 - min(AVERAGE, (updates + 1) / (updates + 10)))
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Replaces a file at once, so that a kill leaves the old one whole."""
+    """Replaces a file in one operation, so that the old one stays whole if the process is killed."""
     beside = path.with_name(path.name + ".new")
     write(beside)
     os.replace(beside, path)

@@ -1,7 +1,7 @@
-"""What needs real weights: Wan 2.1 with and without AdaCache on VBench's prompts, scored by VBench if it is installed.
+"""Runs Wan 2.1 with real weights on VBench's prompts, with and without AdaCache; scores it if VBench is installed.
 
-Writes the videos, the same seeds for all settings, and puts a row per setting into docs/figures.json and the page made
-from it. The scores are of the dimensions that VBench knows for any videos; its total needs its own script and prompts.
+Writes the videos, with the same seeds for all settings, and a row for each setting into docs/figures.json and
+docs/paper_tables.md. The scores are those that VBench has for any videos; its total needs its own script and prompts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FPS = 16  # of Wan 2.1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="folder of a WanPipeline of diffusers")
-    parser.add_argument("prompts", type=Path, help="one prompt a line, as in VBench's prompts/all_dimension.txt")
+    parser.add_argument("prompts", type=Path, help="file with one prompt a line, as VBench's prompts/all_dimension.txt")
     parser.add_argument("out", type=Path, help="folder for the videos")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--steps", type=int, default=30)
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def load(weights: Path) -> tuple[WanPipeline, str]:
-    """The pipeline, and the device it is on; says what is missing and exits with 2 where something is."""
+    """The pipeline and its device. If something is missing, prints what it is and exits with status 2."""
     missing = [name for name in ("accelerate", "transformers") if not find_spec(name)]
     if not (weights / "model_index.json").exists():
         missing.append(f"weights (a WanPipeline of diffusers, with its model_index.json, in {weights})")
@@ -86,7 +86,7 @@ def load(weights: Path) -> tuple[WanPipeline, str]:
 
 
 def write(video: Tensor, path: Path) -> None:
-    """As .mp4, which VBench reads, where something can write that; else as animated .webp."""
+    """Writes .mp4, which VBench reads, if a library for it is installed; else animated .webp."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if find_spec("imageio") or find_spec("cv2"):
         export_to_video(list(video.numpy()), str(path.with_suffix(".mp4")), fps=FPS)
@@ -95,7 +95,7 @@ def write(video: Tensor, path: Path) -> None:
 
 
 def scores(folder: Path, device: str) -> dict[str, float]:
-    """VBench's scores of all videos of a folder by dimension, in [0, 1]; none without VBench."""
+    """Dimension -> VBench's score for the videos of a folder, in [0, 1]; empty without VBench."""
     if not find_spec("vbench"):
         return {}
     import vbench

@@ -1,4 +1,4 @@
-"""AdaCache on a WanPipeline of diffusers, whose loop is not ours: knows where a step begins and who is calling."""
+"""AdaCache on a WanPipeline of diffusers, which has its own loop: finds where a step begins and which prompt it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adacache_core import AdaCache, CacheConfig
 def generate(
     pipeline: WanPipeline, prompt: str, seed: int, config: CacheConfig, steps: int, shape: tuple[int, int, int]
 ) -> tuple[Tensor, dict[str, float]]:
-    """One video, (frames, height, width, 3) in [0, 1], and what it took."""
+    """One video, (frames, height, width, 3) in [0, 1], with its seconds, and its computed and total evaluations."""
     frames, height, width = shape
     begin = time.perf_counter()
     with attached(pipeline, config, steps) as (run, next_step):
@@ -36,7 +36,7 @@ def generate(
 
 @contextmanager
 def attached(pipeline: WanPipeline, config: CacheConfig, steps: int) -> Iterator[tuple[AdaCache, Callable]]:
-    """AdaCache on the pipeline's transformer for one video; yields it and the callback for the end of a step."""
+    """AdaCache on the pipeline's transformer for one video. Yields the run, and the callback for the end of a step."""
     transformer = pipeline.transformer
     forward = transformer.forward
     with (
@@ -45,7 +45,7 @@ def attached(pipeline: WanPipeline, config: CacheConfig, steps: int) -> Iterator
     ):
 
         def cached(hidden_states: Tensor, **rest):
-            prompt = run.report.evaluations[-1].calls  # 0 the prompt, 1 the negative one
+            prompt = run.report.evaluations[-1].calls  # 0: the prompt, 1: the negative prompt
             *_, frames, height, width = hidden_states.shape
             with run.call(prompt, frames, height * width // 4):
                 return forward(hidden_states, **rest)
