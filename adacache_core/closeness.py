@@ -13,7 +13,7 @@ from torch import Tensor
 
 # The range of an estimate, in dB below and above it. The controller's constants were found on runs of the demo model
 # (docs/method.md); nine of ten of those runs came within this range of what the controller added up
-# (`State.share_wrong`).
+# (`ErrorState.deviation`).
 BELOW, ABOVE = 7.5, 7.5
 
 LARGEST = 40.0  # dB; beyond it nobody sees a difference, so no estimate is higher
@@ -63,17 +63,17 @@ class Estimate:
         return f"{self.db:.0f} dB ({self.low:.0f} to {self.high:.0f}): {self.words}"
 
 
-def closeness_of(wrong: float) -> Estimate:
+def closeness_of(deviation: float) -> Estimate:
     """The estimate for a run.
 
     Args:
-        wrong: the squared error that the controller expects in the finished latent, as a share of the latent's mean
-            square (`State.share_wrong`).
+        deviation: mean squared difference that the controller expects in the finished latent, relative to the latent's
+            mean square (`ErrorState.deviation`).
     """
-    db = LARGEST if wrong <= 0 else min(-10 * math.log10(wrong), LARGEST)
+    db = LARGEST if deviation <= 0 else min(-10 * math.log10(deviation), LARGEST)
     return Estimate(db, db - BELOW, min(db + ABOVE, LARGEST))
 
 
-def wrong_of(db: float) -> float:
-    """The share of squared error that gives this closeness in dB: the inverse of `closeness_of`."""
+def deviation_of(db: float) -> float:
+    """The deviation that gives this closeness in dB: the inverse of `closeness_of`."""
     return float(10 ** (-db / 10))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .clock import Clock
-from .closeness import MARKS, closeness_of, wrong_of
+from .closeness import MARKS, closeness_of, deviation_of
 from .config import CacheConfig
 from .correct.sampler import Sampler
 from .decide.base import Course, Decision
@@ -436,7 +436,7 @@ class Engine:
         found = closeness_of(output.state.deviation)
         report.expected_db, report.expected_db_low, report.expected_db_high = found.db, found.low, found.high
         report.would_take = {
-            name: output.controller.would_take(output.state, wrong_of(closeness)) for name, closeness in MARKS.items()
+            name: output.controller.would_take(output.state, deviation_of(closeness)) for name, closeness in MARKS.items()
         }
 
 

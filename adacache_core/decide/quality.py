@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..closeness import wrong_of
+from ..closeness import deviation_of
 from ..errors import AdaCacheError
 from .base import Course, Policy
 from .error_control import TIMES_PREDICTED, ErrorController, ErrorState, times_predicted
@@ -38,7 +38,7 @@ class Quality(Policy):
             raise AdaCacheError(f"closeness is a number of dB, got {self.closeness}; start from 25")
 
     def controller(self, course: Course, moreg: MotionConfig | None = None) -> QualityController:
-        return QualityController(course, wrong_of(self.closeness))
+        return QualityController(course, deviation_of(self.closeness))
 
 
 @dataclass(frozen=True)

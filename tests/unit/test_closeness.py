@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adacache_core import AdaCache
-from adacache_core.closeness import ABOVE, BELOW, LARGEST, MARKS, closeness, closeness_of, wrong_of
+from adacache_core.closeness import ABOVE, BELOW, LARGEST, MARKS, closeness, closeness_of, deviation_of
 from adacache_core.presets import auto, quality
 
 STEPS = 30
@@ -23,7 +23,7 @@ def test_closeness_is_the_signal_over_the_error():
 
 @pytest.mark.parametrize("closeness", [10.0, 18.0, 25.0, 33.0])
 def test_what_may_be_wrong_is_the_closeness_the_other_way_round(closeness):
-    estimate = closeness_of(wrong_of(closeness))
+    estimate = closeness_of(deviation_of(closeness))
     assert estimate.db == pytest.approx(closeness)
     assert (estimate.db - estimate.low, estimate.high - estimate.db) == (BELOW, min(ABOVE, LARGEST - closeness))
 
@@ -33,7 +33,7 @@ def test_nothing_is_claimed_beyond_the_largest():
 
 
 def test_words_change_at_the_marks():
-    words = [closeness_of(wrong_of(closeness)).words for closeness in (*MARKS.values(), min(MARKS.values()) - 1)]
+    words = [closeness_of(deviation_of(closeness)).words for closeness in (*MARKS.values(), min(MARKS.values()) - 1)]
     assert len(set(words)) == 4
 
 
