@@ -436,7 +436,7 @@ class Engine:
         found = closeness_of(output.state.deviation)
         report.expected_db, report.expected_db_low, report.expected_db_high = found.db, found.low, found.high
         report.would_take = {
-            name: output.controller.would_take(output.state, deviation_of(closeness)) for name, closeness in MARKS.items()
+            name: output.controller.would_take(output.state, deviation_of(db)) for name, db in MARKS.items()
         }
 
 
