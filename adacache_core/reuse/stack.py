@@ -34,8 +34,7 @@ class BlockStack:
 
     def __init__(self, module: nn.Module, layout: StackLayout, probe_position: float = 0.5) -> None:
         self.layout = layout
-        self._recording = Recording()  # of the call under way
-        self._skip = Skip([])  # the same
+        self._recording, self._skip = Recording(), Skip([])  # of the current call
         containers = [place_of(module, path) for path in layout.blocks]
         self._filled = [place for place in containers if _blocks(place)]
         if not self._filled:
@@ -47,7 +46,7 @@ class BlockStack:
             (place, WrappedHead(place.child, partial(self._note_head_input, head))) for place, head in heads
         ]
         self._to_record: dict[int, list[Exchange]] = {}  # by index of the probed block
-        self._to_count = self._wrapped_blocks(counting=True)
+        self._to_count = self._wrapped_blocks(probe=None)
         self._to_skip = self._without_blocks(containers)
         self._to_skip += [(place, WrappedHead(place.child, self._add)) for place, _ in heads]
 
@@ -62,9 +61,10 @@ class BlockStack:
             for place in containers
         ]
 
-    def _wrapped_blocks(self, probe: int | None = None, counting: bool = False) -> list[Exchange]:
-        """Containers of wrapped blocks. While counting, these only note that they run."""
+    def _wrapped_blocks(self, probe: int | None) -> list[Exchange]:
+        """Containers of wrapped blocks. Without a probed block, these only note that they run."""
         first, last = self._filled[0], None if self.layout.heads else self._filled[-1]
+        counting = probe is None
         exchange: list[Exchange] = []
         for place in self._filled:
             blocks = _blocks(place)

@@ -1,4 +1,4 @@
-"""The container trick on blocks that double: three of them make 8 of 1, and add 7. The head multiplies by ten."""
+"""`BlockStack` on blocks that double: three of them make 8 of 1, so they add 7. The head multiplies by ten."""
 
 import gc
 import weakref
@@ -85,7 +85,7 @@ class TwoContainers(Stack):
 
 
 class Interleaved(TwoContainers):
-    """As many blocks in one container as in the other, in turn; the last is left out."""
+    """Blocks of two containers in turn; the last one has no partner and does not run."""
 
     def forward(self, x):
         for one, other in zip(self.blocks, self.more, strict=False):
@@ -108,7 +108,7 @@ class ByIndex(Stack):
 
 
 class BehindSomethingElse(Stack):
-    """The second of two arguments is the stream; text in front of it shares the last container with it."""
+    """The stream is the second of two arguments; in the last container it follows the text in one tensor."""
 
     def __init__(self, *blocks):
         super().__init__(*blocks[:-1])
@@ -147,7 +147,7 @@ class WithoutBatch(Stack):
 
 
 class OneByOne(Stack):
-    """Each sample of the batch goes through the blocks by itself."""
+    """Each sample of the batch goes through the blocks alone."""
 
     def forward(self, x):
         return torch.cat([super(OneByOne, self).forward(each) for each in x.split(1)])
@@ -297,7 +297,7 @@ def test_two_containers_run_in_turn_are_skipped_together():
 
 
 class TwoStreams(nn.Module):
-    """Pairs go through the blocks, and each of a pair through a head of its own, which may get less than there was."""
+    """Pairs go through the blocks, and each of a pair through its own head, before which tokens may be dropped."""
 
     def __init__(self, *blocks):
         super().__init__()
@@ -375,7 +375,7 @@ def test_while_exchanged_names_length_indexing_and_weights_stay_right(model_clas
 
 
 def test_a_block_that_somebody_exchanges_meanwhile_stays_exchanged():
-    """The look-alike shares the container's dict: LoRA loaders and offloading write into it."""
+    """The look-alike shares the container's `_modules`, into which LoRA loaders and offloading write."""
     model = Stack(Double(), Double())
     stack = BlockStack(model, LAYOUT)
     other = Double()
@@ -470,7 +470,7 @@ def test_the_residual_is_kept_in_the_dtype_of_the_stream():
 
 
 def test_what_reaches_the_head_without_the_blocks_being_asked_for_is_left_as_it_is():
-    """Somebody else answers in the model's place, before the head."""
+    """Another pack answers in the model's place, before the head."""
     model = Stack(Double())
     stack = BlockStack(model, LAYOUT)
     recording = Recording()
