@@ -84,7 +84,7 @@ class SmallModel:
         return self.read(checkpoint).eval().requires_grad_(False)
 
 
-# --- Wan, through diffusers -------------------------------------------------------------------------------------
+# --- Wan, through diffusers --------------------------------------------------------------------------------------
 
 # The model that learns real clips: 4.7 million weights in eight layers, narrower than the six of the demo model.
 CLIPS_ARCHITECTURE = demo_model.ARCHITECTURE | {
@@ -163,7 +163,7 @@ def ask_wan(model: nn.Module, x: Tensor, levels: Tensor, context: Tensor) -> Ten
     return model(x, 1000 * levels, context, return_dict=False)[0]
 
 
-# --- HunyuanVideo, through the host -----------------------------------------------------------------------------
+# --- HunyuanVideo, through the host ------------------------------------------------------------------------------
 
 # The settings that ComfyUI detects in such a checkpoint. Its heads have width 128, so there is one.
 TWO_STREAMS_ARCHITECTURE = {
@@ -252,7 +252,7 @@ def ask_two_streams(model: nn.Module, x: Tensor, levels: Tensor, context: Tensor
     return model(x, 1000 * levels, context)
 
 
-# --- Training data --------------------------------------------------------------------------------------------
+# --- Training data -----------------------------------------------------------------------------------------------
 
 
 @cache

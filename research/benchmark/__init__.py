@@ -1,1 +1,1 @@
-"""AdaCache beside other training-free caches: same model, noise and prompts. Run by `python -m research.benchmark`."""
+"""Compares AdaCache with other training-free caches, on the same models, noise and prompts."""

@@ -1,9 +1,9 @@
-"""AdaCache beside every other training-free cache, on small models of ours: one command, one machine.
+"""Compares AdaCache with all other training-free caches, on our small models: one command, one machine.
 
-`python -m research.benchmark` measures what is not measured yet of the whole plan (a night on two cores), most wanted
-first, and writes docs/benchmarks/, docs/benchmarks.md and README's headline. It may be stopped at any time, or by
-`--minutes`; the same command goes on. `--quick` (two minutes) makes one video of each model with one setting of each
-method, and prints.
+`python -m research.benchmark` measures everything in the plan that is not measured yet, most important first (a night
+on two cores). It writes docs/benchmarks/, docs/benchmarks.md and the README's headline. You can stop it at any time, or
+with `--minutes`; the same command continues. `--quick` (two minutes) makes one video of each model with one setting of
+each method, and prints the results.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .records import Record, Store
 from .worker import LIBRARIES, RECORDS, methods_of
 
 DOCS = ROOT / "docs"
-FIGURES = DOCS / "figures.json"  # all that is no quality of a video
+FIGURES = DOCS / "figures.json"  # figures other than the qualities of videos
 README = ROOT / "README.md"
 
 SAVE_EVERY = 30.0  # seconds
@@ -37,17 +37,17 @@ def main() -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="one video of each model, one setting a method; says steps and sampler, writes nothing",
+        help="one video of each model, one setting of each method; prints the results, writes nothing",
     )
-    parser.add_argument("--page", action="store_true", help="measure nothing, write the pages from the records")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to go on")
-    parser.add_argument("--videos", type=int, default=plan.VIDEOS_OF_A_CLASS, help="of each motion class")
-    parser.add_argument("--conditions", type=int, help="the first so many of each model")
+    parser.add_argument("--page", action="store_true", help="measure nothing; write the pages from the records")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to continue")
+    parser.add_argument("--videos", type=int, default=plan.VIDEOS_OF_A_CLASS, help="videos of each motion class")
+    parser.add_argument("--conditions", type=int, help="only the first N conditions of each model", metavar="N")
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     parser.add_argument("--models", nargs="+", choices=plan.CONDITIONS, default=list(plan.CONDITIONS))
-    parser.add_argument("--methods", nargs="+", default=[], metavar="PART", help="those with a part in their names")
-    parser.add_argument("--again", action="store_true", help="also what is measured already")
-    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each (default 2)")
+    parser.add_argument("--methods", nargs="+", default=[], metavar="PART", help="with one of these in their names")
+    parser.add_argument("--again", action="store_true", help="also measure again what is already measured")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes, of one thread each (default 2)")
     arguments = parser.parse_args()
     options = ["--models", *arguments.models, "--methods", *arguments.methods, "--minutes", str(arguments.minutes)]
     options += ["--conditions", str(arguments.conditions)] if arguments.conditions else []
@@ -66,7 +66,7 @@ def main() -> None:
         saved = time.monotonic()
         for record in measured(arguments.libraries, options, arguments.jobs):
             store.add([record])
-            if time.monotonic() > saved + SAVE_EVERY:  # hours of work: what is measured stays measured
+            if time.monotonic() > saved + SAVE_EVERY:  # hours of work should not be lost
                 store.save()
                 saved = time.monotonic()
         store.save()
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def write(store: Store, made: dict[str, str]) -> None:
-    """The pages, their plots and README's headline."""
+    """Writes the pages, their plots and the README's headline."""
     for_people, all_data = page.pages(store.records, planned(), sentence(made))
     (DOCS / "benchmarks.md").write_text(for_people)
     (DOCS / "benchmarks_data.md").write_text(all_data)
@@ -87,7 +87,7 @@ def write(store: Store, made: dict[str, str]) -> None:
 
 
 def planned() -> list[tuple[str, str, str]]:
-    """(model, condition, method) of all that is to be measured once."""
+    """(model, condition, method) of everything in the plan."""
     methods = [method for library in LIBRARIES for method in methods_of(library)]
     return [
         (model, condition.name, method.name)
@@ -99,10 +99,10 @@ def planned() -> list[tuple[str, str, str]]:
 
 
 def measured(libraries: Sequence[str], options: Sequence[str], processes: int) -> Iterator[Record]:
-    """The records, as they are made.
+    """Yields the records as the workers make them.
 
     Raises:
-        CalledProcessError: a worker failed; what it said has been printed.
+        CalledProcessError: a worker failed; its output has been printed.
     """
     made: Queue[Record | None] = Queue()
     with ThreadPoolExecutor(processes) as pool:
@@ -116,7 +116,7 @@ def measured(libraries: Sequence[str], options: Sequence[str], processes: int) -
 
 
 def _work(library: str, options: Sequence[str], put: Callable[[Record], None]) -> None:
-    """One worker, whose output is a record a line."""
+    """Runs one worker, which prints a record per line."""
     command = [sys.executable, "-m", "research.benchmark.worker", library, *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
         for line in worker.stdout:

@@ -1,4 +1,4 @@
-"""The paper's ablation on the demo model, beside the paper's figures: which change, block, motion and codebook."""
+"""The paper's ablation, on the demo model, beside the paper's figures: metric, block, MoReg and codebook."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .watched import USUAL, Watch, watched
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper reports for a variant. None: not printed there, or not found by us."""
+    """The paper's figures for a variant. None: not printed there, or not found by us."""
 
     vbench: float | None = None  # %
     seconds: float | None = None  # one A100
@@ -34,18 +34,21 @@ class Published:
     ssim: float | None = None
 
 
-# arXiv 2411.02397, ablations: Open-Sora 720p, 2 s, 100 steps, 32 videos. There its speed-up is over these seconds:
+# arXiv 2411.02397, ablations: Open-Sora 720p, 2 s, 100 steps, 32 videos. Its speed-ups are relative to these seconds:
 PAPER_PLAIN_SECONDS = 419.60
 PAPER_PLAIN_VBENCH = 84.16
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: a departure from L1, the middle block, no MoReg and the fast table.
+    """One row, which changes one thing of the basic setting: L1, the middle block, no MoReg, the fast table.
 
     Attributes:
         part: of the ablation.
-        watch: where it is not the usual one, the codebook is translated to it.
+        name: of the row.
+        config: settings of AdaCache.
+        published: the paper's figures.
+        watch: metric and place. If it is not the usual one, the codebook is converted to it.
     """
 
     part: str
@@ -88,19 +91,19 @@ VARIANTS = (
     Variant(TABLE, "tuned (ours)", CacheConfig(TUNED_30), Published()),
 )
 
-# Published, and not measured here: Wan's self-attention is over space and time at once.
+# Published, but not measured here, because Wan's self-attention is over space and time at once.
 LEFT_OUT = {PLACE: (("only spatial attention", Published(83.19)),)}
 
 
 def measure_ablation(
     model: WanTransformer3DModel | None = None, chosen: Sequence[Video] | None = None, calibration: int = 2
 ) -> dict:
-    """All VARIANTS on the demo model.
+    """Measures all VARIANTS on the demo model.
 
     Args:
         model: from `demo_model.load`, by default.
         chosen: which videos; by default one of each motion class, 30 Euler steps.
-        calibration: how many prompts of CALIBRATION the tables for other watches are made from.
+        calibration: how many prompts of CALIBRATION are used to convert the codebook.
     """
     model = model or demo_model.load()
     chosen = chosen or videos()
@@ -152,7 +155,7 @@ def _means(runs: Iterable[tuple[Video, Tensor, RunReport]], plain: dict[Video, T
 def translated_tables(
     model: WanTransformer3DModel, watches: Sequence[Watch], calibration: int, steps: int
 ) -> dict[Watch, Codebook]:
-    """The fast table in the units of each watch, from what all of them read in runs with the usual one."""
+    """The fast table, converted for each watch from the readings of all watches in runs with the usual one."""
     readings: list[list[float]] = []
     for prompt, seed in CALIBRATION[:calibration]:
         readings += side_by_side(model, Video("", prompt, seed, steps=steps), [USUAL, *watches])
@@ -164,8 +167,8 @@ def translated_tables(
 
 
 def side_by_side(model: WanTransformer3DModel, video: Video, watches: Sequence[Watch]) -> list[list[float]]:
-    """The changes per step that all watches read, wherever a run with the fast table and the first of them measures."""
-    sums: list[Tensor] = []  # (watches, 2), of the prompt and of the empty prompt in turn
+    """Changes per step by each watch, at all steps at which a run with the fast table and the first watch measures."""
+    sums: list[Tensor] = []  # (watches, 2), alternately for the prompt and for the empty prompt
     rates: list[int] = []
 
     def notice(of_watches: list[Tensor]) -> None:
@@ -179,7 +182,7 @@ def side_by_side(model: WanTransformer3DModel, video: Video, watches: Sequence[W
 
 
 def translated(table: Codebook, pairs: Iterable[tuple[float, float]]) -> Codebook:
-    """The table with its thresholds moved from one metric to another, by the power law that fits the pairs best.
+    """Converts the thresholds of a table from one metric to another, by the power law that fits the pairs best.
 
     Args:
         pairs: (change in the table's metric, change in the other one), both per step.
@@ -191,7 +194,7 @@ def translated(table: Codebook, pairs: Iterable[tuple[float, float]]) -> Codeboo
 
 
 def section(stored: dict) -> str:
-    """The page's part, from what `measure_ablation` returned and how it was made."""
+    """The section of docs/paper_tables.md, from what `measure_ablation` returned and how it was made."""
     tables = "; ".join(f"{name} `{table}`" for name, table in stored["tables"].items())
     lines = [
         "## Ablation\n",

@@ -1,4 +1,4 @@
-"""What preset auto adds to a step, and what it holds: in parts of a step of Wan 14B at 720p with 81 frames."""
+"""What preset auto adds to a step and holds in memory, relative to a step of Wan 14B at 720p with 81 frames."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .cost import PeakMeter
 from .made import sentence
 
 STEPS = 30
-SMALL = (1, 16, 9, 40, 40)  # of the latent that is worked on: what is added grows with it, as nothing else does
+SMALL = (1, 16, 9, 40, 40)  # shape of the measured latent; the added work is proportional to its size
 LARGE = (1, 16, 21, 90, 160)  # 81 frames of 1280 x 720
 TEXT_TOKENS = 512
 
 
 class Written(TorchDispatchMode):
-    """Counts the numbers that operations make, a view being none."""
+    """Counts the numbers that operations read or make; views count nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Written(TorchDispatchMode):
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = operation(*args, **(kwargs or {}))
         if not operation.is_view:
-            # A reduction reads more than it makes, and reading is its work.
+            # The larger of input and output, because a reduction reads more than it makes.
             sizes = (each.numel() for each in tree_leaves((args, out)) if isinstance(each, Tensor))
             self.numbers += max(sizes, default=0)
         return out
@@ -60,7 +60,7 @@ def step_operations() -> int:
 
 @torch.no_grad()
 def measure_auto_cost() -> dict:
-    """On a run of Euler's with a model that does nothing else: what is counted is AdaCache's own, and the loop's."""
+    """Runs Euler with a model that does no work, so that only the work of AdaCache and of the loop is counted."""
     ran = _run(auto(2.0), Written)
     plain = _run(auto(1.0), Written)
     per_step = dict(zip(("computed", "reused"), map(max, _by_state(ran)), strict=True))
@@ -86,7 +86,7 @@ def _by_state(counted: list[tuple[str, int]]) -> tuple[list[int], list[int]]:
 
 
 def _run(config: Any, mode: type[Written]) -> list[tuple[str, int]]:
-    """State and numbers made of each step."""
+    """For each step its state, and the numbers counted."""
     made = []
     dice = torch.Generator().manual_seed(0)
     sigmas = [1 - step / STEPS for step in range(STEPS + 1)]
@@ -102,7 +102,7 @@ def _run(config: Any, mode: type[Written]) -> list[tuple[str, int]]:
 
 
 def _memory() -> tuple[float, float]:
-    """Latents held between evaluations, and alive at any time, beyond the same run with nothing skipped."""
+    """Latents held between evaluations, and the most at any time beyond the same run with nothing skipped."""
     peaks = []
     for speedup in (1.0, 2.0):
         with PeakMeter() as met:
@@ -125,7 +125,7 @@ def _run_held(config: Any) -> int:
 
 
 def section(stored: dict) -> str:
-    """The page's part, from what `measure_auto_cost` returned and how it was made."""
+    """The section of docs/paper_tables.md, from what `measure_auto_cost` returned and how it was made."""
     share, worked = stored["share_of_a_step"], stored["latents_worked_on"]
     rows = [
         ("added to a computed step", f"{worked['computed']} latents, {share['computed']:.2g} of the call's operations"),

@@ -1,4 +1,4 @@
-"""cache-dit's DBCache, alone and with each of its calibrators, through its interface for bare transformers."""
+"""cache-dit's DBCache, alone and with each of its calibrators, through its interface for transformers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .guidance import in_two_calls, plain_in_two_calls
 from .library import Bench, OnDiffusers
 from .plan import Case
 
-for handler in logging.getLogger("CACHE_DIT").handlers:  # all its loggers write through these
-    handler.setLevel(logging.ERROR)  # it tells of every model that it is attached to
+for handler in logging.getLogger("CACHE_DIT").handlers:  # all loggers of cache-dit use these handlers
+    handler.setLevel(logging.ERROR)  # cache-dit logs every model that it is attached to
 
-# Of the 30 blocks of Wan 1.3B cache-dit's default always computes 8; of our 6 or 8 that is between one and two.
+# By default, cache-dit always computes 8 of the 30 blocks of Wan 1.3B; for our 6 or 8 blocks that is one to two.
 ALWAYS_COMPUTED = 1
 
 CALIBRATORS = {
@@ -34,10 +34,10 @@ CALIBRATORS = {
 def dbcache(
     bench: Bench, model: WanTransformer3DModel, setting: tuple[float, int, str], case: Case
 ) -> Iterator[demo_model.Evaluate]:
-    """`setting`: relative L1 change of what the first block adds, below which all others are skipped; steps before
-    any is; name of a calibrator.
+    """`setting`: threshold for the relative L1 change of what the first block adds, below which all other blocks are
+    skipped; number of first steps that are computed; name of a calibrator.
 
-    Conditional and unconditional calls are told apart by their turns, as its adapter for Wan says.
+    Conditional and unconditional calls alternate, as cache-dit's adapter for Wan expects.
     """
     threshold, warmup, calibrator = setting
     cache_dit.enable_cache(
@@ -55,7 +55,7 @@ def dbcache(
     cache_dit.disable_cache(model)
 
 
-# Thresholds of its documentation and beyond; 8 steps of warm-up are the default, 4 those of its example for Wan 2.2.
+# Thresholds of its documentation, and larger ones. 8 warm-up steps are the default; its example for Wan 2.2 has 4.
 SWEEP = ((0.08, 8), (0.2, 8), (0.4, 4))
 
 METHODS = tuple(

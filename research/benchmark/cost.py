@@ -1,4 +1,4 @@
-"""What AdaCache costs and holds: seconds per call, operations it adds, bytes between calls and at the peak."""
+"""The cost of AdaCache: seconds of a call, time of the operations it adds, bytes between calls and at the peak."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .random_models import COMPUTED, REUSED, RandomModel, wan
 
 
 def measure_cost(repeats: int = 7) -> dict:
-    """On a Wan of 12 blocks: plain, computed and reused calls, what a computed one adds, and memory at two depths."""
+    """Measures a Wan of 12 blocks: plain, computed and reused calls, the added work, and memory at two depths."""
     model, bare = wan(), wan(layers=0)
     with torch.inference_mode():
         times = seconds(model, repeats)
@@ -49,7 +49,7 @@ def _shallow_wan(layers: int) -> RandomModel:
 
 
 def seconds(model: RandomModel, repeats: int) -> dict[str, list[float]]:
-    """Of plain, computed and reused calls, by turns, so that what disturbs the machine disturbs all of them."""
+    """Seconds of plain, computed and reused calls, made in turn, so that disturbances affect all of them alike."""
     times: dict[str, list[float]] = {"plain": [], "computed": [], "reused": []}
     for _ in tqdm(range(repeats), desc=type(model.module).__name__, mininterval=1):
         times["plain"].append(timed(model))
@@ -66,7 +66,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def _added_seconds(model: RandomModel) -> float:
-    """Of all that a computed call does beyond the plain one: copy, difference, probe, metric, motion."""
+    """Seconds of everything that a computed call adds to a plain one: copy, difference, probe, metric, motion."""
     recording = Recording(want_probe=True, grid=Grid(model.frames, model.tokens // model.frames))
     stack_input, stack_output, old = (torch.randn(1, model.tokens, model.width) for _ in range(3))
     old = recording.sample(old)
@@ -81,7 +81,7 @@ def _added_seconds(model: RandomModel) -> float:
 
 
 class PeakMeter(Meter):
-    """Marks after every operation: `held_bytes` is then the most that was alive at one time."""
+    """Marks after every operation, so that `held_bytes` is the most that was alive at any time."""
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         out = super().__torch_dispatch__(operation, types, args, kwargs)
@@ -91,13 +91,13 @@ class PeakMeter(Meter):
 
 @torch.no_grad()  # a Meter counts nothing in inference mode
 def memory(model: RandomModel) -> dict[str, float]:
-    """For one conditioning, in residuals of the whole stack (tokens x width x element size).
+    """Memory for one conditioning, in residuals of the whole stack (tokens x width x element size).
 
     Returns:
-        `held_residuals` between evaluations, and `peak_residuals`: the most that is alive at any time in a run, with
+        `held_residuals`: held between evaluations. `peak_residuals`: the most alive at any time in a run, including
         what is held, beyond the most in a plain call.
     """
-    with PeakMeter() as plain:  # weights count from their first use on: twice, as a run uses them more than once
+    with PeakMeter() as plain:  # two calls, because weights count from their first use on
         for _ in range(2):
             model()
     with model.cached() as run, PeakMeter() as cached:
@@ -111,7 +111,7 @@ def memory(model: RandomModel) -> dict[str, float]:
 
 
 def section(stored: dict) -> str:
-    """The page's part, from what `measure_cost` returned and how it was made."""
+    """The section of docs/paper_tables.md, from what `measure_cost` returned and how it was made."""
     ratio = stored["computed_over_plain"]
     rows = [
         ("time of a reused call / of a computed call", f"{100 * stored['reused_over_computed']:.2f} %"),

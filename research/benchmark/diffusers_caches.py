@@ -1,7 +1,7 @@
-"""The caches that come with diffusers, run as its documentation and their authors run them. Measures nothing.
+"""The caches that come with diffusers, used as its documentation and their authors use them. Measures nothing.
 
-Every one of them starts from its authors' settings; only the control that they offer for speed is moved. What they
-say in absolute timesteps is of a schedule without shift: see `Clock`.
+Each cache has its authors' settings, except for the control that they offer for speed. Settings in absolute timesteps
+are for a schedule without shift: see `Clock`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from .plan import Case, calibration
 
 
 class Clock:
-    """The timestep of the present evaluation as the authors of PAB and FasterCache count it, 1000 to 0.
+    """The timestep of the present evaluation as the authors of PAB and FasterCache count it, from 1000 to 0.
 
     Their ranges of timesteps stand for shares of the run: PAB's 100 to 800 for the 70 % in the middle
-    (arXiv 2408.12588, section 3.1), FasterCache's 641 for step 18 of 50 (its fastercache_sample_cogvideox.py). That
-    holds where timesteps fall evenly. Ours are shifted as Wan's are, and three quarters of a run pass above 700; so
-    the shift is taken back.
+    (arXiv 2408.12588, section 3.1), FasterCache's 641 for step 18 of 50 (its fastercache_sample_cogvideox.py). This is
+    right only if timesteps fall evenly. Ours are shifted like Wan's, so three quarters of a run are above 700. The
+    clock undoes the shift.
     """
 
     now = 1000
@@ -58,9 +58,9 @@ class Clock:
 def pab(
     bench: Bench, model: WanTransformer3DModel, ranges: tuple[int, int], case: Case
 ) -> Iterator[demo_model.Evaluate]:
-    """Pyramid Attention Broadcast. `ranges`: self-attention and cross-attention are computed every so many steps.
+    """Pyramid Attention Broadcast. `ranges`: self-attention and cross-attention are computed every n-th step.
 
-    In one call: its state is one per layer, so of two calls the second would get what the first one left.
+    Both prompts are in one call, because it has one state per layer: a second call would get the state of the first.
     """
     clock = Clock(case.condition.shift)
     spatial, cross = ranges
@@ -78,9 +78,9 @@ def pab(
 def fastercache(
     bench: Bench, model: WanTransformer3DModel, ranges: tuple[int, int], case: Case
 ) -> Iterator[demo_model.Evaluate]:
-    """`ranges`: the unconditional half, and self-attention where that half is absent, are computed every so many steps.
+    """FasterCache. `ranges`: the unconditional half, and self-attention without it, are computed every n-th step.
 
-    In one call: only there has it an unconditional half to leave out.
+    Both prompts are in one call, because only there is an unconditional half that it can leave out.
     """
     clock = Clock(case.condition.shift)
     unconditional, attention = ranges
@@ -106,16 +106,16 @@ def fastercache(
 def first_block_cache(
     bench: Bench, model: WanTransformer3DModel, threshold: float, case: Case
 ) -> Iterator[demo_model.Evaluate]:
-    """`threshold`: relative L1 change of what the first block adds, below which the other blocks are skipped."""
+    """FirstBlockCache. `threshold`: if what the first block adds changes less (relative L1), the others are skipped."""
     model.enable_cache(FirstBlockCacheConfig(threshold=threshold))
     yield in_two_calls(model, case)
 
 
-# The protection of the end that TaylorSeer offers and leaves open; of the beginning it computes three by default.
+# TaylorSeer offers to compute the last steps, without a default; by default it computes the first three.
 LAST_COMPUTED = 2
 
-# diffusers' own patterns end in "attn" and match no layer of a Wan, whose are attn1 and attn2. The authors' Wan 2.1
-# forecasts these three (wan/taylorseer/forwards/wan_attention_forward.py).
+# diffusers' own patterns end in "attn" and match no layer of a Wan, whose layers are attn1 and attn2. The authors' code
+# for Wan 2.1 forecasts these three (wan/taylorseer/forwards/wan_attention_forward.py).
 FORECAST = [r"blocks\.\d+\.(attn1|attn2|ffn)"]
 
 
@@ -123,7 +123,7 @@ FORECAST = [r"blocks\.\d+\.(attn1|attn2|ffn)"]
 def taylorseer(
     bench: Bench, model: WanTransformer3DModel, setting: tuple[int, int, bool], case: Case
 ) -> Iterator[demo_model.Evaluate]:
-    """`setting`: computed every so many steps; order of the series; Lite: of the whole stack and not of each layer."""
+    """TaylorSeer. `setting`: compute every n-th step; order of the series; Lite: the whole stack, not each layer."""
     interval, order, lite = setting
     model.enable_cache(
         TaylorSeerCacheConfig(
@@ -132,7 +132,7 @@ def taylorseer(
             disable_cache_after_step=case.steps - LAST_COMPUTED,
             use_lite_mode=lite,
             cache_identifiers=None if lite else FORECAST,
-            taylor_factors_dtype=torch.float32,  # as the model; the default halves it
+            taylor_factors_dtype=torch.float32,  # the dtype of the model; the default has half the bits
         )
     )
     yield in_two_calls(model, case)
@@ -142,7 +142,7 @@ def taylorseer(
 def magcache(
     bench: Bench, model: WanTransformer3DModel, setting: tuple[float, int], case: Case
 ) -> Iterator[demo_model.Evaluate]:
-    """`setting`: the error that may add up, and how many steps in a row may be skipped (E and K of the paper)."""
+    """MagCache. `setting`: how much error may add up, and how many steps in a row may be skipped (the paper's E, K)."""
     threshold, in_a_row = setting
     model.enable_cache(
         MagCacheConfig(
@@ -156,10 +156,9 @@ def magcache(
 
 
 def magnitude_ratios(bench: Bench, case: Case) -> tuple[float, ...]:
-    """What MagCache's own calibration prints under this condition, the mean over the videos of `calibration`.
+    """Ratios that MagCache's own calibration prints for this condition, the mean over the videos of `calibration`.
 
-    Of the conditional calls, as diffusers' documentation advises where there are two: its configuration has room for
-    one list only.
+    Ratios are for the conditional calls, as diffusers' documentation advises: its configuration holds only one list.
 
     Returns:
         One ratio per step, the first is 1.
@@ -171,8 +170,8 @@ def magnitude_ratios(bench: Bench, case: Case) -> tuple[float, ...]:
             for other in calibration(case):
                 bench.sample(replace(other, part=None), Meter(), CALIBRATING, None)
         lists = [json.loads(line) for line in printed.getvalue().splitlines() if line.startswith("[1.0,")]
-        conditional = lists[:: len(case.context)]  # each run ends with the unconditional call
-        # A run in two stages printed two lists for each video.
+        conditional = lists[:: len(case.context)]  # each run ends with an unconditional call
+        # A run in two stages prints two lists for each video.
         stages = 2 if case.condition.stages else 1
         for stage, part in enumerate(case.condition.parts):
             _RATIOS[case.model, case.condition, part] = tuple(torch.tensor(conditional[stage::stages]).mean(0).tolist())
@@ -195,14 +194,14 @@ CALIBRATING = OnDiffusers("MagCache, calibrating", {}, attach=_calibrated)
 def seacache(
     bench: Bench, model: WanTransformer3DModel, setting: tuple[float, int], case: Case
 ) -> Iterator[demo_model.Evaluate]:
-    """`setting`: the change that may add up, and how many steps in a row may be skipped, 0 for any number."""
+    """`setting`: how much change may add up, and how many steps in a row may be skipped (0: any number)."""
     threshold, in_a_row = setting
     model.enable_cache(SeaCacheConfig(threshold=threshold, max_consecutive_cached=in_a_row))
     yield in_two_calls(model, case)
 
 
 METHODS: tuple[Method, ...] = (
-    # The paper's PAB 246, 357 and 579; there is no temporal attention here, whose range is the middle digit.
+    # The paper's PAB 246, 357 and 579, without the middle digit, which is for temporal attention: there is none here.
     OnDiffusers(
         "PAB",
         {f"self {s}, cross {c}": (s, c) for s, c in ((2, 6), (3, 7), (5, 9))},
@@ -210,7 +209,7 @@ METHODS: tuple[Method, ...] = (
         everywhere=False,
         attach=pab,
     ),
-    # 5 and 2 are the defaults, 5 and 3 the authors' for CogVideoX.
+    # 5 and 2 are the defaults; the authors use 5 and 3 for CogVideoX.
     OnDiffusers(
         "FasterCache",
         {f"unconditional {u}, attention {a}": (u, a) for u, a in ((2, 2), (5, 3), (10, 4))},
@@ -243,7 +242,7 @@ METHODS: tuple[Method, ...] = (
             ("TaylorSeer Lite order 1", 1, True),
         )
     ),
-    # The authors' for Wan 2.1 (E002K3 for VACE 1.3B, E012K4 for 1.3B, E024K6 for 14B), and further.
+    # The authors' settings for Wan 2.1 (E002K3 for VACE 1.3B, E012K4 for 1.3B, E024K6 for 14B), and bolder ones.
     OnDiffusers(
         "MagCache (diffusers)",
         {f"error {e:g}, row {k}": (e, k) for e, k in ((0.02, 3), (0.12, 4), (0.24, 6))},
@@ -251,7 +250,7 @@ METHODS: tuple[Method, ...] = (
         attach=magcache,
         baseline=plain_in_two_calls,
     ),
-    # 0.25 and 2 are the defaults; the limit keeps a third, so the boldest goes without.
+    # 0.25 and 2 are the defaults. The limit keeps a third of the steps, so the boldest setting has no limit.
     OnDiffusers(
         "SeaCache",
         {f"threshold {t:g}, row {k or 'any'}": (t, k) for t, k in ((0.1, 2), (0.2, 2), (0.35, 0), (0.6, 0))},

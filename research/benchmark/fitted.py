@@ -1,6 +1,6 @@
-"""What TeaCache and MagCache must know of a model beforehand, found as their authors find it. Knows no host.
+"""Finds what TeaCache and MagCache must know about a model in advance, in the way of their authors.
 
-Both look at plain runs: `seen` records them, `fit` draws the conclusions.
+Both use plain runs: `seen` records them, `fit` computes the constants.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Seen:
-    """One call of a Wan model in its original layout; rows are the conditionings, as they lie in the batch.
+    """One call of a Wan model in its original layout. Rows are the conditionings, in the order of the batch.
 
     Attributes:
         embedding: of the timestep, (rows, width).
-        projection: of that, for the blocks, (rows, 6 width).
-        residual: what all blocks together added, (rows, tokens, width).
+        projection: of the embedding, for the blocks, (rows, 6 width).
+        residual: output of the last block minus input of the first, (rows, tokens, width).
         output: of the model, (rows, channels, frames, height, width).
     """
 
@@ -33,7 +33,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit` found.
+    """The result of `fit`.
 
     Attributes:
         teacache, teacache_retention: coefficients for the change of the embedding and of the projection.
@@ -47,7 +47,7 @@ class Fitted:
 
 @contextmanager
 def seen(model: nn.Module) -> Iterator[list[Seen]]:
-    """The calls of the model inside the context, in order."""
+    """Records the calls of the model inside the context, in order."""
     calls: list[Seen] = []
     now: dict[str, Tensor] = {}
 
@@ -79,7 +79,7 @@ def seen(model: nn.Module) -> Iterator[list[Seen]]:
 
 
 def fit(runs: Iterable[list[Seen]]) -> Fitted:
-    """From the calls of each plain run, all with the same number of steps."""
+    """Computes the constants from the calls of plain runs, all with the same number of steps."""
     runs = list(runs)
     return Fitted(
         teacache=_polynomial(runs, "embedding"),
@@ -89,10 +89,10 @@ def fit(runs: Iterable[list[Seen]]) -> Fitted:
 
 
 def _polynomial(runs: list[list[Seen]], signal: str) -> list[float]:
-    """The polynomial of degree 4 from how much the `signal` changes to how much the output does, highest power first.
+    """Coefficients, highest power first, of a polynomial of degree 4: change of `signal` -> change of the output.
 
-    Liu et al. 2024 (arXiv 2411.19108) and the authors' words in ali-vilab/TeaCache#2: `np.polyfit` over all steps of
-    all videos; each conditioning by itself, as TeaCache looks at it.
+    As in Liu et al. 2024 (arXiv 2411.19108) and the authors' answer in ali-vilab/TeaCache#2: `np.polyfit` over all
+    steps of all videos. Each conditioning counts by itself, as in TeaCache.
     """
     changes = [
         [_relative_l1(getattr(before, what)[row], getattr(after, what)[row]) for what in (signal, "output")]
@@ -108,7 +108,7 @@ def _relative_l1(before: Tensor, after: Tensor) -> float:
 
 
 def _ratios(run: list[Seen]) -> np.ndarray:
-    """Length of each residual over that of the call before: mean over tokens and conditionings; the first is 1.
+    """Length of each residual over the length at the call before, mean over tokens and conditionings; the first is 1.
 
     Ma et al. 2025 (arXiv 2506.09045).
     """

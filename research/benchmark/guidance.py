@@ -1,4 +1,4 @@
-"""How other people's caches want the model to be asked for guidance. Knows none of them."""
+"""Ways to call a model for guidance, as other caches need them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .plan import Case
 
 
 def in_two_calls(model: WanTransformer3DModel, case: Case) -> demo_model.Evaluate:
-    """Conditional, then (unless cfg is 1) unconditional, each call announced as diffusers' WanPipeline does it."""
+    """A conditional call, then (unless cfg is 1) an unconditional one, each announced as in diffusers' WanPipeline."""
     names = ("cond", "uncond")[: len(case.context)]
     prompts = case.context.split(1)
 
@@ -31,7 +31,7 @@ def in_two_calls(model: WanTransformer3DModel, case: Case) -> demo_model.Evaluat
 
 
 def unconditional_first(model: WanTransformer3DModel, case: Case) -> demo_model.Evaluate:
-    """One call with both, in the order of diffusers' pipelines that batch them."""
+    """One call with both prompts, in the order of diffusers' pipelines."""
     prompts = case.context.flip(0)
 
     def evaluate(x: Tensor, step: int, sigma: float) -> Tensor:
@@ -47,7 +47,7 @@ def _guided(conditional: Tensor, unconditional: Tensor, case: Case) -> Tensor:
 
 @contextmanager
 def plain(bench: Any, model: WanTransformer3DModel, setting: None, case: Case) -> Iterator[demo_model.Evaluate]:
-    """Nothing: one call with both, the conditional first."""
+    """No cache: one call with both prompts, the conditional one first."""
     yield demo_model.guided(model, case.context, case.condition.cfg)
 
 
@@ -55,7 +55,7 @@ def plain(bench: Any, model: WanTransformer3DModel, setting: None, case: Case) -
 def plain_in_two_calls(
     bench: Any, model: WanTransformer3DModel, setting: None, case: Case
 ) -> Iterator[demo_model.Evaluate]:
-    """The `baseline` of whoever is called so; rounded otherwise than one call, by 1e-5 after ten steps."""
+    """The `baseline` of methods that make two calls. It rounds differently from one call: by 1e-5 after ten steps."""
     yield in_two_calls(model, case)
 
 
@@ -63,11 +63,11 @@ def plain_in_two_calls(
 def plain_unconditional_first(
     bench: Any, model: WanTransformer3DModel, setting: None, case: Case
 ) -> Iterator[demo_model.Evaluate]:
-    """The `baseline` of whoever is called so; a batch in another order may be rounded otherwise."""
+    """The `baseline` of methods with another order in the batch, which may round differently."""
     yield unconditional_first(model, case)
 
 
 def _velocity(model: WanTransformer3DModel, x: Tensor, sigma: float, prompts: Tensor) -> Tensor:
     timestep = torch.full((len(prompts),), 1000 * sigma, device=x.device)
-    # By their names: FasterCache drops the unconditional half of those it knows.
+    # Arguments by name: FasterCache drops the unconditional half of the arguments that it knows by name.
     return model(hidden_states=x, timestep=timestep, encoder_hidden_states=prompts, return_dict=False)[0]

@@ -1,6 +1,6 @@
-"""What is put on the host's MODEL: its own EasyCache and LazyCache, our node, other packs' nodes. Measures nothing.
+"""Methods that patch ComfyUI's MODEL: its EasyCache and LazyCache, our node, other packs' nodes. Measures nothing.
 
-A setting is what the method's own node takes.
+A setting holds the inputs of the method's own node.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def sweep(control: str, values: tuple[float, ...], **others: Any) -> dict[str, d
     return {f"{control} {value:g}": {control: value, **others} for value in values}
 
 
-# --- The host's own ---------------------------------------------------------------------------------------------
+# --- ComfyUI's own caches --------------------------------------------------------------------------------------------
 
 
 def easycache(bench: Bench, model: Any, setting: dict[str, Any], case: Case) -> Any:
@@ -43,10 +43,10 @@ def easycache(bench: Bench, model: Any, setting: dict[str, Any], case: Case) -> 
 
 
 def _with_input_of_its_own(model: Any) -> Any:
-    """The MODEL, whose diffusion model may write into its input.
+    """The MODEL with a copy of its input, so that a cache may write into the input.
 
-    EasyCache does, when it reuses. In half precision the host's cast has made a copy; in float32, in which everybody is
-    measured, it would be the sampler's own x, and the video wrong for a reason that few users meet.
+    EasyCache does so when it reuses. In half precision, ComfyUI's cast has made a copy. In float32, in which we
+    measure, it would write into the sampler's own x, and the video would be wrong for a reason that few users meet.
     """
     from comfy.patcher_extension import WrappersMP
 
@@ -64,10 +64,10 @@ def lazycache(bench: Bench, model: Any, setting: dict[str, Any], case: Case) -> 
     return LazyCacheNode.execute(model, **setting).args[0]
 
 
-# The defaults of both nodes, which share a widget list.
+# The defaults of both nodes, which have the same widgets.
 NATIVE = {"start_percent": 0.15, "end_percent": 0.95, "verbose": False}
 
-# --- Ours -------------------------------------------------------------------------------------------------------
+# --- Ours ------------------------------------------------------------------------------------------------------------
 
 
 def adacache(bench: Bench, model: Any, setting: dict[str, Any], case: Case) -> Any:
@@ -75,7 +75,7 @@ def adacache(bench: Bench, model: Any, setting: dict[str, Any], case: Case) -> A
 
 
 def fixed(bench: Bench, model: Any, setting: tuple[str, Callable[[int], set[int]]], case: Case) -> Any:
-    """`setting`: a preset, which says what is done at reused steps; the computed ones, given how many there are."""
+    """Our node with a fixed schedule. `setting`: a preset, and a function: number of steps -> steps to compute."""
     preset, planned = setting
     computed = planned(case.steps)
     schedule = pack().adacache_core.Schedule(tuple(step in computed for step in range(case.steps)))
@@ -88,19 +88,19 @@ def every(interval: int) -> Callable[[int], set[int]]:
 
 
 def protected(fraction: float) -> Callable[[int], set[int]]:
-    """As many steps as `fraction` of all, evenly, with our forced ones: the first and the last two."""
+    """This fraction of all steps, evenly spread, including those that we always compute: the first and the last two."""
     return lambda steps: evenly(round(fraction * steps), steps)
 
 
 def evenly(computed: int, steps: int) -> set[int]:
-    """The first step, the last two, and `computed` - 3 more evenly spread between."""
+    """The first step, the last two, and `computed` - 3 others, evenly spread between them."""
     between = max(computed - 1, 2)
     return {round(index * (steps - 2) / (between - 1)) for index in range(between)} | {steps - 2, steps - 1}
 
 
 OUR_NODE = {"start_percent": 0.0, "end_percent": 1.0, "probe_position": 0.5, "cache_device": "main", "speedup": 2.0}
 
-# What ours may be set to when it is held against somebody: fixed here, before anything is measured.
+# The settings of ours that are compared with other methods: fixed here, before anything is measured.
 DIAL = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
 
 OURS: tuple[Method, ...] = (
@@ -126,7 +126,7 @@ OURS: tuple[Method, ...] = (
     ),
 )
 
-# --- The same with fewer steps ----------------------------------------------------------------------------------
+# --- Fewer steps -----------------------------------------------------------------------------------------------------
 
 SHARES = {f"{share:g} of the steps": share for share in (0.75, 0.67, 0.5, 0.33)}
 
@@ -154,9 +154,9 @@ NATIVES: tuple[Method, ...] = (
     ),
 )
 
-# --- Packs for today's host -------------------------------------------------------------------------------------
+# --- Packs for the present ComfyUI -----------------------------------------------------------------------------------
 
-# What its node offers, at its defaults; how far it goes is said by the two last.
+# The inputs of its node, at their defaults; the last two say how much is skipped.
 SPECTRUM = {
     "backend": "auto",
     "transition_mode": "separate_fit",
@@ -172,7 +172,7 @@ SPECTRUM = {
 
 
 def spectrum(bench: Bench, model: Any, setting: dict[str, Any], case: Case) -> Any:
-    """Forecasts what the blocks give by Chebyshev polynomials (arXiv 2603.01623), in the pack for Wan."""
+    """Forecasts the output of the blocks with Chebyshev polynomials (arXiv 2603.01623), in the pack for Wan."""
     module = load(pack_folder(bench, "ComfyUI-Spectrum-WAN-Proper") / "__init__.py")
     return module.NODE_CLASS_MAPPINGS["SpectrumApplyWAN"]().apply(model, **SPECTRUM | setting)[0]
 
@@ -192,7 +192,7 @@ PACKS: tuple[Method, ...] = (
 
 
 def pack_folder(bench: Bench, name: str) -> Path:
-    """Of another pack: in COMFYUI_PACKS_PATH, in `packs` beside the host, or in its custom_nodes.
+    """The folder of another pack: in COMFYUI_PACKS_PATH, in `packs` beside ComfyUI, or in its custom_nodes.
 
     Raises:
         Unavailable: in none of them.
@@ -205,9 +205,9 @@ def pack_folder(bench: Bench, name: str) -> Path:
     raise Unavailable(f"the pack {name} is in none of {', '.join(place.name for place in places)}")
 
 
-# --- Packs for an older host ------------------------------------------------------------------------------------
+# --- Packs for an older ComfyUI --------------------------------------------------------------------------------------
 
-# What the packs will take for a Wan: a small model, beside the models of their own tables.
+# The name under which the packs know our small model, beside the models in their own tables.
 WAN = "wan2.1_small"
 
 
@@ -219,10 +219,10 @@ def teacache(bench: Bench, model: Any, setting: dict[str, Any], case: Case) -> A
 
 
 def magcache(bench: Bench, model: Any, setting: dict[str, Any], case: Case) -> Any:
-    """Both conditionings get the same ratios.
+    """Gives both conditionings the same ratios.
 
-    The pack computes only if both want to; with ratios of their own, which differ by a thousandth, they came to want it
-    at different steps, and 21 were skipped in a row where `magcache_K` allows 4.
+    The pack computes a step only if both conditionings ask for it. With separate ratios, which differ by a thousandth,
+    they asked at different steps, and 21 steps in a row were skipped although `magcache_K` allows 4.
     """
     pack = load(_old_packs(bench.host)["MagCache"] / "nodes.py")
     pack.SUPPORTED_MODELS_MAG_RATIOS[WAN] = fitted_on(bench, case).magcache.repeat(2)
@@ -233,7 +233,7 @@ _FITTED: dict[tuple, fitted.Fitted] = {}
 
 
 def fitted_on(bench: Bench, case: Case) -> fitted.Fitted:
-    """On plain runs of the condition's calibration videos; made once."""
+    """Fitted on plain runs of the condition's calibration videos, once."""
     key = case.model, case.condition, case.part
     if key not in _FITTED:
         runs: list[list[fitted.Seen]] = []
@@ -245,13 +245,13 @@ def fitted_on(bench: Bench, case: Case) -> fitted.Fitted:
 
             for other in calibration(replace(case, part=None)):
                 bench.sample(other, Meter(), OnHost("looked at", {}, attach=look))
-        parts = case.condition.parts  # a run in two stages is looked at twice
+        parts = case.condition.parts  # a run in two stages is fitted twice
         for number, part in enumerate(parts):
             _FITTED[case.model, case.condition, part] = fitted.fit(runs[number :: len(parts)])
     return _FITTED[key]
 
 
-# As the packs' tables have them for Wan 2.1 1.3B. On a GPU the cache would stay there; here all is the CPU.
+# The settings in the packs' tables for Wan 2.1 1.3B. The cache is on the CPU, like everything here.
 TEACACHE = {"model_type": WAN, "start_percent": 0.0, "end_percent": 1.0, "cache_device": "cpu"}
 RETENTION = TEACACHE | {"model_type": f"{WAN}_ret_mode", "start_percent": 0.1}
 MAGCACHE = {"model_type": WAN, "retention_ratio": 0.2, "magcache_K": 4, "start_step": 0, "end_step": -1}
@@ -285,10 +285,10 @@ OLD_PACKS: tuple[Method, ...] = (
 
 
 def old_host() -> Path:
-    """The oldest host beside the other one, or COMFYUI_OLD_PATH, on which TeaCache and MagCache still import.
+    """The ComfyUI on which TeaCache and MagCache import: COMFYUI_OLD_PATH, else the oldest beside the other ComfyUI.
 
     Raises:
-        Unavailable: there is none with both packs in its custom_nodes.
+        Unavailable: no such ComfyUI has both packs in its custom_nodes.
     """
     named, main = os.environ.get("COMFYUI_OLD_PATH"), find_host()
     places = [Path(named).expanduser()] if named else main.parent.iterdir() if main else []
@@ -301,7 +301,7 @@ def old_host() -> Path:
 
 
 def _old_packs(host: Path) -> dict[str, Path]:
-    """Pack -> its folder: called ComfyUI-TeaCache where it was cloned, teacache where the Manager installed it."""
+    """Pack -> its folder: ComfyUI-TeaCache if it was cloned, teacache if the Manager installed it."""
     if not (host / "comfyui_version.py").exists():
         return {}
     folders = {path.parent.name.lower(): path.parent for path in host.glob("custom_nodes/*/nodes.py")}
@@ -313,19 +313,19 @@ def _old_packs(host: Path) -> dict[str, Path]:
     }
 
 
-# --- Loading ----------------------------------------------------------------------------------------------------
+# --- Loading ---------------------------------------------------------------------------------------------------------
 
 
 def pack() -> Any:
-    """Ours, as a host loads it."""
+    """Our pack, loaded as ComfyUI loads it."""
     return load(ROOT / "__init__.py")
 
 
 def load(path: Path) -> ModuleType:
-    """A node pack, or a file of it, once, by its path as the host does it.
+    """Loads a node pack, or one of its files, by its path as ComfyUI does; once.
 
     Raises:
-        Unavailable: it does not import in this host.
+        Unavailable: it does not import in this ComfyUI.
     """
     name = str(path).replace(".", "_x_")
     if name not in sys.modules:

@@ -1,6 +1,6 @@
-"""What a method is, and the run of a small model through the host's samplers that it is put on.
+"""Defines a method, and runs a small model with it through ComfyUI's samplers.
 
-To be used in a Python that has diffusers and what the host requires.
+Needs a Python with diffusers and ComfyUI's requirements.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ from .records import PLAIN
 
 
 class Unavailable(RuntimeError):
-    """This cannot be measured on this machine; the message says what is missing. No failure: "not run"."""
+    """Something is missing on this machine; the message says what. The result is "not run", not a failure."""
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """One way to do less, and the positions of its control that are measured.
+    """A way to skip work, and its settings that are measured.
 
     Attributes:
-        name: as its users know it; ours begin with "AdaCache".
-        settings: label of a position -> what the method's own code takes, from the safest to the boldest.
-        off: the position at which it must do nothing; None where its code has no such position.
-        models: on which of MODELS it can be put without being rewritten.
-        needs_guidance: it leaves out the unconditional half, so there must be one.
-        everywhere: under all conditions; else, for who is known to be behind, under the most wanted only.
+        name: as users know it; ours begin with "AdaCache".
+        settings: label -> setting for the method's own code, from the safest to the boldest.
+        off: label of the setting at which it must do nothing; None if its code has none.
+        models: those of MODELS on which it works without changes.
+        needs_guidance: whether it skips the unconditional half, so there must be one.
+        everywhere: whether it is measured under all conditions, or only under the most important ones, because it is
+            known to be behind.
     """
 
     name: str
@@ -52,22 +53,22 @@ class Method(ABC):
     everywhere: bool = True
 
     def fits(self, case: Case) -> bool:
-        """Whether it can be measured here without being rewritten, and the plan has it."""
+        """Whether it works on this case without changes, and the plan includes it."""
         guided = case.condition.cfg != 1 or not self.needs_guidance
         return case.model in self.models and guided and (self.everywhere or case.is_most_wanted)
 
     def condition(self, condition: Condition, setting: Any) -> Condition:
-        """How the video is sampled with this setting; as asked for, unless that is what the method changes."""
+        """The case to sample with this setting: unchanged, unless the method changes the sampling itself."""
         return condition
 
     @abstractmethod
     def guider(self, bench: Bench, case: Case, setting: Any) -> AbstractContextManager[Any]:
-        """The host's guider of a fresh model with this method on it, for one sampler's run of `case`."""
+        """ComfyUI's guider for a new model with this method on it, for one sampler's run of `case`."""
 
 
 @dataclass(frozen=True)
 class OnHost(Method):
-    """A node, or what is put on the host's MODEL like one.
+    """A method that patches ComfyUI's MODEL, as a node does.
 
     Attributes:
         attach: (bench, MODEL, setting, case) -> the patched MODEL.
@@ -82,12 +83,12 @@ class OnHost(Method):
 
 @dataclass(frozen=True)
 class OnDiffusers(Method):
-    """A cache of a transformer of diffusers, which stands in for the host's model.
+    """A cache for a transformer of diffusers, which replaces ComfyUI's model.
 
     Attributes:
-        attach: (bench, transformer, setting, case) -> context manager that gives an Evaluate: velocity after guidance.
-        baseline: an attach that puts nothing on, for a method that asks the model in another way than `plain` does (in
-            two calls, say): with this its off position agrees bit for bit. None: with plain.
+        attach: (bench, transformer, setting, case) -> context manager that yields an Evaluate: velocity after guidance.
+        baseline: an `attach` without a cache, for a method that calls the model in another way than `plain` does (in
+            two calls, for example). Its off setting must agree with this baseline bit for bit. None: with plain.
     """
 
     attach: Callable[[Bench, nn.Module, Any, Case], AbstractContextManager[Evaluate]] | None = None
@@ -96,7 +97,7 @@ class OnDiffusers(Method):
 
     @contextmanager
     def guider(self, bench: Bench, case: Case, setting: Any) -> Iterator[Any]:
-        transformer = deepcopy(_transformer(case.model))  # whatever a method leaves behind dies with it
+        transformer = deepcopy(_transformer(case.model))  # so nothing that a method leaves behind stays
         bench.meter.watch(transformer.blocks)
         with self.attach(bench, transformer, setting, case) as evaluate:
             yield bench.guider(bench.model(case, watched=False), case, evaluate)
@@ -109,10 +110,10 @@ def _transformer(name: str) -> nn.Module:
 
 @dataclass(frozen=True)
 class FewerSteps(Method):
-    """The same noise and a sampler with fewer steps; `settings` are shares of all.
+    """No cache, but fewer steps from the same noise; `settings` are shares of all steps.
 
     Attributes:
-        sampler: another than the condition's own.
+        sampler: if another than the condition's.
     """
 
     sampler: str | None = None
@@ -132,15 +133,15 @@ PLAIN_RUN = OnHost(PLAIN, {"": None})
 
 
 class Bench:
-    """The host, and how it makes a video of a small model.
+    """A ComfyUI that makes videos of the small models.
 
     Attributes:
         host: its folder.
-        name: ComfyUI with its version, as the records say it.
-        meter: of the run that is being made.
+        name: ComfyUI and its version, for the records.
+        meter: of the present run.
 
     Raises:
-        Unavailable: there is no host, or this Python lacks what it requires.
+        Unavailable: there is no ComfyUI, or this Python lacks its requirements.
     """
 
     def __init__(self, host: Path | None = None) -> None:
@@ -153,24 +154,24 @@ class Bench:
         except ImportError as error:
             raise Unavailable(f"this Python lacks what ComfyUI requires: {error}") from error
         self.name = f"ComfyUI {version_of(self.host)}"
-        self._schedules: dict[tuple[str, Condition], Tensor] = {}  # to ask for one takes a model
+        self._schedules: dict[tuple[str, Condition], Tensor] = {}  # one cannot be made without a model
         self.meter = Meter()
 
-    @torch.no_grad()  # not the host's inference mode, in which a meter could not see what is executed
+    @torch.no_grad()  # not ComfyUI's inference mode, in which a meter cannot count operations
     def sample(self, case: Case, meter: Meter, method: Method = PLAIN_RUN, setting: Any = None) -> Tensor:
-        """Make a video on a model that nothing else has touched.
+        """Makes a video with a new model.
 
         Args:
-            meter: entered around the sampling only, not around loading or calibrating.
+            meter: counts the sampling, but not loading or calibrating.
 
         Returns:
-            The latent as the model works in it, of the shape that its model is made for, float32 on the CPU.
+            The finished latent in the numbers that the model works with, in the model's shape, float32 on the CPU.
         """
         before, self.meter = self.meter, meter
         try:
             return self._sample(case, meter, method, setting)
         finally:
-            self.meter = before  # a method that looks at plain runs first is inside the run that it is for
+            self.meter = before  # a method that makes plain runs first does so inside this run
 
     def _sample(self, case: Case, meter: Meter, method: Method, setting: Any) -> Tensor:
         made = method.condition(case.condition, setting)
@@ -191,14 +192,14 @@ class Bench:
                         seed=case.seed,
                     )
                 clean = guider.model_patcher.model.process_latent_in(latent)
-            del guider  # and with it the model and what the method holds
+            del guider  # frees the model and what the method holds
         return clean
 
     def levels(self, case: Case, condition: Condition) -> Tensor:
-        """The noise levels of a condition, (steps + 1,), as the host's KSampler takes them."""
+        """The noise levels of a condition, (steps + 1,), as for ComfyUI's KSampler."""
         import comfy.samplers
 
-        if condition.levels:  # with fewer steps: every so many of the list
+        if condition.levels:  # with fewer steps: every n-th of the list
             every = torch.tensor(DISTILLED_LEVELS[condition.levels])
             return every[torch.linspace(0, len(every) - 1, condition.steps + 1).round().long()]
         key = case.model, condition
@@ -207,11 +208,11 @@ class Bench:
                 self.model(case, watched=False),
                 condition.steps,
                 "cpu",
-                condition.sampler,  # for uni_pc it leaves out the last level but one
+                condition.sampler,  # for uni_pc, ComfyUI leaves out the second to last level
                 condition.scheduler,
                 condition.denoise,
             ).sigmas
-        return self._schedules[key].clone()  # uni_pc writes into its levels
+        return self._schedules[key].clone()  # a copy, because uni_pc writes into its levels
 
     @staticmethod
     def _sampler(name: str) -> Any:
@@ -220,7 +221,7 @@ class Bench:
         return comfy.samplers.sampler_object(name)
 
     def model(self, case: Case, watched: bool = True) -> Any:
-        """The host's MODEL of a case in float32, with its shift: nothing that a method left behind is in it."""
+        """A new MODEL for a case, in float32 and with its shift, without traces of earlier methods."""
         import comfy.sd
         from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
@@ -233,10 +234,10 @@ class Bench:
 
     @staticmethod
     def guider(model: Any, case: Case, evaluate: Evaluate | None = None) -> Any:
-        """The host's CFGGuider of this MODEL, with the case's prompts.
+        """ComfyUI's CFGGuider for this MODEL, with the case's prompts.
 
         Args:
-            evaluate: answers in the model's place.
+            evaluate: replaces the model.
         """
         import comfy.samplers
 
@@ -251,7 +252,7 @@ class Bench:
                 return x - sigma * evaluate(x, step_of(sigma, levels), sigma)
 
         guider = Through(model)
-        more = {"pooled_output": torch.zeros(1, 768)}  # of which the host's HunyuanVideo asks for the shape
+        more = {"pooled_output": torch.zeros(1, 768)}  # ComfyUI's HunyuanVideo needs its shape
         guider.set_conds(*([[text[None], dict(more)]] for text in (case.context[0], case.context[-1])))
         guider.set_cfg(case.condition.cfg)
         return guider

@@ -1,4 +1,4 @@
-"""When, where and by what a figure was measured. Measures nothing itself."""
+"""When, where and with which command a figure was measured. Measures nothing itself."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def circumstances(command: str) -> dict[str, str]:
-    """Of a measurement made now, in this process.
+    """The circumstances of a measurement made now, in this process.
 
     Args:
-        command: what a reader has to type to repeat it.
+        command: with which a reader can repeat it.
     """
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)  # noqa: S607
     return {
@@ -33,7 +33,7 @@ def circumstances(command: str) -> dict[str, str]:
 
 
 def machine() -> str:
-    """The processor by its name, how much of it torch uses, and the GPU if there is one."""
+    """Name of the processor, its cores, how many of them torch uses, and the GPU if there is one."""
     names = [line.partition(":")[2].strip() for line in _lines(CPU_INFO) if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     parts = [name, f"{os.cpu_count()} cores", f"{torch.get_num_threads()} used by torch"]
@@ -47,6 +47,6 @@ def _lines(file: Path) -> list[str]:
 
 
 def sentence(made: Mapping[str, str]) -> str:
-    """`circumstances` for the line under a heading, and what else there is to say of this time: its `note`."""
+    """`circumstances` as a sentence for the line under a heading, with its `note` if it has one."""
     text = f"`{made['command']}`, {made['date']}, commit {made['commit']}, torch {made['torch']}, {made['machine']}."
     return f"{text} {made['note']}" if "note" in made else text

@@ -1,4 +1,4 @@
-"""What a stretch of work costs: operations, calls of transformer blocks, bytes, seconds. Knows no method."""
+"""Counts what a piece of work costs: operations, calls of transformer blocks, bytes, seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-# torch knows attention by its kernels on a GPU; the CPU's does the same arithmetic under another name.
+# torch counts attention by the names of its GPU kernels; the CPU kernel does the same arithmetic under another name.
 FORMULAS = flop_registry | {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
         query.shape, key.shape, value.shape
@@ -22,19 +22,19 @@ FORMULAS = flop_registry | {
 
 
 class Meter(TorchDispatchMode):
-    """Counts what torch executes while it is entered, whoever asked for it. Not to be used in inference mode.
+    """Counts everything that torch executes while the meter is entered. Does not work in inference mode.
 
-    The formulas are those of `torch.utils.flop_counter`. Its own mode also follows modules, which makes a
-    small model half as slow again; this one costs every method the same few percent. In inference mode torch
-    shows composite operations whole, and a linear layer would count nothing.
+    The formulas are those of `torch.utils.flop_counter`. Torch's own mode also follows modules, which makes a small
+    model half as slow again; this one slows every method by the same few percent. In inference mode torch shows
+    composite operations as a whole, so a linear layer would not be counted.
 
     Attributes:
         flops: floating-point operations of matrix products, convolutions and attention.
-        block_calls: how often one of the watched blocks did run, each row of a batch for itself: who asks for
-            conditional and unconditional in two calls runs no more blocks than who asks in one.
-        seconds: that this process computed between entering and leaving. With one thread on a CPU that is the wall
-            time on a machine that does nothing else, whatever else this one does.
-        held_bytes: the most bytes of tensors made in here that were alive at one of the `mark`s.
+        block_calls: how often the watched blocks ran, once for each row of a batch: a method that makes separate calls
+            for conditional and unconditional runs as many blocks as one that makes one call.
+        seconds: processor time of this process while entered. With one thread on a CPU, this is the wall time on an
+            idle machine.
+        held_bytes: the most bytes, at any `mark`, of live tensors that were made while entered.
     """
 
     def __init__(self) -> None:
@@ -44,10 +44,9 @@ class Meter(TorchDispatchMode):
         self._alive: WeakSet = WeakSet()
 
     def watch(self, blocks: Iterable[nn.Module]) -> None:
-        """Count the calls of these modules' forward, whose first argument is (rows, ...).
+        """Counts the calls of these modules' forward, whose first argument is (rows, ...).
 
-        To be asked before a cache is attached: what then stands in for `forward` is a cache that may or may not
-        call ours.
+        Call this before a cache is attached: the cache then replaces this `forward`, and may or may not call it.
         """
         for block in blocks:
             block.forward = self._counted(block.forward)
@@ -61,7 +60,7 @@ class Meter(TorchDispatchMode):
         return counted
 
     def mark(self) -> None:
-        """Note what is alive now: between two evaluations, that is what a cache holds, and the latent."""
+        """Notes what is alive now: between two evaluations, this is what a cache holds, and the latent."""
         self.held_bytes = max(self.held_bytes, self._bytes())
 
     def _bytes(self) -> int:

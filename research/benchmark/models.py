@@ -1,6 +1,6 @@
-"""AdaCache on CogVideoX, Latte and DiT from diffusers: does it fit, what does a call cost, what is held.
+"""AdaCache on CogVideoX, Latte and DiT from diffusers: whether it works, what a call costs, what is held.
 
-Small models with random weights; what per-block caching would hold is arithmetic on the published sizes.
+The models are small and have random weights. The memory of caching per block is computed from the published sizes.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ BUILDERS = {"CogVideoX": cogvideox, "Latte": latte, "DiT": dit}
 
 OFF = CacheConfig(Off())
 HALF = 2  # bytes of a number in bfloat16
-PUBLISHED_PER_BLOCK = 2  # residuals that the reference keeps of each block: attention, and cross-attention with the MLP
+PUBLISHED_PER_BLOCK = 2  # residuals for each block in the published code: attention; cross-attention with MLP
 
 
 @dataclass(frozen=True)
 class RealSize:
-    """A published checkpoint at the size it was made for.
+    """A published checkpoint, at the size that it is made for.
 
     Attributes:
         tokens: of one video (or image), without text.
-        blocks: of all kinds.
+        width: of a token.
+        blocks: number of blocks of all kinds.
         source: of these numbers.
     """
 
@@ -47,7 +48,7 @@ class RealSize:
 
     @property
     def published_bytes(self) -> int:
-        """Of per-block caching, for one conditioning."""
+        """Bytes held by caching per block, for one conditioning."""
         return self.blocks * PUBLISHED_PER_BLOCK * self.residual_bytes
 
 
@@ -90,8 +91,8 @@ def fit(model: RandomModel) -> dict:
     """Whether AdaCache works here.
 
     Returns:
-        `off_is_plain`: switched off, the output is that of the plain model, bit for bit.
-        `blocks_computed`, `blocks_reused`: how many blocks run in a call of either kind.
+        `off_is_plain`: whether the output, when switched off, equals that of the plain model, bit for bit.
+        `blocks_computed`, `blocks_reused`: how many blocks run in a computed call and in a reused call.
         `moreg`: why motion is not measured, "" if it is.
     """
     plain = model()
@@ -122,7 +123,7 @@ def _blocks_per_step(model: RandomModel) -> list[int]:
 
 
 def section(stored: dict) -> str:
-    """The page's part, from what `measure_models` returned and how it was made."""
+    """The section of docs/paper_tables.md, from what `measure_models` returned and how it was made."""
     rows = stored["rows"]
     lines = [
         "## CogVideoX, Latte and DiT\n",

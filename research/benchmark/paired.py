@@ -1,7 +1,7 @@
-"""Who is closer to the plain video at equal work: one setting against one setting, video by video. Pure arithmetic.
+"""Which method is closer to the plain video at equal work: one setting against one setting, video by video.
 
-Ours are held to a dial: the few settings of preset auto, fixed beforehand. To choose the best of many settings of ours
-for every one of a rival's would flatter us.
+Other methods are compared with the *dial*: a few settings of preset auto, fixed in advance. If we chose the best of
+many settings of ours for each of theirs, the comparison would favour us.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import numpy as np
 
 from .records import BROKEN, PLAIN, Record
 
-OURS = "AdaCache auto"  # its settings are the dial; whatever else begins like this is ours too, and no rival
+OURS = "AdaCache auto"  # its settings are the dial; other names that begin like this are also ours, and no rivals
 
-# Of the rival's work, by which ours may exceed it: as many steps are not as much work to the last digit.
+# Share of the rival's work by which ours may exceed it, because equal numbers of steps are not exactly equal work.
 TOLERANCE = 0.005
 
 RESAMPLES = 10_000
 SEED = 18
 CONFIDENCE = 0.95
-# Of equals, one wins 5 videos of 5 once in 16 times, which is no news at 95 %, and 6 of 6 once in 32, which is.
+# Of two equal methods, one wins 5 of 5 videos once in 16 times, which is not significant at 95 %; 6 of 6 once in 32.
 ENOUGH_VIDEOS = 6
 
-# Of what is chosen at a speed: so much of the work that the speed allows, at most and at least.
+# A setting counts for a speed if its work is between these shares of what the speed allows.
 MOST, LEAST = 1.05, 0.8
 NEAR_BEST = 1.0  # dB
 
-# What of a record is the larger, the closer the video is to the plain one.
+# Measures of a record that are larger if the video is closer to the plain one.
 MEASURES: Mapping[str, Callable[[Record], float]] = {
     "psnr": lambda record: record.psnr,
     "worst_frame": lambda record: record.worst_frame,
@@ -44,14 +44,14 @@ MEASURES: Mapping[str, Callable[[Record], float]] = {
 
 
 class Place(NamedTuple):
-    """Where methods meet."""
+    """A model and a condition, under which methods are compared."""
 
     model: str
     condition: str
 
 
 class Choice(NamedTuple):
-    """Who, and where the control stands."""
+    """A method and its setting."""
 
     method: str
     setting: str
@@ -62,7 +62,7 @@ Places = dict[Place, dict[Choice, dict[Video, Record]]]
 
 
 def broken(records: Iterable[Record]) -> set[tuple[Place, Video]]:
-    """The videos that are broken without any cache."""
+    """The videos that came out broken without any cache."""
     return {
         (Place(record.model, record.condition), record.video)
         for record in records
@@ -71,7 +71,7 @@ def broken(records: Iterable[Record]) -> set[tuple[Place, Video]]:
 
 
 def places(records: Sequence[Record]) -> Places:
-    """The records by where, who and which video, without the plain ones and without what was made of broken videos."""
+    """Records by place, choice and video; without plain records and those of broken videos."""
     left_out = broken(records)
     found: Places = defaultdict(lambda: defaultdict(dict))
     for record in records:
@@ -83,13 +83,14 @@ def places(records: Sequence[Record]) -> Places:
 
 @dataclass(frozen=True)
 class Point:
-    """One choice in one place, over its videos.
+    """One choice in one place: its figures over all videos.
 
     Attributes:
         videos: how many.
-        time: of those videos whose time is known; nan if none is.
-        worst_video: least PSNR of a video, dB. worst_frame: least PSNR of a frame, dB.
-        bytes: the most of any video.
+        time: mean over the videos whose time is known; nan if there are none.
+        worst_video: lowest PSNR of a video, dB.
+        worst_frame: lowest PSNR of a frame, dB.
+        bytes: the most for any video.
         The other fields are means of those of `Record`.
     """
 
@@ -113,7 +114,7 @@ MEANS = ("work", "blocks", "psnr", "ssim", "lpips", "motion_kept", "closeness")
 
 
 def point(place: Place, choice: Choice, records: Iterable[Record]) -> Point:
-    """Of at least one record."""
+    """The figures of at least one record."""
     records = list(records)
     times = [record.time for record in records if record.time is not None]
     return Point(
@@ -129,7 +130,7 @@ def point(place: Place, choice: Choice, records: Iterable[Record]) -> Point:
 
 
 def points(measured: Places) -> dict[Place, list[Point]]:
-    """One for every choice."""
+    """The figures of every choice, by place."""
     return {
         place: [point(place, choice, of.values()) for choice, of in choices.items()]
         for place, choices in measured.items()
@@ -141,11 +142,11 @@ def points(measured: Places) -> dict[Place, list[Point]]:
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours minus theirs, mean over videos, larger the closer ours is, with its bootstrap interval over videos.
+    """Mean over videos of ours minus theirs, positive if ours is closer, with its bootstrap interval.
 
     Attributes:
-        mean: dB of psnr and worst_frame.
-        low, high: of CONFIDENCE; infinite of fewer videos than ENOUGH_VIDEOS.
+        mean: in dB for psnr and worst_frame.
+        low, high: interval of CONFIDENCE; infinite for fewer than ENOUGH_VIDEOS videos.
     """
 
     mean: float
@@ -155,12 +156,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Duel:
-    """A setting of a rival against the position of our dial that does as much work or less, over the same videos.
+    """A setting of a rival against the setting of our dial that does as much work or less, over the same videos.
 
     Attributes:
-        theirs, ours: over the videos of this duel. ours is None where every position does more work.
-        won: share of the videos in which our PSNR is higher; a draw is half a video. nan without ours.
-        differences: of each of MEASURES; of motion_kept it is the distance from 1 that counts. Empty without ours.
+        place: model and condition.
+        theirs, ours: figures over the videos of this duel; ours is None if every setting of ours does more work.
+        won: share of the videos in which our PSNR is higher; a draw counts half. nan without ours.
+        differences: for each of MEASURES; for motion_kept, of the distance from 1. Empty without ours.
     """
 
     theirs: Point
@@ -174,7 +176,7 @@ class Duel:
 
     @property
     def outcome(self) -> str:
-        """Who is closer in PSNR: "ours" or "theirs" where the interval excludes 0, else "level"; "no match" without
+        """Which is closer in PSNR: "ours" or "theirs" if the interval excludes 0, else "level"; "no match" without
         ours."""
         if self.ours is None:
             return "no match"
@@ -183,7 +185,7 @@ class Duel:
 
 
 def duels(measured: Places) -> list[Duel]:
-    """One for every setting of every rival that leaves out some of the work, where the dial was measured too."""
+    """The duels of every setting of every rival that skips some work, in places where the dial was measured too."""
     found = []
     for place, choices in measured.items():
         dial = {choice: of for choice, of in choices.items() if choice.method == OURS}
@@ -196,12 +198,12 @@ def duels(measured: Places) -> list[Duel]:
 def _duel(
     place: Place, choice: Choice, theirs: Mapping[Video, Record], dial: Mapping[Choice, Mapping[Video, Record]]
 ) -> list[Duel]:
-    """One, or none where no video was made by both."""
+    """The duel, or nothing if there is no video that both made."""
     shared = {position: theirs.keys() & of.keys() for position, of in dial.items()}
     most = max(map(len, shared.values()), default=0)
     if most == 0:
         return []
-    # A position that is still being measured would meet the rival on other videos than its neighbours do.
+    # A setting that is not fully measured would be compared on other videos than its neighbours.
     able = [position for position, videos in shared.items() if len(videos) == most]
     work = {
         position: tuple(fmean(of[video].work for video in shared[position]) for of in (dial[position], theirs))
@@ -220,7 +222,7 @@ def _duel(
 
 
 def _differences(values: np.ndarray) -> list[Difference]:
-    """Of each column of (videos, measures)."""
+    """The difference for each column of (videos, measures)."""
     means = values.mean(axis=0).tolist()
     if len(values) < ENOUGH_VIDEOS:
         return [Difference(each, -inf, inf) for each in means]
@@ -231,13 +233,13 @@ def _differences(values: np.ndarray) -> list[Difference]:
 
 @cache
 def _draws(videos: int) -> np.ndarray:
-    """(RESAMPLES, videos): how often each is drawn, over how many are. Every duel of as many videos has the same."""
+    """Bootstrap weights (RESAMPLES, videos), the same for every duel with this number of videos."""
     dice = np.random.default_rng(SEED)
     return dice.multinomial(videos, np.full(videos, 1 / videos), size=RESAMPLES) / videos
 
 
 def ahead(fought: Iterable[Duel]) -> dict[Place, list[Duel]]:
-    """Those that theirs won, by place, the furthest ahead first."""
+    """The duels that rivals won, by place, the furthest ahead first."""
     found: dict[Place, list[Duel]] = defaultdict(list)
     for duel in sorted(fought, key=lambda duel: duel.differences["psnr"].mean if duel.ours else inf):
         if duel.outcome == "theirs":
@@ -250,12 +252,13 @@ def ahead(fought: Iterable[Duel]) -> dict[Place, list[Duel]]:
 
 @dataclass(frozen=True)
 class AtSpeed:
-    """A method at one speed, over the places in which a setting of it is about that fast.
+    """A method at one speed, over the places in which one of its settings has about this speed.
 
     Attributes:
-        psnr: dB, mean over places. worst_video, worst_frame: the least in any place, dB.
-        near_best: in how many places it is within NEAR_BEST of the best method there.
-        places: how many there are.
+        psnr: dB, mean over places.
+        worst_video, worst_frame: lowest PSNR in any place, dB.
+        near_best: in how many places it is within NEAR_BEST dB of the best method.
+        places: how many places there are.
     """
 
     psnr: float
@@ -266,16 +269,16 @@ class AtSpeed:
 
 
 def at_speed(measured: Iterable[Sequence[Point]], speed: float) -> dict[str, AtSpeed]:
-    """The methods that have a setting at this speed, with how they do where somebody else has one, too.
+    """Method -> its figures at this speed, over the places in which another method has this speed, too.
 
     Args:
-        measured: the points of each place, values of `points`.
-        speed: 2 is half of plain's work.
+        measured: the points of each place, the values of `points`.
+        speed: 2 means half of the plain run's work.
     """
     of_method: dict[str, list[tuple[Point, float]]] = defaultdict(list)
     for here in measured:
         chosen = fastest_allowed(here, speed)
-        if all(method.startswith(OURS) for method in chosen):  # nobody to be better than
+        if all(method.startswith(OURS) for method in chosen):  # there is nothing to compare with
             continue
         best = max((one.psnr for one in chosen.values()), default=nan)
         for method, one in chosen.items():
@@ -293,9 +296,9 @@ def at_speed(measured: Iterable[Sequence[Point]], speed: float) -> dict[str, AtS
 
 
 def fastest_allowed(here: Iterable[Point], speed: float) -> dict[str, Point]:
-    """Of each method in one place the setting of most work, within LEAST to MOST of what the speed allows.
+    """Method -> its setting in one place with the most work within LEAST to MOST of what the speed allows.
 
-    Methods without such a setting are missing.
+    Methods without such a setting are left out.
     """
     chosen: dict[str, Point] = {}
     for one in sorted(here, key=lambda one: one.work):

@@ -1,4 +1,4 @@
-"""What is measured: conditions, most wanted first, and the videos, whose noise served to tune nothing."""
+"""What is measured: the conditions, most important first, and the videos. Their noise was not used for tuning."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Condition:
     """How a video is sampled.
 
     Attributes:
-        sampler, scheduler: as the host names them.
-        steps: of the whole way from noise to video.
+        sampler, scheduler: ComfyUI's names.
+        steps: number of steps.
         shift: of the noise levels.
-        cfg: guidance; 1 asks for one conditioning only.
-        levels: the name of a list of DISTILLED_LEVELS that is used as it is, instead of the scheduler's.
-        stages: after how many steps a second sampler takes over, with a cache of its own; 0: none does.
-        denoise: share of the way that is sampled, from a clip with as much noise; the steps are of that share.
+        cfg: scale of the guidance; with 1 there is only one conditioning.
+        levels: name of a list of DISTILLED_LEVELS that replaces the scheduler's; "" for none.
+        stages: number of steps after which a second sampler with its own cache takes over; 0: there is none.
+        denoise: share of the way that is sampled, from a clip with that much noise; `steps` are those of this share.
     """
 
     sampler: str
@@ -47,18 +47,18 @@ class Condition:
 
     @property
     def parts(self) -> tuple[tuple[int, int], ...]:
-        """From which step to which each sampler goes."""
+        """First and last step of each sampler."""
         return ((0, self.stages), (self.stages, self.steps)) if self.stages else ((0, self.steps),)
 
     @property
     def draws_noise(self) -> bool:
-        """Whether the sampler adds noise of its own, so that nobody can make the same video but by computing all."""
+        """Whether the sampler adds noise of its own, so that only computing all steps gives the same video."""
         return self.sampler in ("euler_ancestral", "lcm")
 
 
-# Of models that are asked with guidance. The first three are what ComfyUI's templates of Wan 2.1, Wan 2.2 and
-# MiniMax-H3 set; under the first the published table does about what the paper reports of it (docs/benchmarks.md), so
-# it is the nearest to real models. The fifth is what 0.1.0 was tuned on.
+# For models with guidance. The first three are from ComfyUI's templates for Wan 2.1, Wan 2.2 and MiniMax-H3. Under the
+# first, the published table does about as well as in the paper (docs/benchmarks.md), so it is the nearest to real
+# models. AdaCache 0.1.0 was tuned on the fifth.
 GUIDED = (
     Condition("uni_pc", 20, 8.0, 6.0),
     Condition("euler", 20, 8.0, 3.5, stages=10),
@@ -78,7 +78,7 @@ GUIDED = (
     Condition("lcm", 12, 8.0, 1.0),
 )
 
-# Of the one that is asked without: MiniMax-H3's template, then what else is done with such models.
+# For the model without guidance: first MiniMax-H3's template, then other uses of such models.
 UNGUIDED = (
     Condition("res_multistep", 20, 12.0, 1.0),
     Condition("euler", 20, 5.0, 1.0),
@@ -93,14 +93,14 @@ UNGUIDED = (
     Condition("lcm", 12, 8.0, 1.0),
 )
 
-# Of the distilled one: the official workflows' eight steps.
+# For the distilled model: the eight steps of the official workflows.
 DISTILLED = (
     Condition("euler", 8, 5.0, 1.0, levels="LTX-2.3"),
     Condition("res_multistep", 8, 12.0, 1.0, levels="H3 turbo"),
     Condition("euler_ancestral", 8, 5.0, 1.0, levels="LTX-2.3"),
 )
 
-# A clip with noise is to be had where the model's clips are drawn; real ones are in a package that may not be here.
+# A clip to start from exists only if the clips are drawn; real clips are in a package that may not be installed.
 CONDITIONS = {
     "demo": GUIDED,
     "clips": tuple(condition for condition in GUIDED[:12] if condition.denoise == 1),
@@ -109,8 +109,8 @@ CONDITIONS = {
 }
 
 VIDEOS_OF_A_CLASS = 4
-MOST_WANTED = 3  # conditions of a model, under which everybody is measured, with all videos
-VIDEOS_ELSEWHERE = 2  # of a class, under the other conditions: as many as a night has time for
+MOST_WANTED = 3  # conditions of each model under which all methods are measured, on all videos
+VIDEOS_ELSEWHERE = 2  # videos of each class under the other conditions, as many as a night has time for
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Case:
         model: a name of MODELS.
         prompt: six words, or the number of a real clip.
         seed: of the noise.
-        part: of the condition's `parts` the one that is being sampled; None: all are.
+        part: the one of the condition's `parts` that is sampled now; None: all of them.
     """
 
     model: str
@@ -137,39 +137,39 @@ class Case:
 
     @property
     def is_most_wanted(self) -> bool:
-        """Whether its condition is among the first of its model's, or not of the plan at all."""
+        """Whether its condition is among the first ones of its model, or not in the plan at all."""
         conditions = CONDITIONS[self.model]
         return self.condition not in conditions[MOST_WANTED:]
 
     @property
     def steps(self) -> int:
-        """Of the sampler that is running."""
+        """The steps of the present sampler."""
         begin, end = self.part or (0, self.condition.steps)
         return end - begin
 
     @property
     def context(self) -> Tensor:
-        """The prompt's embedding and, unless cfg is 1, the empty prompt's after it: (1 or 2, 6, 4096)."""
+        """Embeddings (1 or 2, 6, 4096): of the prompt and, unless cfg is 1, of the empty prompt."""
         real = self.model == "clips"
         text = real_clips.context(int(self.prompt))[None] if real else demo_model.prompt_context(self.prompt)
         return text if self.condition.cfg == 1 else torch.cat([text, torch.zeros_like(text)])
 
 
 def cases(model: str, condition: Condition, number: int) -> list[Case]:
-    """The `number`-th of each class, 0 to VIDEOS_OF_A_CLASS - 1."""
+    """The `number`-th video of each class, from 0 to VIDEOS_OF_A_CLASS - 1."""
     chosen = _clips() if model == "clips" else PROMPTS
     return [Case(model, condition, name, *several[number]) for name, several in chosen.items()]
 
 
 def calibration(case: Case) -> list[Case]:
-    """Videos sampled as this one, of which a method may learn beforehand."""
+    """Videos sampled like this one, from which a method may learn before it is measured."""
     chosen = [(str(clip), 200 + clip) for clip in _others()] if case.model == "clips" else CALIBRATION
     return [replace(case, motion_class="", prompt=prompt, seed=seed) for prompt, seed in chosen]
 
 
 @cache
 def _clips() -> dict[str, list[tuple[str, int]]]:
-    """Evenly among the numbers of each class."""
+    """Clips spread evenly over the numbers of each class."""
     chosen = {}
     for name in real_clips.CLASSES:
         numbers = [number for number, its_class in enumerate(real_clips.classes()) if its_class == name]
@@ -179,7 +179,7 @@ def _clips() -> dict[str, list[tuple[str, int]]]:
 
 
 def _others() -> list[int]:
-    """One clip of each class that is in no video."""
+    """One clip of each class that no measured video uses."""
     taken = {int(prompt) for several in _clips().values() for prompt, _ in several}
     classes = real_clips.classes()
     return [
@@ -189,11 +189,11 @@ def _others() -> list[int]:
 
 
 def wanted(models: Sequence[str], number: int = VIDEOS_OF_A_CLASS, conditions: int | None = None) -> Iterator[Case]:
-    """The videos of these models, most wanted first: one of each class under every condition, then the others.
+    """The videos of these models, most important first: one of each class under every condition, then the others.
 
     Args:
-        number: of each class, and no more than VIDEOS_ELSEWHERE where a condition is not among the MOST_WANTED.
-        conditions: the first so many of each model; None: all.
+        number: videos of each class; at most VIDEOS_ELSEWHERE under conditions that are not among the MOST_WANTED.
+        conditions: how many conditions of each model, from the first; None: all.
     """
     longest = max(map(len, CONDITIONS.values()))
     for video in range(number):
@@ -204,7 +204,7 @@ def wanted(models: Sequence[str], number: int = VIDEOS_OF_A_CLASS, conditions: i
 
 
 def quick(models: Sequence[str]) -> list[Case]:
-    """One video of each model, of few steps."""
+    """One video of each model, with few steps."""
     few = Condition("euler", 16, 5.0, 1.0)
     return [
         cases(model, replace(few, cfg=CONDITIONS[model][0].cfg, steps=min(16, CONDITIONS[model][0].steps)), 0)[-1]
@@ -213,7 +213,7 @@ def quick(models: Sequence[str]) -> list[Case]:
 
 
 def drawn_clip(case: Case) -> Tensor:
-    """The clean latent that a video with `denoise` below 1 begins from, as the model works in it."""
+    """The clean latent from which a video with `denoise` below 1 starts, in the numbers that the model works with."""
     _, _, frames, size, _ = case.subject.latent
     dice = torch.Generator().manual_seed(case.seed)
     return clips.encode(clips.draw(clips.words_of(case.prompt)[None], dice, frames, size))

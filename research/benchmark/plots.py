@@ -14,11 +14,11 @@ from matplotlib import pyplot as plt
 
 from .paired import OURS, Place, Point, at_speed
 
-ALWAYS = (OURS, "fewer steps")  # the second is what everybody has without a cache
-RANKED_AT = 2.0  # the speed at which the others are chosen
+ALWAYS = (OURS, "fewer steps")  # always drawn; the second needs no cache
+RANKED_AT = 2.0  # the speed by which the other methods are chosen
 
-# Okabe and Ito's colours, told apart by colour-blind people too. Ours has the blue of the node's strip; their yellow is
-# left out, which is hardly seen on white. No two share a dash or a marker, so that they are told apart in grey.
+# Okabe and Ito's colours, which colour-blind people can tell apart; without yellow, which is hard to see on white. Ours
+# has the blue of the node's timeline. No two share a dash or a marker, so they can be told apart in grey, too.
 STYLES = (
     {"color": "#0072B2", "linestyle": "-", "marker": "o", "linewidth": 3.2},
     {"color": "#D55E00", "linestyle": (0, (5, 1.5)), "marker": "s"},
@@ -27,30 +27,30 @@ STYLES = (
     {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "v"},
     {"color": "#E69F00", "linestyle": (0, (9, 3)), "marker": "X"},
 )
-SPEEDS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5)  # where a curve has its markers
+SPEEDS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5)  # values of work at which a curve has markers
 HUNDREDTHS = np.arange(5, 101) / 100
-GRID = np.unique(np.concatenate([HUNDREDTHS, 1 / np.array(SPEEDS)]))  # of work, at which a curve is calculated
+GRID = np.unique(np.concatenate([HUNDREDTHS, 1 / np.array(SPEEDS)]))  # values of work at which a curve is calculated
 
 
 def picture(model: str) -> str:
-    """The file that `draw` writes for a model."""
+    """Name of the file that `draw` writes for a model."""
     return f"benchmark_{model}.png"
 
 
 def draw(measured: Mapping[Place, Sequence[Point]], folder: Path) -> list[Path]:
-    """One picture for each model.
+    """Draws one picture for each model.
 
     Args:
-        measured: as `paired.points` makes them.
-        folder: where the pictures go; it is there.
+        measured: from `paired.points`.
+        folder: for the pictures; it must exist.
 
     Returns:
-        Their files.
+        The files.
     """
     of_model: dict[str, list[Sequence[Point]]] = defaultdict(list)
     for place, here in measured.items():
         of_model[place.model].append(here)
-    for model, several in of_model.items():  # those where all that are always drawn were measured
+    for model, several in of_model.items():  # places in which all methods of ALWAYS were measured
         compared = [here for here in several if {point.choice.method for point in here}.issuperset(ALWAYS)]
         of_model[model] = compared or several
     drawn = styled([shown(several) for several in of_model.values()])
@@ -61,9 +61,9 @@ def draw(measured: Mapping[Place, Sequence[Point]], folder: Path) -> list[Path]:
 
 
 def styled(methods: Iterable[Sequence[str]]) -> list[dict[str, dict]]:
-    """A style for each method of each picture: the first for ours alone, the others kept from picture to picture.
+    """A style for each method of each picture. The first style is for ours only; others keep theirs if possible.
 
-    A method whose style another one has in the same picture gets a new one there.
+    If two methods of a picture have the same style, one of them gets another style there.
     """
     known = {method: number for number, method in enumerate(ALWAYS)}
     pictures = []
@@ -100,12 +100,12 @@ def _draw(model: str, several: Sequence[Sequence[Point]], styles: Mapping[str, d
 
 
 def _inverse(values: np.ndarray) -> np.ndarray:
-    """Speed of work, and work of speed. Matplotlib asks for 0 too."""
+    """Converts work to speed, and speed to work. Matplotlib also passes 0."""
     return 1 / np.maximum(values, 1e-9)
 
 
 def shown(several: Sequence[Sequence[Point]]) -> list[str]:
-    """The methods whose curves are drawn, among those that have one: ALWAYS, then the best at RANKED_AT.
+    """The methods to draw, among those that have a curve: ALWAYS, then the best at RANKED_AT.
 
     Args:
         several: the points of each place of a model.
@@ -120,13 +120,13 @@ def shown(several: Sequence[Sequence[Point]]) -> list[str]:
 
 
 def curve(several: Iterable[Sequence[Point]], method: str) -> tuple[np.ndarray, np.ndarray]:
-    """The best PSNR of a method at no more than so much work, mean over places.
+    """The best PSNR of a method with at most this much work, as the mean over places.
 
-    Between two settings it is on the straight line between them, beyond them it is not.
+    Interpolated linearly between settings, not extrapolated.
 
     Returns:
-        The works of GRID that its settings enclose in every place, and PSNR in dB there, of one length; 0 if there is
-        no such work.
+        The works of GRID that lie between its settings in every place, and the PSNR in dB there: two arrays of one
+        length, empty if there is no such work.
     """
     heights = np.mean([_in_place([one for one in here if one.choice.method == method]) for here in several], axis=0)
     enclosed = ~np.isnan(heights)
@@ -134,9 +134,9 @@ def curve(several: Iterable[Sequence[Point]], method: str) -> tuple[np.ndarray, 
 
 
 def _in_place(settings: Iterable[Point]) -> np.ndarray:
-    """Of one method in one place, at each work of GRID; nan beyond its settings."""
+    """PSNR of one method in one place at each work of GRID; nan beyond its settings."""
     best: dict[float, float] = {}
     for one in sorted(settings, key=lambda one: one.work):
-        # To the grid, so that a method that always does the same has a point there.
+        # Rounded to the grid, so that a method that always does the same work has a point.
         best[min(round(one.work, 2), 1.0)] = max([one.psnr, *best.values()])
     return np.interp(GRID, *zip(*best.items(), strict=True), np.nan, np.nan) if best else np.full(len(GRID), np.nan)

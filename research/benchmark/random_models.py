@@ -1,4 +1,4 @@
-"""Video transformers of diffusers with their real blocks, random weights, small: for cost, not for pictures."""
+"""Small video transformers of diffusers' own classes with random weights, to measure cost, not pictures."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from torch import Tensor, nn
 
 from adacache_core import AdaCache, CacheConfig, Codebook, MotionConfig, RunReport
 
-# Metrics of random weights say nothing; with this table the schedule is known: computed, then every other step.
+# Metrics of random weights mean nothing. With this table the schedule is fixed: every second step is computed.
 EVERY_OTHER = CacheConfig(Codebook(((1.0, 2),), steps=100), MotionConfig())
 
-# Two steps of a run with it: at the one all is done that a computed step can have to do, the other is reused.
+# Two steps of a run with it: a computed one, with everything that a computed step may have to do, and a reused one.
 COMPUTED, REUSED = 3, 4
 
 
 @dataclass(frozen=True)
 class RandomModel:
-    """One transformer, one input to it, and what AdaCache has to know.
+    """A transformer, an input to it, and what AdaCache needs to know.
 
     Attributes:
         inputs: keyword arguments of forward.
-        blocks, head: as of `AdaCache`.
-        tokens, width: of the stream between the blocks, in all frames together.
-        frames: 0 where the frames do not follow each other in the tokens of one sample.
+        blocks, head: as for `AdaCache`.
+        tokens, width: of the stream between the blocks, for all frames together.
+        frames: number of frames; 0 if a sample does not hold all frames, one after another.
     """
 
     module: nn.Module
@@ -44,7 +44,7 @@ class RandomModel:
 
     @property
     def residual_bytes(self) -> int:
-        """Of one residual of the whole stack, for one conditioning."""
+        """Bytes of one residual of the whole stack, for one conditioning."""
         return self.tokens * self.width * self.inputs["hidden_states"].element_size()
 
     @property
@@ -58,13 +58,13 @@ class RandomModel:
         return AdaCache(self.module, blocks=self.blocks, head=self.head, steps=100, config=config)
 
     def evaluate(self, run: AdaCache, step: int) -> Tensor:
-        """What the model gives out at this step of a run."""
+        """The output of the model at this step of a run."""
         positions = self.tokens // self.frames if self.frames else None
         with run.evaluation(step), run.call("key", self.frames or None, positions):
             return self()
 
     def report(self, steps: int) -> RunReport:
-        """Of a run in which every other step is reused."""
+        """The report of a run in which every second step is reused."""
         with self.cached() as run:
             for step in range(steps):
                 self.evaluate(run, step)
@@ -74,7 +74,7 @@ class RandomModel:
 def wan(
     layers: int = 12, heads: int = 4, frames: int = 6, height: int = 20, width: int = 50, text: int = 77
 ) -> RandomModel:
-    """Wan 2.1; `frames`, `height` and `width` of the latent, `text` tokens, heads of 128."""
+    """Wan 2.1. `frames`, `height` and `width` are those of the latent, `text` counts tokens; heads have width 128."""
     torch.manual_seed(0)
     module = WanTransformer3DModel(
         num_attention_heads=heads, attention_head_dim=128, ffn_dim=512 * heads, num_layers=layers
@@ -90,7 +90,7 @@ def wan(
 
 
 def cogvideox(layers: int = 4, frames: int = 4, height: int = 16, width: int = 24, text: int = 16) -> RandomModel:
-    """CogVideoX: the blocks carry the text beside the video and give both back."""
+    """CogVideoX: its blocks take and return both text and video."""
     torch.manual_seed(0)
     module = CogVideoXTransformer3DModel(
         num_attention_heads=4,
@@ -111,7 +111,7 @@ def cogvideox(layers: int = 4, frames: int = 4, height: int = 16, width: int = 2
 
 
 def latte(layers: int = 4, frames: int = 4, size: int = 16, text: int = 16) -> RandomModel:
-    """Latte: a spatial and a temporal block by turns; between blocks each frame is a sample of its own."""
+    """Latte: spatial and temporal blocks alternate; between blocks, each frame is a sample of its own."""
     torch.manual_seed(0)
     module = LatteTransformer3DModel(
         num_attention_heads=4,
@@ -140,7 +140,7 @@ def latte(layers: int = 4, frames: int = 4, size: int = 16, text: int = 16) -> R
 
 
 def dit(layers: int = 4, size: int = 32) -> RandomModel:
-    """DiT: one image of a class."""
+    """DiT: makes one image of a class."""
     torch.manual_seed(0)
     module = DiTTransformer2DModel(
         num_attention_heads=4, attention_head_dim=64, num_layers=layers, sample_size=size, patch_size=2

@@ -7,25 +7,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-PLAIN = "none"  # the method of the record of an uncached video
-BROKEN = "broken"  # its setting where that video itself is
+PLAIN = "none"  # the method of the record of a plain video
+BROKEN = "broken"  # the setting of a plain video that came out broken
 
 
 @dataclass(frozen=True)
 class Record:
-    """One cached video against the plain one that the same library made on the same machine, perhaps earlier.
+    """A cached video compared with the plain video that the same library made on the same machine, perhaps earlier.
 
     Attributes:
-        model, condition, motion_class, seed: which video; motion_class is "" where the model has none.
-        method, setting: who, and where its control stood. Of the plain video itself: PLAIN, and "" or BROKEN.
-        library: what ran the model, with its version.
-        work: executed floating-point operations over those of plain.
-        blocks: executed calls of transformer blocks over those of plain.
-        time: processor seconds over those of plain; None if nobody took them so.
-        psnr: dB, of each frame at most 50, mean over frames. worst_frame: that of the worst.
-        ssim, motion_kept: 1 is equal. lpips: ST-LPIPS, 0 is equal. See research/quality.py.
-        closeness: of the latents, dB, at most 100.
-        bytes: the most that lived between evaluations, beyond plain.
+        model, condition, motion_class, seed: which video; motion_class is "" if the model has none.
+        method, setting: which method, with which setting. For the plain video itself: PLAIN, and "" or BROKEN.
+        library: that ran the model, with its version.
+        work: executed floating-point operations over those of the plain run.
+        blocks: executed calls of transformer blocks over those of the plain run.
+        time: processor seconds over those of the plain run; None if not measured.
+        psnr: dB, mean over frames; a frame counts at most 50.
+        worst_frame: PSNR of the worst frame, dB.
+        ssim, motion_kept: 1 is equal; see research/quality.py.
+        lpips: ST-LPIPS, 0 is equal; see research/quality.py.
+        closeness: of the finished latents, dB, at most 100.
+        bytes: the most that was held between evaluations, beyond the plain run.
     """
 
     model: str
@@ -48,12 +50,12 @@ class Record:
 
     @property
     def video(self) -> tuple[str, int]:
-        """Which one, among those of its model and condition."""
+        """Which video, among those of its model and condition."""
         return (self.motion_class, self.seed)
 
     @property
     def key(self) -> tuple[str, str, str, str, str, int]:
-        """What makes it the same measurement, made again. A plain video may turn out broken the next time."""
+        """Equal for two records of the same measurement. A plain video may come out broken only once."""
         setting = "" if self.method == PLAIN else self.setting
         return (self.model, self.condition, self.method, setting, self.motion_class, self.seed)
 
@@ -67,11 +69,11 @@ class Store:
     """The records of a folder, a file for each model.
 
     Attributes:
-        folder: need not be there yet.
+        folder: need not exist yet.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Reads what is there.
+        """Reads the files.
 
         Raises:
             ValueError: a file is not one that `save` wrote.
@@ -86,15 +88,15 @@ class Store:
         return list(self._by_key.values())
 
     def add(self, made: Iterable[Record]) -> None:
-        """Each takes the place of the same measurement, if it is there. Nothing is written."""
+        """Adds records, each in place of an older record of the same measurement. Writes nothing."""
         for record in made:
             self._by_key[record.key] = record
             self._changed.add(record.model)
 
     def save(self) -> None:
-        """Write the files of the models to which something was added. A reader meets the old file or the new.
+        """Writes the files of the models to which records were added; each file is replaced in one operation.
 
-        Sorted, so that a diff shows what changed; numbers with four digits.
+        Rows are sorted, so that a diff shows what changed. Numbers have four digits.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for model in self._changed:

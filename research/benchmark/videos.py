@@ -1,4 +1,4 @@
-"""The videos that everyone is measured on; their seeds served neither to tune nor to calibrate anything."""
+"""The videos on which all methods are measured. Their seeds were not used for tuning or calibration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 CFG = 4.0
 
-# motion class -> (prompt, seed of the noise); busy: fast, many shapes, moving texture.
+# Motion class -> (prompt, seed of the noise). busy: fast, many shapes, moving texture.
 PROMPTS = {
     "static": (
         ("triangle one blue static up light", 11),
@@ -34,7 +34,7 @@ PROMPTS = {
     ),
 }
 
-# For whoever must look at plain runs first (MagCache's ratios, TeaCache's polynomial): other prompts, other seeds.
+# For methods that need plain runs first (MagCache's ratios, TeaCache's polynomial): other prompts and seeds.
 CALIBRATION = (
     ("square one green static left dark", 101),
     ("circle few multi slow up stripes", 102),
@@ -45,7 +45,7 @@ CALIBRATION = (
 
 @dataclass(frozen=True)
 class Video:
-    """One video of the demo model, made by Euler steps at the shift of `demo_model` and CFG."""
+    """One video of the demo model, made by Euler steps, at the shift of `demo_model` and with CFG."""
 
     motion_class: str
     prompt: str

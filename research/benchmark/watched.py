@@ -1,4 +1,4 @@
-"""What a probe may look at: other changes than L1, and other parts of the network than one block. For the ablation."""
+"""Other probes for the ablation: other metrics than L1, and other parts of the network than one block."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from research import demo_model
 
 from .videos import CFG, Video
 
-# (new, old) -> two numbers, (2,): their ratio is the relative change. The engine adds them up over conditionings.
+# (new, old) -> two numbers, (2,), whose ratio is the relative change. The engine sums them over conditionings.
 Change = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -33,9 +33,9 @@ def cosine_sums(new: Tensor, old: Tensor) -> Tensor:
 
 METRICS: dict[str, Change] = {"L1": change_sums, "L2": l2_sums, "cosine": cosine_sums}
 
-Span = tuple[str, str]  # of the token stream: from what one module is given to what a later one is given
+Span = tuple[str, str]  # part of the token stream: from the input of one module to the input of a later one
 
-# Parts of diffusers' Wan transformer; {first}, {second}, {middle}, {next} and {last} are numbers of blocks.
+# Parts of diffusers' Wan transformer; {first}, {second}, {middle}, {next} and {last} stand for numbers of blocks.
 FIRST: Span = ("blocks.{first}", "blocks.{second}")
 MIDDLE: Span = ("blocks.{middle}", "blocks.{next}")
 LAST: Span = ("blocks.{last}", "norm_out")
@@ -53,11 +53,11 @@ PLACES: dict[str, tuple[Span, ...]] = {
 
 @dataclass(frozen=True)
 class Watch:
-    """How the rate of change is taken.
+    """How the change is measured.
 
     Attributes:
-        metric: of METRICS.
-        place: of PLACES; of several spans the mean of their relative changes is taken.
+        metric: a name of METRICS.
+        place: a name of PLACES; for several spans, the mean of their relative changes counts.
     """
 
     metric: str = "L1"
@@ -68,12 +68,12 @@ class Watch:
         return PLACES[self.place]
 
     def sums(self, probes: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Of one conditioning, (new, old) of each span: two numbers whose ratio is the change, (2,)."""
+        """Two numbers, (2,), whose ratio is the change, from (new, old) of each span for one conditioning."""
         each = [METRICS[self.metric](new, old) for new, old in probes]
         return each[0] if len(each) == 1 else torch.stack([sums / sums[1] for sums in each]).sum(0)
 
 
-USUAL = Watch()  # what the pack does
+USUAL = Watch()  # as in the pack
 
 
 @contextmanager
@@ -84,11 +84,11 @@ def watched(
     watches: Sequence[Watch] = (USUAL,),
     notice: Callable[[list[Tensor]], object] = lambda sums: None,
 ) -> Iterator[tuple[demo_model.Evaluate, AdaCache]]:
-    """A run of the demo model whose schedule follows the first of the watches; the others are only read.
+    """A run of the demo model whose schedule follows the first of the watches; the others only measure.
 
     Args:
-        config: settings; MoReg goes with USUAL alone.
-        notice: told the sums of every watch, for each conditioning of each step that is measured.
+        config: settings; MoReg works only with USUAL.
+        notice: called with the sums of every watch, for each conditioning of each measured step.
     """
     context = demo_model.guided_context(video.prompt, CFG).to(model.device)
     spans = [_in_model(model, span) for watch in watches for span in watch.spans]
@@ -127,7 +127,7 @@ def _in_model(model: WanTransformer3DModel, span: Span) -> Span:
 
 @contextmanager
 def _stream_at(model: WanTransformer3DModel, places: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """What these modules were last given, by name."""
+    """Name of a module -> its last input."""
     given: dict[str, Tensor] = {}
 
     def remember(place: str) -> Callable[..., None]:

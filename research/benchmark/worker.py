@@ -1,7 +1,7 @@
 """Measures in one process: `python -m research.benchmark.worker LIBRARY`, started by `__main__`.
 
-A process of its own, because hosts of two versions cannot be imported together and a method that patches a library must
-not meet the others. Its output is one record per line, as they are made; what a library prints goes to where errors go.
+It has a process of its own, because two versions of ComfyUI cannot be imported together, and a method that patches a
+library must not affect other methods. It prints one record per line; what libraries print goes to stderr.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .meter import Meter
 from .plan import Case, Condition
 from .records import BROKEN, PLAIN, Record, Store
 
-# Library -> the modules and names of what runs in its process.
+# Library -> modules and names of the methods that run in its process.
 LIBRARIES = {
     "host": (("host_caches", "OURS"), ("host_caches", "FEWER"), ("host_caches", "NATIVES"), ("host_caches", "PACKS")),
     "diffusers": (("diffusers_caches", "METHODS"), ("cache_dit_caches", "METHODS")),
@@ -42,24 +42,24 @@ LIBRARIES = {
 
 RECORDS = ROOT / "docs" / "benchmarks"
 
-# Plain videos, that a process which goes on need not make again; git ignores the folder.
+# Plain videos, kept so that the next process need not make them again; git ignores the folder.
 PLAINS = ROOT / "output" / "benchmark"
 
-CHECK = Condition("euler", 12, 8.0, 4.0)  # steps enough for every method to skip something if its off setting were on
+CHECK = Condition("euler", 12, 8.0, 4.0)  # enough steps for every method to skip some
 
-# Of a latent of the training clips, which have 1 by construction: beyond it a plain video is noise or has faded.
+# Standard deviation of a good latent; that of training clips is 1. Outside, a plain video is noise or has faded.
 SPREAD = (0.5, 1.6)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("library", choices=LIBRARIES)
-    parser.add_argument("--methods", nargs="*", default=[], help="parts of names; default all")
+    parser.add_argument("--methods", nargs="*", default=[], help="parts of the names of methods; default all")
     parser.add_argument("--models", nargs="*", default=list(plan.CONDITIONS))
-    parser.add_argument("--videos", type=int, default=plan.VIDEOS_OF_A_CLASS, help="of each motion class")
-    parser.add_argument("--conditions", type=int, help="the first so many of each model")
+    parser.add_argument("--videos", type=int, default=plan.VIDEOS_OF_A_CLASS, help="videos of each motion class")
+    parser.add_argument("--conditions", type=int, help="only the first N conditions of each model", metavar="N")
     parser.add_argument("--minutes", type=float, default=math.inf)
-    parser.add_argument("--again", action="store_true", help="also what is measured already")
+    parser.add_argument("--again", action="store_true", help="also measure again what is already measured")
     parser.add_argument(
         "--quick", action="store_true", help="one video of each model, the middle setting of each method"
     )
@@ -95,7 +95,7 @@ def open_bench(library: str) -> Bench:
 
 
 def methods_of(library: str) -> list[Method]:
-    """To be asked in the library's own process."""
+    """The methods of a library. Call this in the library's own process."""
     found: list[Method] = []
     for module, name in LIBRARIES[library]:
         found += getattr(import_module(f".{module}", __package__), name)
@@ -103,7 +103,7 @@ def methods_of(library: str) -> list[Method]:
 
 
 def chosen(methods: Iterable[Method], parts: Sequence[str]) -> list[Method]:
-    """The methods of these names, or with one of `parts` in their names if none is called so; no parts: all."""
+    """The methods with these names, else those with one of `parts` in their names; without parts, all."""
     methods = list(methods)
     names = {method.name for method in methods}
     return [
@@ -114,17 +114,17 @@ def chosen(methods: Iterable[Method], parts: Sequence[str]) -> list[Method]:
 
 
 def middle(method: Method) -> Method:
-    """With the setting in the middle alone."""
+    """The method with only its middle setting."""
     labels = list(method.settings)
     label = labels[len(labels) // 2]
     return replace(method, settings={label: method.settings[label]})
 
 
 def check_off(bench: Bench, methods: Iterable[Method]) -> None:
-    """Every method's off setting must give the plain video bit for bit, or its figures mean nothing.
+    """Checks that every method's off setting gives the plain video, bit for bit; else its figures mean nothing.
 
     Raises:
-        RuntimeError: it does not.
+        RuntimeError: a method's off setting changes the video.
     """
     case = plan.cases("demo", CHECK, 0)[0]
     plain = {None: bench.sample(case, Meter())}
@@ -153,7 +153,7 @@ def _plain_transformer():
 def measured(
     bench: Bench, library: str, methods: Sequence[Method], cases: Iterable[Case], done: set, deadline: float
 ) -> Iterator[Record]:
-    """For each video the plain one, and all methods and settings against it, but for what is done or not here."""
+    """Yields the records that are still to be measured: for each video, of the plain run, all methods and settings."""
     missing: set[str] = set()
     for case in tqdm(list(cases), desc=library, mininterval=30):
         todo = [
@@ -187,7 +187,7 @@ def measured(
 
 @dataclass(frozen=True)
 class Plain:
-    """An uncached video: as the model works in it, and what it cost."""
+    """A plain video: its latent, in the numbers that the model works with, and its cost."""
 
     latent: Tensor
     cost: Meter
@@ -198,12 +198,12 @@ class Plain:
 
 
 def _pixels(latent: Tensor) -> Tensor:
-    """The clip of a latent, (frames, height, width, 3), RGB in [0, 1]."""
+    """The clip of the latent, (frames, height, width, 3), RGB in [0, 1]."""
     return clips.decode(latent)[0].clamp(-1, 1).permute(1, 2, 3, 0) / 2 + 0.5
 
 
 def plain_of(bench: Bench, library: str, case: Case) -> Plain:
-    """From the disk if this library has made it before."""
+    """The plain video, from the disk if this library has made it before."""
     method = PLAIN_RUN
     if library == "diffusers":
         method = OnDiffusers(PLAIN, {"": None}, attach=_plain_transformer())
@@ -223,7 +223,7 @@ def plain_of(bench: Bench, library: str, case: Case) -> Plain:
     return Plain(latent, meter)
 
 
-COSTS = ("flops", "block_calls", "held_bytes", "seconds")  # of a Meter
+COSTS = ("flops", "block_calls", "held_bytes", "seconds")  # figures of a Meter
 
 
 def _checkpoint(case: Case) -> str:
@@ -231,7 +231,7 @@ def _checkpoint(case: Case) -> str:
 
 
 def is_broken(latent: Tensor) -> bool:
-    """Whether a plain video is itself noise, has faded, or is no number."""
+    """Whether a plain video is noise, has faded, or has numbers that are not finite."""
     spread = latent.std().item()
     return not SPREAD[0] <= spread <= SPREAD[1]
 
