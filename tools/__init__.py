@@ -1,1 +1,1 @@
-"""Run by people from the root of the clone (`python -m tools.demo`), imported by nothing in the pack."""
+"""Programs that people run from the root of the clone (`python -m tools.demo`). The pack imports none of them."""

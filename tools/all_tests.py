@@ -1,6 +1,6 @@
-"""Runs all tests: ours here, and those of the host in the host's own Python, side by side: two cores suffice for both.
+"""Runs all tests: `tests/host` in ComfyUI's own Python, and all others here, at the same time. Two cores are enough.
 
-What the host's tests print comes last, in one piece, and then how long each part took. Knows no test.
+The output of the host tests comes at the end, followed by the time of each part.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tools.host import ROOT
 OURS = [sys.executable, "-m", "pytest", "tests", "--ignore=tests/host", "-rs"]
 THE_HOSTS = [sys.executable, "-m", "tools.host_tests"]
 
-# The models of tests are tiny: a second thread costs more than it brings, and the other part needs the core.
+# Models in tests are tiny: a second thread would cost more than it gains, and the other part needs the core.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Part(Thread):
-    """One command; `status` and `seconds` are known after `join`."""
+    """Runs one command; `status` and `seconds` are valid after `join`."""
 
     def __init__(self, name: str, command: Sequence[str], output=None) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Part(Thread):
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Returns the exit status: 0 if both parts passed. Arguments are those of pytest, for our own tests."""
+    """Returns the exit status: 0 if both parts passed. `arguments` go to pytest, for the tests that run here."""
     with tempfile.TemporaryFile("w+") as printed:
         parts = [Part("our tests", [*OURS, *arguments]), Part("host tests", THE_HOSTS, printed)]
         for part in parts:

@@ -1,8 +1,8 @@
-"""docs/compatibility.md: what the host tests found, of every host that they were run on.
+"""Writes docs/compatibility.md: the results of the host tests, for every ComfyUI on which they were run.
 
-`python -m tools.host_tests --compatibility` runs them and writes it; with names of tests, those are run again. Its
-first table is of the host's official templates: `python -m tools.compatibility official.xml` takes it from a JUnit
-file (`tools/official.py` says how to get one). Nothing is written by hand but what could not be tried.
+`python -m tools.host_tests --compatibility` runs the tests and writes the page; with names of tests, it runs only those
+again. The first table is about ComfyUI's official templates: `python -m tools.compatibility official.xml` makes it from
+a JUnit file (`tools/official.py` says how to get one). Only the list of what was not tried is written by hand.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tools.markdown import table
 RESULTS = ROOT / "docs" / "compatibility.json"
 PAGE = ROOT / "docs" / "compatibility.md"
 
-# Tests that are run for every model, and what heads their column.
+# Tests that are run for every model -> heading of their column.
 COLUMNS = {
     "test_law_1_off_is_off": "off",
     "test_law_1_watching_changes_nothing": "watching",
@@ -68,14 +68,14 @@ skipped."""
 
 @dataclass(frozen=True)
 class Result:
-    """One test.
+    """The result of one test.
 
     Attributes:
-        file: without folder and ending.
+        file: name of its file, without folder and ending.
         test: name of the function.
-        case: what it was run for, "" if for one thing only.
-        outcome: "passed", "failed", or why it was skipped.
-        error: largest relative error, where it measured one.
+        case: its parameters, "" if it has none.
+        outcome: "passed", "failed", or the reason for skipping it.
+        error: largest relative error, or None if it measured none.
     """
 
     file: str
@@ -86,7 +86,7 @@ class Result:
 
 
 def read(junit: Path) -> list[Result]:
-    """Results of a JUnit file that pytest wrote."""
+    """Reads the results from a JUnit file of pytest."""
     return [_result(case) for case in ElementTree.parse(junit).getroot().iter("testcase")]  # noqa: S314 (ours)
 
 
@@ -101,11 +101,13 @@ def _result(case: ElementTree.Element) -> Result:
 
 
 def save(host: str, made: str, results: list[Result], again: bool = False) -> None:
-    """Puts the results of one host in place of its old ones, and writes the page.
+    """Replaces the stored results of one ComfyUI, and writes the page.
 
     Args:
-        made: when, from which commit, with what.
-        again: these are some of its tests, made again with all their cases; the others stay.
+        host: version of the ComfyUI.
+        made: when, from which commit and with which torch, as a sentence.
+        results: of its tests.
+        again: these are only some of the tests, run again with all their cases; keep the results of the others.
     """
     stored = read_stored()
     rows = [asdict(result) for result in results]
@@ -115,21 +117,22 @@ def save(host: str, made: str, results: list[Result], again: bool = False) -> No
         new = {(row["file"], row["test"]) for row in rows}
         rows = [row for row in stored[host]["results"] if (row["file"], row["test"]) not in new] + rows
     stored[host] = {"made": made, "results": rows}
-    # A line for each test, so that what changed can be read in a diff.
+    # One line for each test, so that a diff shows what changed.
     RESULTS.write_text(json.dumps(stored).replace('{"file"', '\n{"file"') + "\n")
     PAGE.write_text(page(stored, official.section()))
 
 
 def read_stored() -> dict[str, dict]:
-    """Host -> what was found on it so far."""
+    """Version of ComfyUI -> its stored results."""
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
 def page(stored: Mapping[str, dict], for_users: str = "") -> str:
-    """The page in Markdown, newest host first.
+    """The page in Markdown, newest ComfyUI first.
 
     Args:
-        for_users: what comes before it.
+        stored: as `read_stored` returns it.
+        for_users: a section to put first.
     """
     hosts = sorted(stored, key=lambda host: [int(part) for part in re.findall(r"\d+", host)], reverse=True)
     parts = ["# Compatibility", ""]
@@ -163,7 +166,7 @@ def _models(results: list[Result]) -> str:
 
 
 def _split(case: str) -> tuple[str, str]:
-    """The model of a case, and the type of its numbers if that is a low one."""
+    """The model of a case, and its dtype if that is a half-precision one, else ""."""
     parts = re.split(r"-(?=block|output|callback|head|dtype)", case)
     low = case.rpartition("torch.")[2] if "torch." in case else ""
     model = re.sub(r"-(torch\.\w+|dtype\d+)$", "", parts[0])
@@ -181,7 +184,7 @@ def _cell(results: list[Result]) -> str:
 
 
 def _sentences(by_host: Mapping[str, list[Result]]) -> str:
-    """Every other test, whose name is a sentence, and how many of its cases passed on each host."""
+    """A table of all other tests: the name as a sentence, and how many cases passed on each ComfyUI."""
     tests = dict.fromkeys(
         (result.file, result.test)
         for results in by_host.values()
@@ -208,10 +211,10 @@ def _count(results: list[Result]) -> str:
 
 
 def main(junit: str) -> int:
-    """Writes the page with what was found in official templates."""
+    """Stores the results on official templates, and writes the page."""
     host = find_host()
     if host is None:
-        print(f"no ComfyUI was found (looked at {PLACES}), so nobody knows on which one this was run", file=sys.stderr)
+        print(f"no ComfyUI was found (looked at {PLACES}), so its version is unknown", file=sys.stderr)
         return 1
     official.save(version_of(host), Path(junit))
     PAGE.write_text(page(read_stored(), official.section()))

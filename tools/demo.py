@@ -1,6 +1,6 @@
-"""The main job: the demo workflow's video without and with AdaCache, side by side, and how far the two are apart.
+"""Makes the demo workflow's video without and with AdaCache, side by side, and measures how far apart they are.
 
-Runs inside a real ComfyUI where there is one, else through diffusers; says which, and why.
+Runs in a ComfyUI if there is one, else through diffusers; prints which of them, and why.
 `python -m tools.demo --help` lists the options.
 """
 
@@ -24,18 +24,18 @@ from tools.host import PLACES, ROOT, HostError, find_host, install, version_of
 
 WORKFLOW = ROOT / "workflows" / "demo_wan_tiny.json"
 PLAIN, CACHED = "without AdaCache", "with AdaCache"
-WARM_UP_STEPS = 2  # sampled before anything is timed: neither video should pay for loading the model
-SPEEDUPS = (1.0, 5.0)  # that the node takes
+WARM_UP_STEPS = 2  # steps that are sampled first, so that the time of neither video includes loading the model
+SPEEDUPS = (1.0, 5.0)  # range of the node
 
 HELP = """\
-counted: all steps over the steps that were computed. measured: the seconds of the first video over those of the second,
-which also hold all that is no step and whatever else the machine did meanwhile: it may come out above or below.
-PSNR, SSIM, motion: how near the second video is to the first, as AdaCache Compare says it."""
+counted: number of steps / number of computed steps. measured: seconds of the first video / seconds of the second. These
+seconds include work outside the steps, and whatever else the machine does: measured may be above or below counted.
+PSNR, SSIM, motion: how close the second video is to the first, as in AdaCache Compare."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """What a run leaves behind."""
+    """The files of a run."""
 
     video: Path
     schedule: Path
@@ -48,11 +48,13 @@ class Files:
 
 @dataclass(frozen=True)
 class Made:
-    """What is known of a run besides its files.
+    """The figures of a run.
 
     Attributes:
-        plain_seconds, cached_seconds: that the two videos took.
-        psnr: of the second against the first, dB; ssim, motion_kept: likewise.
+        report: of the run with AdaCache.
+        plain_seconds, cached_seconds: of the two videos.
+        psnr: of the second video against the first, dB.
+        ssim, motion_kept: of the second video against the first; 1 is equal.
     """
 
     report: RunReport
@@ -72,13 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--prompt",
-        help=f"six words, one of each of: {'; '.join(map(' '.join, WORDS.values()))} (default: what the workflow says)",
+        help=f"six words, one of each of: {'; '.join(map(' '.join, WORDS.values()))} (default: the workflow's)",
     )
     parser.add_argument("--seed", type=int, help="of both videos (default: what the workflow says)")
     parser.add_argument(
         "--speedup", type=float, help=f"that AdaCache aims at, {SPEEDUPS[0]:g} to {SPEEDUPS[1]:g} (default: 2)"
     )
-    parser.add_argument("--no-comfyui", action="store_true", help="take the diffusers path even if a ComfyUI is there")
+    parser.add_argument("--no-comfyui", action="store_true", help="use diffusers even if there is a ComfyUI")
     parser.add_argument(
         "--install-comfyui", action="store_true", help="install a ComfyUI for this clone with comfy-cli"
     )
@@ -86,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--output",
         type=Path,
         default=ROOT / "output" / "demo",
-        help="folder for what is written, in place of what an earlier run left there",
+        help="folder for the files; replaces those of an earlier run",
     )
     options = parser.parse_args(arguments)
     try:
@@ -96,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.output.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        # An earlier run's files are replaced once all of this one are there.
+        # Files of an earlier run are replaced when all files of this run are complete.
         with tempfile.TemporaryDirectory(dir=folder) as work:
             files = Files.under(Path(work))
             host = None if options.no_comfyui else install() if options.install_comfyui else find_host()
@@ -119,13 +121,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def wished(workflow: dict[str, Any], prompt: str | None, seed: int | None, speedup: float | None) -> dict[str, Any]:
-    """The workflow with another prompt, seed or speed-up where one is given.
+    """The workflow, with another prompt, seed or speed-up if one is given.
 
     Raises:
-        ValueError: a prompt or a speed-up that its nodes do not take.
+        ValueError: its nodes do not take this prompt or speed-up.
     """
     if speedup is not None and not SPEEDUPS[0] <= speedup <= SPEEDUPS[1]:
-        raise ValueError(f"a speed-up is from {SPEEDUPS[0]:g} to {SPEEDUPS[1]:g}, not {speedup:g}")
+        raise ValueError(f"a speed-up must be from {SPEEDUPS[0]:g} to {SPEEDUPS[1]:g}, got {speedup:g}")
     if prompt is not None:
         prompt_context(prompt)  # raises
     for node in workflow["nodes"]:
@@ -140,16 +142,16 @@ def wished(workflow: dict[str, Any], prompt: str | None, seed: int | None, speed
 
 
 def in_comfyui(host: Path, workflow: dict[str, Any], files: Files, work: Path) -> Made:
-    """Posts the workflow to a server started for it and fetches what its output nodes made.
+    """Starts a server, runs the workflow on it, and fetches the results of its output nodes.
 
     Args:
-        work: folder for what the server writes.
+        work: folder for the files of the server.
     """
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
     from tools.server import serve
 
-    print("Starting its server, half a minute or so ...", flush=True)
+    print("Starting its server, which takes about half a minute ...", flush=True)
     with serve(host, work) as server:
         prompt = convert_ui_to_api(workflow, server.object_info())
         (cached,) = (node for node in samplers(prompt) if "AdaCacheApply" in upstream(prompt, node))
@@ -180,11 +182,11 @@ def in_comfyui(host: Path, workflow: dict[str, Any], files: Files, work: Path) -
     )
 
 
-TEXTS = {"AdaCacheInspector": 3, "AdaCacheCompare": 1}  # the output of each that is a report
+TEXTS = {"AdaCacheInspector": 3, "AdaCacheCompare": 1}  # index of the output that is a report
 
 
 def shown_as_text(prompt: dict[str, Any], kind: tuple[str, int]) -> tuple[str, str]:
-    """Adds a node that shows this output of the one node of this class; returns the ids of both."""
+    """Adds a node that shows an output of the only node of this class; returns the ids of both nodes."""
     name, output = kind
     (node,) = (node for node, each in prompt.items() if each["class_type"] == name)
     prompt[f"{name}, as text"] = {"class_type": "PreviewAny", "inputs": {"source": [node, output]}}
@@ -196,7 +198,7 @@ def samplers(prompt: dict[str, Any]) -> list[str]:
 
 
 def warm_up(prompt: dict[str, Any], sampler: str) -> dict[str, Any]:
-    """A short run of this sampler, whose latent is thrown away."""
+    """Adds a short run of this sampler, whose latent is not used."""
     short = {**prompt[sampler], "inputs": {**prompt[sampler]["inputs"], "steps": WARM_UP_STEPS}}
     needed = {sampler: short}
     while more := {link[0] for each in needed.values() for link in links(each)} - needed.keys():
@@ -205,7 +207,7 @@ def warm_up(prompt: dict[str, Any], sampler: str) -> dict[str, Any]:
 
 
 class Clock:
-    """How long each node took: from when it began to when the next one did."""
+    """Seconds of each node: from its start to the start of the next node."""
 
     def __init__(self) -> None:
         self.of: dict[str, float] = {}
@@ -219,19 +221,19 @@ class Clock:
 
 
 def links(node: dict[str, Any]) -> list[list]:
-    """Of a node in API format: id of the source and number of its output."""
+    """For an input of a node in API format: id of the source node and index of its output."""
     return [value for value in node["inputs"].values() if isinstance(value, list)]
 
 
 def upstream(prompt: dict[str, Any], node: str) -> set[str]:
-    """Classes of all nodes that this one hangs on, in a prompt in API format."""
+    """Classes of all nodes that this node depends on, in a prompt in API format."""
     sources = [link[0] for link in links(prompt[node])]
     return {prompt[source]["class_type"] for source in sources}.union(*(upstream(prompt, each) for each in sources))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the demo workflow says, as far as the diffusers path needs it."""
+    """The settings of the demo workflow that the diffusers path needs."""
 
     prompt: tuple[str, ...]
     seed: int
@@ -243,17 +245,17 @@ class Settings:
 
 
 def settings_of(workflow: dict[str, Any]) -> Settings:
-    """Reads the workflow's widgets, so that both paths make the same video.
+    """Reads the widgets of the workflow, so that both paths make the same video.
 
     Args:
-        workflow: in the frontend's format, where a node's widgets are a list in the order of its inputs.
+        workflow: in the frontend's format, in which the widgets of a node are a list in the order of its inputs.
     """
     widgets: dict[str, list[list]] = {}
     for node in workflow["nodes"]:
         widgets.setdefault(node["type"], []).append(node.get("widgets_values", []))
     assert "AdaCacheMoReg" not in widgets, "the diffusers path does not know MoReg's widgets"
     *prompt, _ = next(values for values in widgets["AdaCacheDemoPrompt"] if not values[-1])
-    seed, _ = widgets["PrimitiveInt"][0]  # both samplers' seed inputs hang on it
+    seed, _ = widgets["PrimitiveInt"][0]  # both samplers take their seed from it
     _, _, steps, cfg, sampler, scheduler, _ = widgets["KSampler"][0]
     assert (sampler, scheduler) == ("euler", "simple"), "the diffusers path has no other sampler"
     preset, speedup, start, end, probe_position, *_ = widgets["AdaCacheApply"][0]
@@ -320,5 +322,5 @@ def table(made: Made) -> str:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped in this case, too
     sys.exit(main())

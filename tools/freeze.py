@@ -1,6 +1,6 @@
-"""Freezes what this version promises to keep: its workflows, and the inputs and outputs of its nodes.
+"""Stores what this version promises to keep: its workflows, and the inputs and outputs of its nodes.
 
-`tests/e2e/test_released.py` holds every later version to it. Once per version; docs/releasing.md says when.
+`tests/e2e/test_released.py` checks that later versions keep it. Run it once for each version; see docs/releasing.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> int:
     version = version_of_pack()
     workflows, nodes = RELEASED / version, RELEASED / f"{version}_nodes.json"
     if workflows.exists():
-        print(f"{version} is frozen already: what was released does not change", file=sys.stderr)
+        print(f"{version} is frozen already, and a released version does not change", file=sys.stderr)
         return 1
     host = find_host()
     if host is None:
@@ -42,9 +42,9 @@ def version_of_pack() -> str:
 
 
 def promises(object_info: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
-    """Of each of our nodes what saved workflows count on: names of inputs in order, types of outputs in order.
+    """What saved workflows rely on, for each of our nodes: names of inputs and types of outputs, in order.
 
-    In the frontend's order, which puts the optional inputs last: saved values have places, no names.
+    The order is the frontend's, with optional inputs last, because saved values have no names, only an order.
     """
     return {
         node: {

@@ -1,7 +1,4 @@
-"""Where a ComfyUI is, and the Python it runs in: the one place that knows. Standard library only.
-
-Says where, and installs one when asked to; starts nothing (`server.py` does).
-"""
+"""Finds a ComfyUI and its Python, and installs one if asked to. Standard library only. `server.py` starts it."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ ROOT = Path(__file__).absolute().parents[1]
 
 PLACES = "COMFYUI_PATH, the ComfyUI that this clone is a custom node of, ~/comfy/ComfyUI"
 
-# What `install` makes, in a folder of ours that git ignores; there is a file beside it once it is complete.
+# Where `install` puts ComfyUI, in a folder that git ignores. A file beside it says that the installation is complete.
 INSTALLED = ROOT / ".nox" / "comfyui" / "ComfyUI"
 COMPLETE = "installed"
 
@@ -24,15 +21,15 @@ CONSTRAINTS = ROOT / "tools" / "constraints.txt"
 
 
 class HostError(RuntimeError):
-    """A ComfyUI that was named or found cannot be used; the message says what to do."""
+    """A ComfyUI cannot be used; the message says what to do."""
 
 
 def find_host() -> Path | None:
-    """The folder of a ComfyUI, the first of: COMFYUI_PATH, the one that this clone is a custom node
-    of, ~/comfy/ComfyUI, the one that `install` made. None if there is none.
+    """The folder of a ComfyUI: COMFYUI_PATH, else the one that this clone is a custom node of, else ~/comfy/ComfyUI,
+    else the one that `install` made. None if there is none.
 
     Raises:
-        HostError: COMFYUI_PATH is set and is not a ComfyUI; then no other is taken in its place.
+        HostError: COMFYUI_PATH is set, but is not a ComfyUI.
     """
     named = os.environ.get("COMFYUI_PATH")
     if named:
@@ -49,10 +46,10 @@ def find_host() -> Path | None:
 
 
 def find_python(host: Path) -> Path:
-    """The Python that this ComfyUI runs in: COMFYUI_PYTHON, or a venv in, beside or at the usual place.
+    """The Python of this ComfyUI: COMFYUI_PYTHON, else a venv in its folder, beside it, or at ~/comfy/venv.
 
     Raises:
-        HostError: COMFYUI_PYTHON leads nowhere, or there is no venv.
+        HostError: COMFYUI_PYTHON is no program, or there is no venv.
     """
     named = os.environ.get("COMFYUI_PYTHON")
     if named:
@@ -68,30 +65,30 @@ def find_python(host: Path) -> Path:
 
 
 def version_of(host: Path) -> str:
-    """As the host's `comfyui_version.py` has it, "0.33.0" say."""
+    """The version from ComfyUI's `comfyui_version.py`, such as "0.33.0"."""
     match = re.search(r'__version__ = "(.+)"', (host / "comfyui_version.py").read_text())
     return match[1] if match else "of unknown version"
 
 
 def install() -> Path:
-    """Installs the newest ComfyUI with comfy-cli, to completion, with an environment of its own; once.
+    """Installs the newest ComfyUI with comfy-cli, in its own environment, unless it is installed already.
 
-    Torch comes from the package registry with the other requirements, whose build serves CPU and GPU
-    (comfy-cli would take it from elsewhere), and in versions that fit together, which the host does not
-    ask for. comfy-cli keeps settings at home, so it is given a home of ours.
+    Torch comes from the package registry like the other requirements, because that build works on CPU and GPU;
+    comfy-cli would get it from elsewhere. Our constraints select versions that work together. comfy-cli stores its
+    settings in the home folder, so it gets a home folder of its own.
 
     Returns:
         The folder of the ComfyUI.
 
     Raises:
-        HostError: comfy-cli did not get to the end; its own words are in the output before.
+        HostError: comfy-cli failed; its own messages are in the output above.
     """
     complete = INSTALLED.parent / COMPLETE
     if complete.exists():
         return INSTALLED
     home = INSTALLED.parent / "home"
     (home / ".config").mkdir(parents=True, exist_ok=True)
-    # comfy-cli installs into VIRTUAL_ENV or CONDA_PREFIX where it sees one.
+    # comfy-cli would install into VIRTUAL_ENV or CONDA_PREFIX.
     environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
     environment |= {"HOME": str(home), "DO_NOT_TRACK": "1", "PIP_CONSTRAINT": str(CONSTRAINTS)}
     command = [Path(sys.executable).parent / "comfy", "--skip-prompt", f"--workspace={INSTALLED}"]
@@ -100,7 +97,7 @@ def install() -> Path:
     if done.returncode or not _is_host(INSTALLED):
         raise HostError(
             f"comfy-cli could not install ComfyUI into {INSTALLED} (see above): it needs the network, GitHub included. "
-            "Set COMFYUI_PATH to a ComfyUI that is there, or leave --install-comfyui out."
+            "Set COMFYUI_PATH to an existing ComfyUI, or leave out --install-comfyui."
         )
     complete.touch()
     return INSTALLED

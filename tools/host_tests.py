@@ -1,8 +1,8 @@
-"""Runs `tests/host` in the host's own Python, so in the host that people have, and counts what really ran.
+"""Runs `tests/host` in ComfyUI's own Python and prints how many tests ran.
 
-With `--compatibility` what was found goes into docs/compatibility.md, in place of what was known of this host.
-With arguments of pytest it runs what they name instead: `tests/host/test_laws.py -k LTXV`.
-pytest comes from a folder of ours, behind the host's own packages; the host's environment is not written to.
+With `--compatibility`, the results replace those of this ComfyUI in docs/compatibility.md.
+Other arguments go to pytest: `tests/host/test_laws.py -k LTXV`.
+pytest is installed into a folder of ours, which comes after ComfyUI's packages; nothing is installed into ComfyUI.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from tools.host import CONSTRAINTS, PLACES, ROOT, HostError, find_host, find_pyt
 PYTEST_FOLDER = ROOT / ".nox" / "host-pytest"
 RESULTS = PYTEST_FOLDER / "results.xml"
 
-# The root of the clone must not be on the path (`-c` puts it there): our `nodes` would hide the host's.
+# `-c` puts the root of the clone on the path. It must not be there, because our `nodes` would hide ComfyUI's.
 RUN_PYTEST = (
     f"import sys; sys.path[0:1] = []; sys.path.append({str(PYTEST_FOLDER)!r}); import pytest; sys.exit(pytest.main())"
 )
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Prints, last, how many tests ran on which host, or that none did.
+    """Runs the tests. The last line printed says how many ran on which ComfyUI, or that none did.
 
     Returns:
-        Exit status; a host without a single test that ran is a failure.
+        Exit status. If there is a ComfyUI but no test ran, this is a failure.
     """
     try:
         host = find_host()
         if host is None:
-            print(f"host tests: not run and not counted as passed, no ComfyUI was found (looked at {PLACES})")
+            print(f"host tests: not run and not counted as passed, because no ComfyUI was found (looked at {PLACES})")
             return 0
         python = find_python(host)
     except HostError as error:
@@ -71,7 +71,7 @@ def _said(command: list) -> str:
 
 
 def count(results: Path) -> tuple[int, int, int]:
-    """How many tests ran, failed (or could not be set up), and were skipped, from a JUnit file; zeros without one."""
+    """How many tests of a JUnit file ran, failed (or had an error), and were skipped; zeros if there is no file."""
     if not results.exists():
         return 0, 0, 0
     suites = ElementTree.parse(results).getroot().iter("testsuite")  # noqa: S314 (we wrote it)
@@ -83,7 +83,7 @@ def count(results: Path) -> tuple[int, int, int]:
 
 
 def _bring_pytest(python: Path) -> None:
-    """Installs pytest into our folder, for this Python."""
+    """Installs pytest for this Python, into our folder."""
     command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
     subprocess.run([*command, "--target", PYTEST_FOLDER, "--constraint", CONSTRAINTS, "pytest"], check=True)
 

@@ -11,8 +11,8 @@ def table(heads: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
 
     Args:
         heads: one for each column.
-        rows: for each row its cells, as many as there are heads. A cell is written as `str` has it; it may hold
-            Markdown, but neither a line break nor a | without a backslash.
+        rows: each with as many cells as there are heads. Cells are converted by `str`. They may contain Markdown, but
+            no line break, and no | without a backslash.
 
     Raises:
         ValueError: a row has more or fewer cells than there are heads.

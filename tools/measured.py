@@ -1,8 +1,8 @@
-"""What people measured on their own models, as a page: `python -m tools.measured [FOLDER]`.
+"""Writes docs/measured.md: what people measured on their own models. `python -m tools.measured [FOLDER]`
 
-Reads the files that AdaCache Measure saves, `docs/measured/*.json` if no folder is named, and writes docs/measured.md.
-A file that is not what the node wrote is named with what is wrong, and then nothing is written. With `--demo` the
-template is run first, with the demo model in place of a user's, for the first of these files.
+Reads the files that AdaCache Measure saves (by default `docs/measured/*.json`). If a file is not as the node wrote it,
+prints its name and the fault, and writes nothing. With `--demo`, first runs the template with the demo model, to make
+our own file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tools.markdown import table
 from tools.server import Server, serve
 
 FILES = ROOT / "docs" / "measured"
-# Not in an installation, where the page is.
+# A link to the web, because an installed pack contains the page but not the files.
 ONLINE = "https://github.com/comfyui-adacache/ComfyUI-AdaCache/blob/main/docs/measured"
 PAGE = ROOT / "docs" / "measured.md"
 TEMPLATE = ROOT / "workflows" / "measure_on_your_model.json"
-DEMO = "demo_model"  # the file of our own
-LARGEST = 5_000_000  # bytes; a run of a hundred steps takes a fiftieth of that
+DEMO = "demo_model"  # our own file
+LARGEST = 5_000_000  # bytes; a file with runs of a hundred steps has a fiftieth of that
 
-# In place of what a user chooses.
+# In place of the user's choices.
 DEMO_WORDS = {"shape": "circle", "count": "one", "colour": "red", "motion": "slow", "direction": "right"}
 DEMO_WORDS |= {"background": "dark"}
 DEMO_SIZE = {"width": 128, "height": 128, "length": 29, "batch_size": 1}
@@ -77,16 +77,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read(folder: Path) -> tuple[dict[str, Measured], list[str]]:
-    """What is in the files of a folder by their names without ending, and a line for each file that is wrong."""
+    """Name of a file, without ending -> its content; and a line for each file that is wrong."""
     found: dict[str, Measured] = {}
     texts: dict[str, str] = {}
     wrong = []
     for path in sorted(folder.glob("*.json")):
         try:
             if not re.fullmatch(r"[a-z0-9_.-]+", path.stem):
-                raise AdaCacheError("give it a name of small letters, digits, dots, - and _")
+                raise AdaCacheError("its name may only have small letters, digits, dots, - and _")
             if path.stat().st_size > LARGEST:
-                raise AdaCacheError(f"it has {path.stat().st_size} bytes, and none has more than {LARGEST}")
+                raise AdaCacheError(f"it has {path.stat().st_size} bytes; at most {LARGEST} are allowed")
             text = path.read_text(encoding="utf-8")
             measured = Measured.from_json(text)
             if text in texts:
@@ -143,12 +143,12 @@ def _inside(found: dict[str, Measured]) -> list[str]:
 
 
 def plainly(text: str) -> str:
-    """What a stranger wrote, as the page shows it: no markup, no link."""
+    """A stranger's text with all markup and links escaped."""
     return re.sub(r"([\\`*_\[\]<>|&~#@:/!]|(?<=www)\.)", r"\\\1", text)
 
 
 def demo_prompt(object_info: dict[str, Any]) -> dict[str, Any]:
-    """The template in API format, the demo model in place of a user's."""
+    """The template in API format, with the demo model in place of the user's."""
     from comfy_cli.workflow_to_api import convert_ui_to_api
 
     prompt = convert_ui_to_api(json.loads(TEMPLATE.read_text(encoding="utf-8")), object_info)
@@ -167,7 +167,7 @@ def demo_prompt(object_info: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(server: Server, prompt: dict[str, Any]) -> tuple[str, bytes]:
-    """The file that the prompt's AdaCache Measure saves, and its picture."""
+    """Runs the prompt; returns the file that its AdaCache Measure saves, and the picture."""
     (measure,) = (node for node, each in prompt.items() if each["class_type"] == "AdaCacheMeasure")
     (picture,) = server.run(prompt, lambda *progress: None)[measure]["images"]
     file = picture | {"filename": picture["filename"].removesuffix(".png") + ".json"}

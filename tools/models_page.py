@@ -27,7 +27,7 @@ NEVER = "On these models auto and quality compute every step; the tables and wat
 
 
 def families() -> ModuleType:
-    """`nodes/host/families.py`, which needs no ComfyUI, without the package round it, which does."""
+    """Imports `nodes/host/families.py` without its package, because only the package needs ComfyUI."""
     for name, folder in (("pack", ROOT), ("pack.nodes", ROOT / "nodes"), ("pack.nodes.host", ROOT / "nodes" / "host")):
         package = sys.modules.setdefault(name, ModuleType(name))
         package.__path__ = [str(folder)]

@@ -1,9 +1,9 @@
-"""The first table of docs/compatibility.md, the one for users: what AdaCache does in the host's official templates.
+"""The first table of docs/compatibility.md: what AdaCache does in ComfyUI's official templates.
 
     .nox/test/bin/pytest tests/e2e/test_official.py --junitxml=official.xml -o junit_family=xunit1
     .nox/test/bin/python -m tools.compatibility official.xml
 
-puts what that test found into docs/official.json, and writes the page.
+stores the results of that test in docs/official.json, and writes the page.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tools.host import ROOT
 from tools.markdown import table
 
 STORED = ROOT / "docs" / "official.json"
-SWITCHED = "test_with_its_switch_for_few_steps"  # a test of a template that has a LoRA for that
+SWITCHED = "test_with_its_switch_for_few_steps"  # the test of templates with a LoRA for few steps
 OURS = "test_a_workflow_of_ours"
 
-MODELS = {  # how the names of their templates begin, and what people call them
+MODELS = {  # beginning of a template's name -> name of the model
     "video_minimax_h3": "MiniMax-H3",
     "video_wan2_2_14B": "Wan 2.2 14B",
     "video_ltx2_3": "LTX-2.3",
@@ -29,7 +29,7 @@ MODELS = {  # how the names of their templates begin, and what people call them
     "video_ltx2": "LTX-2",
     "text_to_video_wan": "Wan 2.1",
 }
-MUCH = 1 / 3  # of the steps skipped
+MUCH = 1 / 3  # share of skipped steps from which on AdaCache "helps"
 
 ABOUT = """\
 ## In the official templates of ComfyUI
@@ -47,14 +47,14 @@ please share the result."""
 
 
 def save(host: str, junit: Path) -> None:
-    """Stores what a JUnit file of the test says."""
+    """Stores the results of a JUnit file of the test."""
     made = f"`tests/e2e/test_official.py`, {date.today().isoformat()}, ComfyUI {host}, CPU."
     stored = {"made": made, "templates": read(junit)}
     STORED.write_text(json.dumps(stored).replace('{"name"', '\n{"name"') + "\n")
 
 
 def read(junit: Path) -> list[dict[str, Any]]:
-    """Of each template that was tried: name, title, outcome, and what it counted and noted."""
+    """For each tested template its name, title, outcome, counts and notes."""
     found = []
     for case in ElementTree.parse(junit).getroot().iter("testcase"):  # noqa: S314 (ours)
         test, _, name = case.get("name", "").removesuffix("]").partition("[")
@@ -77,7 +77,7 @@ def read(junit: Path) -> list[dict[str, Any]]:
 
 
 def section() -> str:
-    """What is stored, in Markdown: a row for each model and what it skipped, with the templates of which that is so."""
+    """The stored results in Markdown. Templates of a model with the same result share a row."""
     stored = json.loads(STORED.read_text())
     rows: dict[tuple[str, str, str], list[str]] = {}
     for each in stored["templates"]:
@@ -90,7 +90,7 @@ def section() -> str:
 
 
 def helps(counted: list[list[int]], notes: list[str]) -> str:
-    """How much, in steps skipped, and why it is not more."""
+    """How many steps were skipped, and why not more."""
     if not counted:
         return "–"
     share = 1 - sum(computed for computed, _ in counted) / sum(total for _, total in counted)

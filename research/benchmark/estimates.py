@@ -1,7 +1,7 @@
-"""How close videos were said to come, and how close they came: `python -m research.benchmark.estimates`.
+"""Compares expected with measured closeness: `python -m research.benchmark.estimates`.
 
-Writes docs/estimates.csv (a line per run; what is there is not made again), docs/estimates.md and its picture. It may
-be stopped at any time, or by `--minutes`; the same command goes on.
+Writes docs/estimates.csv (a line for each run; runs that are there are not made again), docs/estimates.md and its
+picture. You can stop it at any time, or with `--minutes`; the same command continues.
 """
 
 from __future__ import annotations
@@ -40,27 +40,29 @@ from .plan import Case
 from .worker import is_broken, plain_of
 
 RECORDS = ROOT / "docs" / "estimates.csv"
-FIGURES = ROOT / "docs" / "figures.json"  # when and where they were made
+FIGURES = ROOT / "docs" / "figures.json"  # when and where the runs were made
 PAGE = ROOT / "docs" / "estimates.md"
 PICTURE = ROOT / "docs" / "images" / "estimates.png"
 
-MODELS = ("two_streams", "clips", "distilled", "demo")  # judges first
-CONDITIONS = 5  # of each model: the first whose samplers draw no noise, and which are sampled in one go
+MODELS = ("two_streams", "clips", "distilled", "demo")  # the models that only judge come first
+CONDITIONS = 5  # for each model, the first ones with one sampler that draws no noise
 AUTO = "auto 2x"
-MIXED = ("good", "fixed")  # settings of the mixed set
+MIXED = ("good", "fixed")  # the two settings that are compared over all videos
 
 
 @dataclass(frozen=True)
 class Run:
-    """One video with a cache, beside the plain one.
+    """One video with a cache, compared with the plain one.
 
     Attributes:
         model, condition, motion_class, seed: which video.
-        setting: AUTO, a name of MARKS, or "fixed": the same number of steps for all videos.
-        computed: steps, with a 1 where the step was computed, else a 0.
-        expected, low, high: what the report said, in dB; None if it gave no number.
-        came: how close the video came, in dB, at most LARGEST. psnr, worst_frame: of the preview, dB.
-        draft, good, faithful: what the report said of evaluations at these settings.
+        setting: AUTO, a name of MARKS, or "fixed" for the same number of steps for all videos.
+        computed: for each step, 1 if it was computed, else 0.
+        expected, low, high: the report's estimate and its range, dB; None without an estimate.
+        came: measured closeness, dB, at most LARGEST.
+        psnr: of the preview, dB.
+        worst_frame: lowest PSNR of a frame of the preview, dB.
+        draft, good, faithful: evaluations that these settings would compute, according to the report.
     """
 
     model: str
@@ -95,8 +97,8 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", action="store_true", help="make no video, write the page from what is there")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to go on")
+    parser.add_argument("--page", action="store_true", help="make no video; write the page from the stored runs")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to continue")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     arguments = parser.parse_args()
     runs = read()
@@ -117,7 +119,7 @@ def main() -> None:
 
 
 def made(models: Sequence[str], runs: list[Run]) -> Iterator[Run]:
-    """What is not there yet, one video of each class, then the mixed set's fixed numbers of steps."""
+    """Makes the missing runs: one video of each class, then the fixed numbers of steps."""
     bench = Bench()
     several = [case for model in models for condition in judged(model) for case in plan.cases(model, condition, 0)]
     done = {(run.video, run.setting) for run in runs}
@@ -134,7 +136,7 @@ def made(models: Sequence[str], runs: list[Run]) -> Iterator[Run]:
 
 
 def judged(model: str) -> list[plan.Condition]:
-    """The conditions of a model under which its videos are made here."""
+    """The conditions under which the videos of a model are made."""
     fit = [each for each in plan.CONDITIONS[model] if not each.draws_noise and not each.stages and each.denoise == 1]
     return fit[:CONDITIONS]
 
@@ -148,17 +150,17 @@ def video_of(case: Case) -> tuple[str, str, str, int]:
 
 
 def fixed(case: Case, good: Sequence[Run]) -> Any:
-    """The same share of steps for every video, placed as those of this condition were on average."""
+    """A schedule with the mean share of steps of all videos, placed as the schedules of this condition on average."""
     schedule = pack().adacache_core.Schedule
     here = [
         schedule(tuple(each == "1" for each in run.computed)) for run in good if run.condition == case.condition.name
     ]
     computed = [step for step, runs in enumerate(pack().adacache_core.average(here).computed) if runs]
     wanted = round(mean(run.share for run in good) * case.steps)
-    while len(computed) < wanted:  # one more, in the middle of the longest gap
+    while len(computed) < wanted:  # add a step in the middle of the longest gap
         last, following = max(pairwise([*computed, case.steps]), key=lambda gap: gap[1] - gap[0])
         computed = sorted({*computed, (last + following) // 2})
-    while len(computed) > wanted:  # one less, where the others are nearest
+    while len(computed) > wanted:  # remove a step where its neighbours are nearest
         place = min(range(1, len(computed) - 1), key=lambda place: computed[place + 1] - computed[place - 1])
         del computed[place]
     return schedule(tuple(step in computed for step in range(case.steps)))

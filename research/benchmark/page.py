@@ -1,4 +1,4 @@
-"""docs/benchmarks.md for people, docs/benchmarks_data.md for all else, the README's headline: from the records."""
+"""Writes docs/benchmarks.md, docs/benchmarks_data.md and the README's headline from the records."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .paired import ENOUGH_VIDEOS, LEAST, MOST, NEAR_BEST, OURS, TOLERANCE, AtSp
 from .plots import picture
 from .records import PLAIN, Record
 
-if TYPE_CHECKING:  # it takes torch to import
+if TYPE_CHECKING:  # importing it needs torch
     from .plan import Condition
 
-TUNED_ON = "demo"  # the model whose figures choose the constants of auto; all others only judge
+TUNED_ON = "demo"  # the model on which the constants of auto were tuned; all others only judge
 SPEEDS = (1.5, 2, 3)
 
 PUBLISHED = "AdaCache fast (published table)"
 PUBLISHED_PSNR, PUBLISHED_SPEED = 24.92, 2.24  # table 1 of arXiv 2411.02397: Open-Sora 480p, fast
 
 HEADLINE = "<!-- headline, written by research.benchmark -->"
-SHOWN = Choice(OURS, "2x")  # what the README's headline is of,
-HEADLINE_STEPS = 20  # under the conditions of at least so many
+SHOWN = Choice(OURS, "2x")  # the method and setting of the README's headline
+HEADLINE_STEPS = 20  # the headline is for conditions with at least this many
 
 INTRO = f"""\
 # Benchmarks
@@ -97,8 +97,7 @@ def pages(records: Sequence[Record], plan: Iterable[tuple[str, str, str]], made:
 
     Args:
         records: of `Store.records`.
-        plan: (model, condition, method) of all that is to be measured once, models and conditions in the order in which
-            the pages name them.
+        plan: (model, condition, method) of everything planned, with models and conditions in the order of the pages.
         made: when, where and by what, as a sentence.
     """
     plan = list(plan)
@@ -127,11 +126,11 @@ def pages(records: Sequence[Record], plan: Iterable[tuple[str, str, str]], made:
     return "\n".join(people), "\n".join(data)
 
 
-# --- For people -----------------------------------------------------------------------------------------------------
+# --- docs/benchmarks.md ----------------------------------------------------------------------------------------------
 
 
 def _scope(of_place: Mapping[Place, Sequence[Point]]) -> str:
-    """A line for each model: under which conditions, and on how many videos."""
+    """A line for each model, with its conditions and number of videos."""
     lines = []
     for model, group in _by_model(of_place):
         videos = sorted({max(one.videos for one in of_place[place]) for place in group})
@@ -143,7 +142,7 @@ def _scope(of_place: Mapping[Place, Sequence[Point]]) -> str:
 
 
 def _nearest(of_place: Mapping[Place, Sequence[Point]]) -> str:
-    """Where the published table does on our small model about what it does in the paper; "" if that is not measured."""
+    """The condition in which the published table does about as well as in the paper; "" if it was not measured."""
     found = [
         (abs(one.psnr - PUBLISHED_PSNR), place, one)
         for place, here in of_place.items()
@@ -175,10 +174,10 @@ def _broken(records: Sequence[Record]) -> str:
 
 
 def _table(of_place: Mapping[Place, Sequence[Point]], held_on: str) -> str:
-    """Methods x speeds, the most often close to the best at 2x first.
+    """Table of methods and speeds; first the methods that are most often close to the best at 2x.
 
     Args:
-        held_on: the model on which memory is told.
+        held_on: the model for the column of memory.
     """
     at = {speed: paired.at_speed(of_place.values(), speed) for speed in SPEEDS}
     held: dict[str, int] = {}
@@ -206,7 +205,7 @@ def _at_speed(found: AtSpeed | None) -> str:
 
 
 def _duels(of_place: Mapping[Place, Sequence[Point]], fought: Sequence[Duel]) -> str:
-    """How they came out, model by model."""
+    """The results of the comparisons, model by model."""
     dial: dict[str, float] = {}
     for here in of_place.values():
         for one in here:
@@ -234,10 +233,10 @@ def _ahead(fought: Sequence[Duel]) -> str:
 
 
 def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> str:
-    """What there is to say of a place where a rival is ahead.
+    """The paragraph for a place where a rival is ahead.
 
     Args:
-        lost: the duels in which one is, at least one, the furthest ahead first.
+        lost: the duels that rivals won, the furthest ahead first; at least one.
         all_here: all duels of this place.
     """
     first = lost[0]
@@ -265,7 +264,7 @@ def _percent(share: float) -> str:
 
 
 def _share_measured(records: Iterable[Record], plan: Sequence[tuple[str, str, str]]) -> str:
-    """How much of the plan has a record, in a line; "" if all has."""
+    """How much of the plan is measured, in a line; "" if all of it is."""
     there = {(record.model, record.condition, record.method) for record in records}
     done = sum(planned in there for planned in plan)
     if done == len(plan):
@@ -277,7 +276,7 @@ def _share_measured(records: Iterable[Record], plan: Sequence[tuple[str, str, st
 
 
 def _missing(records: Iterable[Record], plan: Iterable[tuple[str, str, str]]) -> str:
-    """What of the plan has no record, in as few words as say it."""
+    """The parts of the plan that are not measured, as a short list."""
     there = {(record.model, record.condition, record.method) for record in records}
     conditions: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for model, condition, method in plan:
@@ -299,7 +298,7 @@ def _missing(records: Iterable[Record], plan: Iterable[tuple[str, str, str]]) ->
     return "\n".join(lines or ["All that was planned is measured."]) + "\n"
 
 
-# --- All else -------------------------------------------------------------------------------------------------------
+# --- docs/benchmarks_data.md -----------------------------------------------------------------------------------------
 
 SETTINGS_COLUMNS: dict[str, Callable[[Point], str]] = {
     "method": lambda one: one.choice.method,
@@ -324,7 +323,7 @@ DUEL_COLUMNS += ["worst frame", "SSIM", "ST-LPIPS", "motion", "closer"]
 
 
 def _at_speeds(of_place: Mapping[Place, Sequence[Point]]) -> list[str]:
-    """The table of people's page, for each model apart."""
+    """The table of docs/benchmarks.md, for each model separately."""
     tables = ((model, {place: of_place[place] for place in places}) for model, places in _by_model(of_place))
     return [f"## {model}\n\n{_table(of_model, model)}" for model, of_model in tables]
 
@@ -341,7 +340,7 @@ def _everything(of_place: Mapping[Place, Sequence[Point]], fought: Iterable[Duel
 
 
 def settings(several: Iterable[Point]) -> str:
-    """A table with a row for each."""
+    """A table with a row for each point."""
     ordered = sorted(several, key=lambda one: (one.choice.method, -one.work, one.choice.setting))
     rows = ([cell(one) for cell in SETTINGS_COLUMNS.values()] for one in ordered)
     return table(SETTINGS_COLUMNS, rows) + "\n"
@@ -367,17 +366,17 @@ def _duel_row(duel: Duel) -> list[str]:
     return [*cells, duel.outcome]
 
 
-# --- The README -----------------------------------------------------------------------------------------------------
+# --- The README ------------------------------------------------------------------------------------------------------
 
 
 def with_headline(readme: str, records: Sequence[Record], conditions: Iterable[Condition], machine: str) -> str:
-    """The README with the paragraph under its HEADLINE mark saying what was measured, and on what.
+    """The README with a new paragraph under its HEADLINE mark.
 
-    Its figures are of SHOWN on the model TUNED_ON, over all videos of those of its conditions that have HEADLINE_STEPS
-    steps and a sampler that draws no noise of its own.
+    The figures are those of SHOWN on the model TUNED_ON, over all videos under conditions with at least HEADLINE_STEPS
+    steps and a sampler that draws no noise.
 
     Args:
-        conditions: all of that model's.
+        conditions: all conditions of that model.
 
     Raises:
         ValueError: there are no such records, or the README has no such mark.

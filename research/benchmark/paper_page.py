@@ -1,6 +1,6 @@
-"""The paper's tables as far as we can have them: `python -m research.benchmark.paper_page`.
+"""Measures the paper's tables, as far as we can: `python -m research.benchmark.paper_page`.
 
-Measures, keeps the figures in docs/figures.json and writes docs/paper_tables.md from there.
+Stores the figures in docs/figures.json, and writes docs/paper_tables.md from them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ methods: [benchmarks](benchmarks.md).
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
-    parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
+    parser.add_argument("--page", action="store_true", help="measure nothing; write the page")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def measured(names: Iterable[str]) -> dict[str, dict]:
-    """Each of MEASURES under its name, with how it was made."""
+    """Name of each of MEASURES -> its figures, and how they were made."""
     return {
         name: {"made": circumstances(f"python -m research.benchmark.paper_page --only {name}")} | MEASURES[name]()
         for name in names
@@ -67,7 +67,7 @@ def measured(names: Iterable[str]) -> dict[str, dict]:
 
 
 def write(new: dict[str, dict], figures: Path = FIGURES) -> None:
-    """Put `new` beside the figures there are, and write the page, paper_tables.md in the same folder."""
+    """Adds `new` to the stored figures, and writes the page: paper_tables.md in the same folder."""
     stored = json.loads(figures.read_text()) if figures.exists() else {}
     stored |= new
     figures.write_text(json.dumps(stored, indent=1) + "\n")
@@ -75,7 +75,7 @@ def write(new: dict[str, dict], figures: Path = FIGURES) -> None:
 
 
 def page(stored: dict[str, dict]) -> str:
-    """docs/paper_tables.md from docs/figures.json, with a section for each of SECTIONS that was measured."""
+    """docs/paper_tables.md from the stored figures, with a section for each of SECTIONS that was measured."""
     parts = [section(stored[name]) for name, section in SECTIONS.items() if name in stored]
     if "vbench" not in stored:
         parts.append(real_weights.NOT_RUN)

@@ -323,7 +323,7 @@ def test_preparing_says_how_much_it_is(gathered, capsys):
 def test_too_much_to_be_carried_is_an_error(gathered, monkeypatch, capsys):
     monkeypatch.setattr(prepare, "LIMIT_MIB", 1.5)
     assert prepare.prepare() == 1
-    assert "more than the 1.5 MiB" in capsys.readouterr().err
+    assert "more than 1.5 MiB" in capsys.readouterr().err
 
 
 def test_preparing_without_a_host_is_an_error(gathered, monkeypatch, capsys):

@@ -235,7 +235,7 @@ def test_a_file_that_is_too_large_is_not_read(folder, monkeypatch):
     monkeypatch.setattr("tools.measured.LARGEST", 100)
     _, wrong = read(folder)
     assert len(wrong) == 2
-    assert "none has more than 100" in wrong[0]
+    assert "at most 100 are allowed" in wrong[0]
 
 
 def test_the_page_is_made_from_the_files_that_are_there():

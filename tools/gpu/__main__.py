@@ -1,4 +1,4 @@
-"""`python -m tools.gpu`: prepare, run, page; and, started by `run`, a part or a child of one."""
+"""`python -m tools.gpu`: the commands prepare, run and page. `run` itself starts the commands part and child."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from .job import Job
 from .rows import Rows
 
 TRAIN_HELP = (
-    "train a demo model instead: the architecture and the 16 x 16 latents of the shipped one (what the others of "
-    "train_demo need is not carried), sixteen times as many clips a step, as many steps as fit. The best checkpoint so "
-    "far is in the folder from the first minute on. It is carried on from output/train as long as that is there: the "
-    "state is too large to be sent around"
+    "train a demo model instead, with the architecture and the 16 x 16 latents of the shipped one (the files for other "
+    "models are not copied): sixteen times as many clips per step, and as many steps as there is time for. From the "
+    "first minute on, the folder has the best checkpoint so far. The training continues from output/train if that "
+    "exists; its state is too large to be copied"
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.gpu", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("prepare", help="gather what a bare machine with a GPU lacks")
-    running = commands.add_parser("run", help="measure, on a card or in rehearsal")
-    running.add_argument("--rehearse", action="store_true", help="the same code, tiny, on the CPU")
+    commands.add_parser("prepare", help="gather the files that a bare machine with a GPU lacks")
+    running = commands.add_parser("run", help="measure on a card, or rehearse")
+    running.add_argument("--rehearse", action="store_true", help="run the same code with tiny models on the CPU")
     running.add_argument("--train", action="store_true", help=TRAIN_HELP)
-    running.add_argument("--only", nargs="+", choices=[part.name for part in parts.PARTS], help="these parts")
-    running.add_argument("--minutes", type=float, default=runner.MINUTES, help="for all of it (default %(default)g)")
+    running.add_argument("--only", nargs="+", choices=[part.name for part in parts.PARTS], help="only these parts")
+    running.add_argument("--minutes", type=float, default=runner.MINUTES, help="for all parts (default %(default)g)")
     running.add_argument("--out", type=Path, required=True, help="folder for the results")
-    paging = commands.add_parser("page", help="docs/gpu.json and docs/gpu.md from the results of a run")
-    paging.add_argument("folders", type=Path, nargs="+", help="of one run, or of several; of a part the last counts")
+    paging = commands.add_parser("page", help="write docs/gpu.json and docs/gpu.md from the results of a run")
+    paging.add_argument("folders", type=Path, nargs="+", help="of one or several runs; for each part the last counts")
     for command in ("part", "child"):
         each = commands.add_parser(command)
         each.add_argument("name", choices=parts.BY_NAME)
         each.add_argument("--out", type=Path, required=True)
         each.add_argument("--seconds", type=float, required=True)
         each.add_argument("--rehearse", action="store_true")
-        each.add_argument("--told", type=json.loads, help="JSON: what the child is given")
-        each.add_argument("--rows", type=Path, help="where the child writes")
+        each.add_argument("--told", type=json.loads, help="JSON with the arguments of the child")
+        each.add_argument("--rows", type=Path, help="file for the child's rows")
     options = parser.parse_args(arguments)
 
     if options.command == "prepare":

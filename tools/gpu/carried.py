@@ -1,4 +1,4 @@
-"""The folder that a bare machine is given beside the clone: what is in it and how it is opened. Needs no package."""
+"""The folder that is copied to a bare machine together with the clone: its content, and how to unpack it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tempfile import TemporaryDirectory
 from tools.host import ROOT
 
 FOLDER = ROOT / ".gpu"
-ARCHIVE = FOLDER / "carried.tar.xz"  # xz: the wheels themselves are half as large again
+ARCHIVE = FOLDER / "carried.tar.xz"  # xz: zipped, the wheels would be half as large again
 MANIFEST = FOLDER / "manifest.json"
 
-HOST, PACKAGES = "ComfyUI", "packages"  # within the archive
+HOST, PACKAGES = "ComfyUI", "packages"  # folder in the archive
 
 
 @contextmanager
 def unpacked() -> Iterator[tuple[Path, Path]]:
-    """(the host's folder, a folder of packages for the path), gone afterwards."""
+    """Yields ComfyUI's folder and a folder of packages for sys.path; removes both afterwards."""
     with TemporaryDirectory(prefix="gpu-") as folder:
         with tarfile.open(ARCHIVE) as archive:
             archive.extractall(folder, filter="data") if hasattr(tarfile, "data_filter") else archive.extractall(folder)  # noqa: S202 (we made it)

@@ -1,6 +1,6 @@
-"""torch.compile under AdaCache: the whole model as the host's node has it, and block by block; beside eager.
+"""Measures torch.compile with AdaCache: the whole model as ComfyUI's node compiles it, and block by block.
 
-Knows how the host compiles, how far the outputs are apart, and how many graphs there came to be.
+Compares each with the run without compiling, and counts the graphs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .job import Job
 from .rows import Row, Rows
 
 SHAPE, TINY = "Wan, shallow", "Wan, tiny"
-BACKEND, TINY_BACKEND = "inductor", "aot_eager"  # the latter compiles nothing, and takes seconds
+BACKEND, TINY_BACKEND = "inductor", "aot_eager"  # "eager" compiles nothing, and takes seconds
 
-# Largest difference from eager, relative to the largest number, that rounding explains after all steps of a run.
+# Largest difference from eager, relative to the largest number, that rounding can cause in a whole run.
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
@@ -35,7 +35,7 @@ def run(job: Job, rows: Rows) -> None:
         labels: Row = {"model": made.shape.says, "compiled": name, "backend": backend, "numbers": str(dtype)[6:]}
         try:
             row = _compare(job, made, compiled, backend, expected)
-        except Exception as error:  # whatever a compiler raises, the other way is still to be tried
+        except Exception as error:  # after any error of a compiler, the other way is still tried
             rows.put(name, {**labels, "ok": False, "not_run": f"{type(error).__name__}: {str(error)[:300]}"})
             continue
         row["ok"] = row["error"] <= ROUNDING[dtype] and row["skipped"]

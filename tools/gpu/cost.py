@@ -1,6 +1,6 @@
-"""What a step costs at the size people run: plain, computed, reused, embedding and head alone; and memory at its peak.
+"""Measures a step at real size: plain, computed, reused, embedding and head alone; and the peak of memory.
 
-Random weights cost what trained ones cost. A measurement that would not end in time, or does not fit, says so.
+Random weights cost the same as trained ones. A measurement that would take too long or does not fit says so.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .job import Job
 from .rows import Row, Rows
 
 GIB = 2**30
-PLAIN_STEPS = 3  # the first is warm-up and left out
+PLAIN_STEPS = 3  # the first is a warm-up and does not count
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One model in one dtype, with the residuals in these places."""
+    """Measures one model in one dtype, with the residuals in each of these places."""
 
     model: str
     weights: str
@@ -61,7 +61,7 @@ def run(job: Job, rows: Rows) -> None:
         try:
             _measure(job, rows, measurement, labels)
         except (torch.OutOfMemoryError, RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
-            # What one model cannot do says nothing of the next.
+            # A failure of one model says nothing about the next.
             known = isinstance(error, torch.OutOfMemoryError)
             reason = "does not fit on this card" if known else f"{type(error).__name__}: {str(error)[:200]}"
             rows.put(f"{measurement.key}, end", {**labels, "not_run": reason} | ({} if known else {"ok": False}))
@@ -110,7 +110,7 @@ def _figures(each: list[float], attachment: Any, plain: float) -> Row:
 
 
 def seconds_of(job: Job, made: models.Made, model: Any, steps: int) -> list[float]:
-    """Of each evaluation, until the next one begins, as the device's own clock has it."""
+    """Seconds of each evaluation until the next one begins, by the device's own clock."""
     from comfy.patcher_extension import WrappersMP
 
     marks: list[Any] = []
@@ -159,7 +159,7 @@ def emptied(made: models.Made) -> Iterator[None]:
 
 @contextmanager
 def peak(job: Job) -> Iterator[Callable[[], float | None]]:
-    """A function that tells the most that tensors took on the card in this context, weights included, in GiB."""
+    """Yields a function that returns the peak of tensors on the card in this context, weights included, in GiB."""
     if job.rehearse:
         yield lambda: None
         return

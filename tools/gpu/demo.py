@@ -1,6 +1,6 @@
-"""The main job on the card: the demo workflow's video through the host, plain and with AdaCache, with their times.
+"""Makes the demo workflow's video on the card in ComfyUI, plain and with AdaCache, and measures the times.
 
-Both videos come back side by side in one file. Knows the workflow only through `tools.demo`.
+Both videos are side by side in one file. The settings of the workflow come from `tools.demo`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from . import hosted
 from .job import Job
 from .rows import Rows
 
-VIDEO = "demo.webp"  # left plain, right with AdaCache
-REPEATS, REHEARSED_STEPS = 5, 14  # runs of which the median counts; enough steps that some are skipped
+VIDEO = "demo.webp"  # left: plain; right: with AdaCache
+REPEATS, REHEARSED_STEPS = 5, 14  # number of runs, whose median counts; enough steps that some are skipped
 
 
 def run(job: Job, rows: Rows) -> None:
@@ -69,7 +69,7 @@ def run(job: Job, rows: Rows) -> None:
 
 
 def sample(model: Any, settings: Settings) -> torch.Tensor:
-    """The latent as `demo_model.sample` returns it."""
+    """The latent, in the form of `demo_model.sample`."""
     import comfy.sample
 
     positive, negative = ([[text[None], {}]] for text in demo_model.guided_context(settings.prompt, settings.cfg))

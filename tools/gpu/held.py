@@ -1,6 +1,6 @@
-"""What is left on the card after a run that ended, was cancelled or ran out of memory; and how often it waits.
+"""Measures what stays on the card after a run that ended, was cancelled or ran out of memory; and how often it waits.
 
-One process for each way to start the host. Out of memory is real on a card: the process is allowed less than it needs.
+One process for each way to start ComfyUI. Out of memory is real on a card: the process may use less than it needs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ TINY = ("Wan, tiny", "HunyuanVideo, tiny")
 
 EACH = 90.0  # seconds for a process
 AT_ONCE = 4
-STRUCK_AT = 6  # the step that is cancelled: residuals are held by then
+STRUCK_AT = 6  # the step that is cancelled; residuals are already held then
 
-LARGER = 3  # times as wide and high is the latent that is to run out of memory: no leftover is large enough for it
+LARGER = 3  # factor of width and height of the latent that runs out of memory; no leftover memory fits it
 
 
 def run(job: Job, rows: Rows) -> None:
@@ -32,7 +32,7 @@ def run(job: Job, rows: Rows) -> None:
 
 
 def children(rehearse: bool) -> dict[str, dict[str, str]]:
-    """Wan however the host may be started, another family as it comes."""
+    """Wan with every way to start ComfyUI, and another family with the usual way."""
     if rehearse:
         told = [(name, "as it comes") for name in TINY[:1]]
     else:
@@ -46,7 +46,7 @@ def child(job: Job, rows: Rows, model: str, started: str) -> None:
 
 
 class Checks:
-    """On one model in one host; each writes its row when it has it."""
+    """Makes all checks on one model in one ComfyUI; each check writes its row when it is done."""
 
     def __init__(self, job: Job, rows: Rows, labels: Row) -> None:
         self.job, self.rows, self.labels = job, rows, labels
@@ -56,7 +56,7 @@ class Checks:
 
     def all(self) -> None:
         plain = models.sample(self.made)
-        self.expected = models.sample(self.made, self.model)  # and what the host keeps of a first run is its own
+        self.expected = models.sample(self.made, self.model)  # ComfyUI itself keeps memory after a first run
         report = self.report
         self._put(
             "some steps are computed, some reused",
@@ -69,7 +69,7 @@ class Checks:
         self._cancelled()
         self._offloaded()
         self._waits()
-        self._out_of_memory()  # last: what it leaves behind in the host is not AdaCache's
+        self._out_of_memory()  # last, because what it leaves behind is ComfyUI's, not AdaCache's
 
     @property
     def report(self) -> Any:
@@ -109,7 +109,7 @@ class Checks:
         self._nothing_held("an offloaded run")
 
     def _waits(self) -> None:
-        """How often the host waits for the card in an evaluation, with and without AdaCache."""
+        """How often the CPU waits for the card in an evaluation, with and without AdaCache."""
         if self.job.rehearse:
             self.rows.put("waits", {**self.labels, "what": "waits for the card", "not_run": "no card"})
             return
@@ -120,7 +120,7 @@ class Checks:
         self._put("waits for the card in an evaluation", None, figure)
 
     def _out_of_memory(self) -> None:
-        """In the middle of a run, when residuals are held."""
+        """Runs out of memory in the middle of a run, when residuals are held."""
         from comfy.model_management import soft_empty_cache
 
         channels, frames, height, width = self.made.shape.latent
@@ -145,7 +145,7 @@ class Checks:
 
     @contextmanager
     def _too_little(self) -> Iterator[None]:
-        """On a card this process may take no more than it has; without one the model says that it ran out."""
+        """On a card, this process may allocate no more than it has; without a card, the model raises the error."""
         if self.job.rehearse:
             handle = self.made.module.register_forward_pre_hook(_run_out)
             try:
@@ -167,7 +167,7 @@ def _run_out(*_: Any) -> None:
 
 
 def allocated() -> int | None:
-    """Bytes of tensors on the card, once nothing unreachable is left; None without a card."""
+    """Bytes of tensors on the card, after garbage collection; None without a card."""
     gc.collect()
     if not torch.cuda.is_available():
         return None
@@ -176,7 +176,7 @@ def allocated() -> int | None:
 
 
 def waits(work: Any) -> int:
-    """How many operations made the host wait for the card."""
+    """How many operations made the CPU wait for the card."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:

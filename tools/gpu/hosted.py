@@ -1,6 +1,6 @@
-"""The host in this process, on the device that it is to be tried on, started as its own `main.py` starts it.
+"""Starts ComfyUI in this process, on the device to be tested, as its own `main.py` does, and loads the pack.
 
-Knows the host's start and how the pack gets in; imports the host only inside functions.
+ComfyUI is imported only inside functions.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from tools.host import PLACES, ROOT, find_host
 
 from .job import Job, NotRun
 
-# How a user may start the host, as far as that changes where weights are.
+# Ways to start ComfyUI that change where weights are.
 VRAM_MODES: dict[str, list[str]] = {
     "as it comes": [],
     "--disable-dynamic-vram": ["--disable-dynamic-vram"],
-    "--lowvram": ["--lowvram", "--disable-dynamic-vram"],  # beside dynamic VRAM it does nothing
+    "--lowvram": ["--lowvram", "--disable-dynamic-vram"],  # with dynamic VRAM it does nothing
     "--highvram": ["--highvram"],
 }
 CPU = ["--cpu", "--use-pytorch-cross-attention", "--disable-xformers"]
 
-PACK = "odd folder_x_name"  # the host makes such names, too
+PACK = "odd folder_x_name"  # ComfyUI makes such names, too
 
 
 def options_of(job: Job, mode: str = "as it comes") -> list[str]:
-    """What the host is started with; a rehearsal has one device, whatever the mode."""
+    """The options to start ComfyUI with; a rehearsal always runs on the CPU."""
     return CPU if job.rehearse else VRAM_MODES[mode]
 
 
 def start(options: Sequence[str]) -> str:
-    """Makes the host's modules importable, in place of ours of the same name.
+    """Makes ComfyUI's modules importable, in place of ours with the same names.
 
     Returns:
-        "on" if dynamic VRAM is, else "off", or why it failed.
+        "on" or "off" for dynamic VRAM, or why it failed.
 
     Raises:
-        NotRun: there is no host.
+        NotRun: there is no ComfyUI.
     """
     folder = find_host()
     if folder is None:
         raise NotRun(f"no ComfyUI was found (looked at {PLACES})")
-    # Our `nodes` would hide the host's; what is imported of `tools` goes on finding its own files.
+    # Our `nodes` would hide ComfyUI's. Modules of `tools` that are imported already still find their files.
     sys.path[:] = [str(folder), *(each for each in sys.path if Path(each or ".").absolute() != ROOT)]
     sys.argv = [sys.argv[0], *options]
     import comfy.options
@@ -54,12 +54,12 @@ def start(options: Sequence[str]) -> str:
     _tell_allocator()
     try:
         return "on" if _dynamic_vram() else "off"
-    except (OSError, RuntimeError) as error:  # what it is built on does not work on every machine; the host does
+    except (OSError, RuntimeError) as error:  # dynamic VRAM does not work on every machine; ComfyUI itself does
         return f"failed: {error}"
 
 
 def _tell_allocator() -> None:
-    """Its own `main.py` would choose one, before torch is imported; here the environment has."""
+    """Tells ComfyUI which allocator is used: its `main.py` would choose one, but here the environment has chosen it."""
     import torch
     from comfy.cli_args import args
 
@@ -68,11 +68,11 @@ def _tell_allocator() -> None:
 
 
 def _dynamic_vram() -> bool:
-    """As the host has it on an NVIDIA card unless it is told not to; only its `main.py` would do that."""
+    """Switches dynamic VRAM on, as ComfyUI's `main.py` does by default on an NVIDIA card."""
     try:
         import comfy_aimdo.control
         from comfy.cli_args import args, enables_dynamic_vram
-    except ImportError:  # an older host has none
+    except ImportError:  # an older ComfyUI has none
         return False
     if not enables_dynamic_vram():
         return False
@@ -92,7 +92,7 @@ def _dynamic_vram() -> bool:
 
 
 def pack() -> ModuleType:
-    """The pack, loaded once, by its path as the host does it."""
+    """The pack, loaded once, by its path as ComfyUI does."""
     if PACK not in sys.modules:
         spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py")
         assert spec is not None
@@ -104,20 +104,20 @@ def pack() -> ModuleType:
 
 
 def with_adacache(model: Any, **settings: Any) -> tuple[Any, Any]:
-    """(MODEL with AdaCache on it, its attachment): residuals of blocks, on a schedule that is known.
+    """(MODEL with AdaCache, its attachment), reusing residuals of blocks on a fixed schedule.
 
-    Metrics of random weights say nothing, so they decide nothing, and are taken all the same; motion too.
+    Metrics of random weights mean nothing, so they decide nothing here. Metric and motion are still measured.
 
     Args:
-        model: the host's MODEL.
+        model: ComfyUI's MODEL.
         settings: other fields of `CacheConfig`.
     """
     core, attach = pack().adacache_core, pack().nodes.host.attach
-    table = core.Codebook(((1.0, STEPS),), steps=STEPS)  # nothing is computed but what always is
+    table = core.Codebook(((1.0, STEPS),), steps=STEPS)  # only the steps that are always computed
     config = core.CacheConfig(table, core.MotionConfig(), **settings)
     patched = attach.attach(model, config, "what always is")
     return patched, attach.attachment_of(patched)
 
 
-STEPS = 12  # the fewest that the pack does not leave alone
-COMPUTED = 4  # of them: the first two, of which the metric comes, and the last two
+STEPS = 12  # the fewest steps with which the pack skips any
+COMPUTED = 4  # the first two, which give the metric, and the last two

@@ -1,6 +1,6 @@
-"""What a part is told: where to write, how long it may take, and whether this is a rehearsal. Runs parts of parts, too.
+"""The job of a part: where to write, how long it may take, and whether this is a rehearsal. Also runs its children.
 
-A child is the same module in a process of its own: a host is started once per process, with one set of options.
+A child is the same module in another process, because each process starts one ComfyUI with one set of options.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POLL = 0.2  # seconds
 
 
 class NotRun(Exception):
-    """There is nothing to measure here; the message says why."""
+    """Nothing can be measured here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Job:
     """One process that measures.
 
     Attributes:
-        out: the folder of results; a part may leave files there beside its rows.
+        out: the folder for results; a part may write other files there besides its rows.
         seconds: how long it may take.
-        rehearse: tiny, on the CPU.
+        rehearse: use tiny models on the CPU.
     """
 
     out: Path
@@ -54,13 +54,13 @@ class Job:
 
 
 def command(what: str, name: str, job: Job, seconds: float, *more: str) -> list[str]:
-    """What starts a part, or a child of one, in this Python."""
+    """The command that starts a part, or a child, in this Python."""
     words = [sys.executable, "-m", "tools.gpu", what, name, "--out", str(job.out), "--seconds", str(seconds), *more]
     return [*words, "--rehearse"] if job.rehearse else words
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Ends a process that leads a group, and all that it started."""
+    """Ends a process that leads a group, and all processes of the group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -69,11 +69,11 @@ def stop(process: subprocess.Popen) -> None:
 def spread(
     job: Job, rows: Rows, part: str, children: Mapping[str, Mapping[str, Any]], at_once: int, each: float
 ) -> None:
-    """Runs children of this part side by side; their rows are taken over as they come.
+    """Runs children of this part at the same time, and copies their rows as they come.
 
     Args:
-        part: the name of this part.
-        children: key -> what the part's `child` is given beside the job and the rows.
+        part: name of this part.
+        children: key -> arguments for the part's `child`, in addition to the job and the rows.
         at_once: how many may run at the same time.
         each: seconds that one may take.
     """
@@ -89,7 +89,7 @@ def spread(
                 limit = min(each, job.left)
                 told = json.dumps(children[key])
                 words = command("child", part, job, limit, "--told", told, "--rows", str(places[key]))
-                # In the group of the part: who ends that ends all.
+                # In the group of the part, so that both end together.
                 running[key] = subprocess.Popen(words, cwd=ROOT), time.monotonic() + limit
             time.sleep(POLL)
             for key, (process, until) in list(running.items()):
@@ -108,5 +108,5 @@ def spread(
 
 
 def _labels(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What a child was told, as the columns of a row that it did not write itself."""
+    """The arguments of a child, as columns of a row that it did not write itself."""
     return {name: value if isinstance(value, str) else " ".join(value) for name, value in told.items() if value}

@@ -1,6 +1,6 @@
-"""The laws of `tests/host/test_laws.py` on the card, for tiny models of several families, a process for each.
+"""Runs the laws of `tests/host/test_laws.py` on the card, for tiny models of several families, one process for each.
 
-Tells the host tests which device and dtype they have, picks theirs out of the file, and counts. Knows no law itself.
+Gives the host tests their device and dtype, selects the tests of each family, and counts the results.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ FILE = ROOT / "tests" / "host" / "test_laws.py"
 
 KINDS = ("Wan t2v", "HunyuanVideo", "LTXV", "LTX-2", "MiniMax-H3", "Flux", "Qwen-Image")
 
-# numbers -> the laws that are to hold in them. Law 3 compares what was batched differently, which only rounding may
-# tell apart: it needs float32, and its tolerance is made for that.
+# dtype -> the laws that must hold with it. Law 3 compares calls that are batched differently and may differ only by
+# rounding: it needs float32, for which its tolerance is made.
 LAWS = {"bfloat16": "12456", "float16": "12456", "float32": "34"}
 
-ONCE = KINDS[0]  # whose process runs the tests that are about no family
-ONLY_ALL = "test_every_class_of_the_table"  # is about all kinds together
+ONCE = KINDS[0]  # its process also runs the tests that are about no family
+ONLY_ALL = "test_every_class_of_the_table"  # a test of all kinds together
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How many processes at once, and seconds for each."""
+    """How many processes run at once, and the seconds for each."""
 
     at_once: int
     each: float
@@ -45,7 +45,7 @@ def run(job: Job, rows: Rows) -> None:
 
 
 def children(rehearse: bool) -> dict[str, dict[str, str]]:
-    """What is run, the most telling first: every family in bfloat16, then one however the host may be started."""
+    """The processes, most important first: every family in bfloat16, then one with every way to start ComfyUI."""
     if rehearse:
         first, second, *_ = hosted.VRAM_MODES
         told = [("LTXV", "bfloat16", first), ("Wan t2v", "float32", second)]
@@ -70,7 +70,7 @@ def child(job: Job, rows: Rows, model: str, numbers: str, started: str) -> None:
 
 
 class Watch:
-    """A plugin of pytest: picks the tests of one family in one dtype, and writes after each how it stands."""
+    """A pytest plugin: selects the tests of one family in one dtype, and writes the counts after each test."""
 
     def __init__(self, rows: Rows, row: dict[str, Any]) -> None:
         self.rows = rows

@@ -1,6 +1,6 @@
-"""Video transformers of the host at the sizes people run, with random weights made where they are needed.
+"""ComfyUI's video transformers at real sizes, with random weights made on the device. Knows nothing of AdaCache.
 
-A table of shapes, how one is built through the host's own detection, and how it is sampled. Knows nothing of AdaCache.
+Has a table of shapes, builds a model with ComfyUI's own detection, and samples it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Shape:
     """One model and one video.
 
     Attributes:
-        says: what it is, for the page.
-        architecture: "module:class" in the host.
+        says: description for the page.
+        architecture: "module:class" in ComfyUI.
         settings: of that class.
         latent: channels, frames, height, width.
-        text: tokens, width.
-        options: further fields of the conditioning.
-        sound: of the sound's latent, if the model makes some.
+        text: number of tokens, width.
+        options: other fields of the conditioning.
+        sound: shape of the sound's latent, if the model makes sound.
         stacks: attributes that hold the blocks.
     """
 
@@ -168,7 +168,7 @@ class Made:
 
     @property
     def blocks(self) -> dict[str, nn.Module]:
-        """By name within the module."""
+        """Name in the module -> block."""
         return {
             f"{stack}.{name}": block
             for stack in self.shape.stacks
@@ -177,12 +177,12 @@ class Made:
 
 
 def build(name: str, weights: torch.dtype, computing: torch.dtype, *, loaded: bool = False) -> Made:
-    """One of SHAPES.
+    """Makes one of SHAPES.
 
     Args:
-        weights: dtype in which they are kept.
-        computing: dtype in which the model works.
-        loaded: by the host's loader, which puts them where it wants to, instead of being made on its device.
+        weights: dtype in which the weights are stored.
+        computing: dtype in which the model computes.
+        loaded: whether ComfyUI's loader loads the weights and decides where they are, or they are made on the device.
     """
     import comfy.model_detection
     import comfy.model_management as management
@@ -218,12 +218,12 @@ def build(name: str, weights: torch.dtype, computing: torch.dtype, *, loaded: bo
 
 
 def filled(weight: Tensor, name: str) -> Tensor:
-    """Random numbers of a size that neither dies out nor explodes: norms 1, biases small, matrices N(0, 1 / fan-in)."""
+    """Random weights that keep activations at a normal size: norms 1, small biases, matrices N(0, 1 / fan-in)."""
     if not weight.is_floating_point():
         return weight.zero_()
     if weight.ndim == 1:
         return weight.fill_(1.0) if name.endswith("weight") else weight.fill_(0.01)
-    if weight.element_size() == 1:  # no dice are made for eight bits
+    if weight.element_size() == 1:  # torch draws no random numbers in eight bits
         return weight.copy_(torch.randn(weight.shape, device=weight.device) / weight[0].numel() ** 0.5)
     return weight.normal_(std=weight[0].numel() ** -0.5)
 
@@ -231,15 +231,15 @@ def filled(weight: Tensor, name: str) -> Tensor:
 def sample(
     made: Made, model: Any = None, steps: int = STEPS, callback: Callable[..., None] | None = None, latent: Any = None
 ) -> Tensor:
-    """As the host's KSampler does, one conditioning, in inference mode as its executor has it.
+    """Samples as ComfyUI's KSampler does, with one conditioning, in inference mode as in ComfyUI's executor.
 
     Args:
-        model: a patched clone of its MODEL, else that itself.
-        callback: as of the host.
-        latent: another than its own.
+        model: a patched clone of the MODEL; by default the MODEL itself.
+        callback: as for ComfyUI's samplers.
+        latent: if another than the model's own.
 
     Returns:
-        The video on the CPU; with sound, that and the sound in a row.
+        The video on the CPU; with sound, video and sound in one row.
     """
     import comfy.sample
 

@@ -1,4 +1,4 @@
-"""docs/gpu.md from docs/gpu.json, and the README's sentence about it. Measures nothing, needs no package."""
+"""Writes docs/gpu.md from docs/gpu.json, and the README's sentence about it. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .runner import FINISHED, RUN
 STORED = ROOT / "docs" / "gpu.json"
 
 README = ROOT / "README.md"
-MARK = "<!-- card, written by tools.gpu -->\n"  # in the README, above the line that is made here
+MARK = "<!-- card, written by tools.gpu -->\n"  # in the README, above the line that is written here
 
 NOTHING = "nothing here has run on a CUDA card yet"
 
@@ -33,10 +33,10 @@ def keep(folders: Sequence[Path], stored: Path = STORED) -> int:
     """Stores the results of a run and writes the page, gpu.md in the same folder.
 
     Args:
-        folders: of one run, or of several on one kind of card; what a later one has of a part counts.
+        folders: of one run, or of several runs on one kind of card; for each part, the last one counts.
 
     Returns:
-        Exit status: 1 if a folder holds none, those of a rehearsal, or those of another card.
+        Exit status: 1 if a folder has no results, or has those of a rehearsal or of another card.
     """
     found: dict[str, Any] = {}
     for folder in folders:
@@ -45,10 +45,10 @@ def keep(folders: Sequence[Path], stored: Path = STORED) -> int:
             print(f"error: there is no {RUN} in {folder}")
             return 1
         if results["run"]["rehearsal"]:
-            print("error: these are the results of a rehearsal, which say nothing of a card")
+            print("error: these are the results of a rehearsal, which did not run on a card")
             return 1
         if found and results["run"]["card"] != found["run"]["card"]:
-            print(f"error: {folder} is of another card, {results['run']['card']}")
+            print(f"error: {folder} has results of another card, {results['run']['card']}")
             return 1
         found = _joined(found, results)
     write(found, stored)
@@ -59,7 +59,7 @@ def keep(folders: Sequence[Path], stored: Path = STORED) -> int:
 
 
 def with_sentence(readme: str, found: Mapping[str, Any]) -> str:
-    """The README with the line under its MARK saying what ran on a card."""
+    """The README with a new line under its MARK, which says what ran on a card."""
     before, rest = readme.split(MARK)
     after = rest.split("\n", 1)[1]
     return f"{before}{MARK}**Limit:** this was measured with a small model on a CPU; {sentence(found)}.\n{after}"
@@ -80,7 +80,7 @@ def write(found: dict[str, Any], stored: Path = STORED) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What a run left in this folder, {} if it left nothing."""
+    """The results of a run in this folder; {} if there are none."""
     if not (folder / RUN).exists():
         return {}
     run = json.loads((folder / RUN).read_text())
@@ -88,7 +88,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The whole page; of a part that left nothing it says "not run", and why."""
+    """The whole page. For a part without results it says "not run", and why."""
     run = found.get("run")
     if run is None:
         head = f"{NOTHING[0].upper()}{NOTHING[1:]}."
@@ -135,12 +135,12 @@ def _cell(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """In one line, and no end of a cell."""
+    """The text in one line, without |, so that it fits into a cell."""
     return " ".join(text.split()).replace("|", "/")
 
 
 def sentence(found: Mapping[str, Any]) -> str:
-    """What the README says of it, without a full stop."""
+    """The README's sentence about the results, without a full stop."""
     run = found.get("run")
     laws = [row for row in found.get("rows", {}).get("laws", []) if row.get("of")]
     costs = [row for row in found.get("rows", {}).get("cost", []) if "realised" in row]

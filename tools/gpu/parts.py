@@ -1,4 +1,4 @@
-"""The table of parts, most valuable first: what each is, how long it may take, and the columns of its rows."""
+"""The table of parts, most important first: description, time limit, and columns of each."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from types import ModuleType
 
 from .hosted import COMPUTED, STEPS
 
-WANTED = 0.97  # realised over counted speed-up
+WANTED = 0.97  # realised speed-up over counted speed-up
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of this package with `run(job, rows)`, in a process of its own.
+    """One file of this package with a function `run(job, rows)`, which runs in its own process.
 
     Attributes:
         name: of the file.
-        title: over its table.
-        says: what the figures are and how they were taken, for the page.
-        seconds: the most that it may take on a card.
-        least: what the parts before it leave it.
-        rehearsed: the most that it may take in a rehearsal.
+        title: heading on the page.
+        says: explanation of the figures, for the page.
+        seconds: time limit on a card.
+        least: seconds that earlier parts must leave for it.
+        rehearsed: time limit in a rehearsal, in seconds.
         columns: key of a row -> heading.
     """
 
@@ -130,7 +130,7 @@ PARTS = (
     ),
 )
 
-# Instead of the others, with --train: not on the page, its result is the checkpoint.
+# Runs in place of the others with --train. Its result is a checkpoint, so it is not on the page.
 TRAIN = Part("train", seconds=450, rehearsed=120)
 
 BY_NAME = {part.name: part for part in (*PARTS, TRAIN)}

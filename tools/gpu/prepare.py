@@ -1,7 +1,4 @@
-"""Gathers what a bare machine with a GPU lacks: the host's source, and the packages that such machines do not have.
-
-Knows which packages those are, for which Python, and how much may be carried. Needs pip and the network.
-"""
+"""Gathers what a bare machine with a GPU lacks: ComfyUI's source, and packages. Needs pip and the network."""
 
 from __future__ import annotations
 
@@ -23,20 +20,21 @@ from .rows import write_json
 from .runner import commit
 
 PYTHON = "3.12"  # of the machine with the GPU
-GLIBC = ("2_28", "2_27", "2_24", "2_17")  # pip takes each exactly
+GLIBC = ("2_28", "2_27", "2_24", "2_17")  # versions of glibc whose wheels fit; pip needs each of them
 
 LIMIT_MIB = 64  # for the clone's files and the prepared folder together
-NOT_NEEDED = "research/checkpoints"  # by no part of the kit, and too much to be carried as well
+NOT_NEEDED = "research/checkpoints"  # no part needs it, and it is too large to be copied
 
-# Beyond PyTorch, torchvision, torchaudio, transformers, numpy, scipy, einops, safetensors, Pillow, PyYAML, aiohttp,
-# psutil, OpenCV and pytest. Enough to import the host's samplers and its node API, not to start its server.
+# The machine has PyTorch, torchvision, torchaudio, transformers, numpy, scipy, einops, safetensors, Pillow, PyYAML,
+# aiohttp, psutil, OpenCV and pytest. With these packages too, one can import ComfyUI's samplers and node API, but not
+# start its server.
 OF_THE_HOST = ("av", "comfy-aimdo", "comfy-kitchen", "torchsde", "trampoline")
 OF_OUR_TOOLS = ("diffusers", "kornia", "kornia-rs")
 
-# Taken as pure Python: their compiled kernels alone would fill all that may be carried, and the host does without.
+# Without their compiled kernels, which ComfyUI does not need and which alone would exceed LIMIT_MIB.
 PURE = ("comfy-kitchen",)
 
-# Of the host's folder, the names at its top that it imports.
+# Top-level names in ComfyUI's folder that it imports.
 SOURCE = ("comfy", "comfy_api", "comfy_config", "comfy_execution", "comfy_extras", "app", "utils", "*.py")
 LEFT_OUT = ("__pycache__", "tests", "*.pyc")
 
@@ -48,10 +46,10 @@ CHECK = (
 
 
 def prepare() -> int:
-    """Makes the folder anew and prints its size.
+    """Makes the folder again and prints its size.
 
     Returns:
-        Exit status: 1 if there is no host, something does not import, or it is too large to be carried.
+        Exit status: 1 if there is no ComfyUI, something does not import, or the folder is too large to be copied.
     """
     try:
         host = find_host()
@@ -67,9 +65,9 @@ def prepare() -> int:
     print(
         f"{carried.FOLDER.relative_to(ROOT)}: {folder:.1f} MiB, with the clone's {tree:.1f} MiB {folder + tree:.1f} MiB"
     )
-    print(f"leave {NOT_NEEDED} behind: {_mib((ROOT / NOT_NEEDED).glob('*')):.1f} MiB that nothing there needs")
+    print(f"do not copy {NOT_NEEDED}: {_mib((ROOT / NOT_NEEDED).glob('*')):.1f} MiB that no part needs")
     if folder + tree > LIMIT_MIB:
-        print(f"error: more than the {LIMIT_MIB} MiB that can be carried", file=sys.stderr)
+        print(f"error: more than {LIMIT_MIB} MiB, the most that can be copied", file=sys.stderr)
         return 1
     return 0
 
@@ -90,7 +88,7 @@ def _gather(host: Path, python: Path) -> None:
             _download(name, versions[name], wheels)
         for wheel in wheels.iterdir():
             zipfile.ZipFile(wheel).extractall(packages)  # noqa: S202 (which is how a wheel is installed)
-        print("packing, a minute or two ...", flush=True)
+        print("packing, which takes a minute or two ...", flush=True)
         with tarfile.open(carried.ARCHIVE, "w:xz", preset=6) as archive:
             for each in (source, packages):
                 archive.add(each, each.name)
@@ -99,7 +97,7 @@ def _gather(host: Path, python: Path) -> None:
 
 
 def _versions(python: Path) -> dict[str, str]:
-    """What the host's Python has of each package; of the others those that our tools are known to work with."""
+    """Package -> version: the one in ComfyUI's Python, else the one in our constraints."""
     ask = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()), sep='\\n')"
     said = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout
     found = {}
@@ -126,9 +124,9 @@ def _download(name: str, version: str, folder: Path) -> None:
 
 
 def _check(python: Path) -> None:
-    """That it imports, from what was gathered and not from where that came from.
+    """Checks that the gathered files can be imported, without the places they came from.
 
-    What is compiled for that Python alone cannot be tried in this one; of that this one's own is taken.
+    Packages compiled for the other Python cannot be imported by this one; for them, this Python's own are used.
     """
     with carried.unpacked() as (host, packages):
         for alone in {path.parent for path in packages.rglob("*.cpython-*.so")}:
@@ -137,11 +135,11 @@ def _check(python: Path) -> None:
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         done = subprocess.run([python, "-c", CHECK], cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode or str(host) not in done.stdout:
-            raise HostError(f"what was gathered does not import:\n{done.stderr[-2000:]}")
+            raise HostError(f"the gathered files cannot be imported:\n{done.stderr[-2000:]}")
 
 
 def _travelling() -> Iterable[Path]:
-    """Files of the clone that a copy of it needs: all but those that git ignores, and NOT_NEEDED."""
+    """The files of the clone that a copy needs: all except NOT_NEEDED and those that git ignores."""
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = [ROOT / name for name in said.split("\0") if name]

@@ -1,6 +1,7 @@
-"""Results on their way to a file: rows under a key, written whole whenever one changes. Knows no meaning of a row.
+"""Rows of results in a file, which is written again whenever a row changes.
 
-A row is a flat dict. Two keys mean the same in all: `ok`, False where a fault was found, and `not_run`, why.
+A row is a flat dict. Two keys have the same meaning in all rows: `ok` is False if a fault was found; `not_run` says why
+something was not run.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ Row = dict[str, Any]
 
 
 class Rows:
-    """The rows of one part, in the order in which they were first put."""
+    """The rows of one part, in the order in which they were first added."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.by_key: dict[str, Row] = {}
 
     def put(self, key: str, row: Mapping[str, Any]) -> None:
-        """Puts a row in place of the one of this key, if there is one, and writes the file."""
+        """Adds a row, in place of the row with this key if there is one, and writes the file."""
         self.put_all({key: row})
 
     def put_all(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
@@ -36,7 +37,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replaces the file at once: a kill leaves the one before whole."""
+    """Replaces the file in one operation, so that the old one stays whole if the process is killed."""
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(beside, path)

@@ -1,6 +1,6 @@
-"""Runs the parts, each in a process of its own with its own time, and keeps in run.json how each ended and where.
+"""Runs the parts, each in its own process with a time limit, and writes into run.json how each ended.
 
-Knows processes and clocks; what a part measures it does not know. Standard library only.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .parts import Part
 from .rows import read_rows, write_json
 
 MINUTES = 8.0  # for all parts together
-GRACE = 2.0  # seconds: a part that keeps its time itself may still say so
+GRACE = 2.0  # seconds in which a part that notices its limit can still write its results
 RUN, LOG = "run.json", "log.txt"
 
 FINISHED, FAILED, OVER, NOT_RUN = "finished", "failed", "over its time", "not run"
 
-# What starts a part.
+# Returns the command that starts a part.
 Start = Callable[[Part, Job], list[str]]
 
-# Prints the version of torch and, of a card on which something can be computed, its name and the allocator.
+# Prints the version of torch and, if there is a card that can compute, its name and the allocator.
 CARD = """
 import torch
 print(torch.__version__)
@@ -42,25 +42,25 @@ if torch.cuda.is_available():
     print(torch.cuda.get_device_name(), torch.cuda.get_allocator_backend(), sep="\\n")
 """
 
-# As the host's main.py sets it, which must be before torch is imported; `hosted.py` tells the host.
+# As in ComfyUI's main.py. Must be set before torch is imported; `hosted.py` tells ComfyUI.
 ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"}
 
 
 def run_parts(parts: Sequence[Part], out: Path, rehearse: bool, minutes: float, train: bool = False) -> bool:
-    """Finds the host, runs the parts and prints how each ended.
+    """Finds ComfyUI, runs the parts and prints how each ended.
 
     Returns:
-        Whether every part was green.
+        Whether all parts ended without a fault.
     """
     out.mkdir(parents=True, exist_ok=True)
     with surroundings(rehearse, with_host=not train) as (python, environment):
         about = described(python, environment | ALLOCATOR, rehearse)
         if about["card"]:
             environment |= ALLOCATOR
-        else:  # a card on which that allocator does not work is still a card
+        else:  # the allocator does not work on every card
             about = described(python, environment, rehearse)
         if not rehearse and not about["card"]:
-            print("no CUDA card is seen by this Python's torch; --rehearse runs the same on the CPU", file=sys.stderr)
+            print("this Python's torch finds no CUDA card; --rehearse runs the same code on the CPU", file=sys.stderr)
             return False
 
         def start(part: Part, job: Job) -> list[str]:
@@ -81,10 +81,10 @@ def run(
     environment: dict[str, str] | None = None,
     about: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Each part in its turn; run.json says after each how it ended.
+    """Runs one part after another, and writes run.json after each.
 
     Returns:
-        Part -> state, what is to be said of it, and its seconds.
+        Part -> its state, a remark, and its seconds.
     """
     deadline = time.monotonic() + 60 * minutes
     ended = {part.name: {"state": NOT_RUN, "said": "the run was cut off before it", "seconds": 0.0} for part in parts}
@@ -112,7 +112,7 @@ def run(
 
 
 def _ended(part: Part, job: Job, start: Start, environment: dict[str, str] | None) -> tuple[str, str]:
-    """(state, what is to be said of it) of one part, which is run to its end or to that of its time."""
+    """Runs one part to its end or to its time limit; returns its state and a remark."""
     with open(job.out / LOG, "ab") as log:
         log.write(f"--- {part.name}\n".encode())
         log.flush()
@@ -122,12 +122,12 @@ def _ended(part: Part, job: Job, start: Start, environment: dict[str, str] | Non
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # its children end with it
+            start_new_session=True,  # so that its children end with it
         )
         try:
             status = process.wait(job.seconds + GRACE)
         except subprocess.TimeoutExpired:
-            return OVER, f"stopped after {job.seconds:.0f} s; its rows until then count"
+            return OVER, f"stopped after {job.seconds:.0f} s; the rows until then count"
         finally:
             stop(process)
     rows = read_rows(job.out / f"{part.name}.json")
@@ -141,11 +141,11 @@ def _ended(part: Part, job: Job, start: Start, environment: dict[str, str] | Non
     return (FINISHED, "") if rows else (FAILED, "it ended without a row")
 
 
-NOTHING_TO_DO = 77  # exit status of a part that could not begin; it has printed why
+NOTHING_TO_DO = 77  # exit status of a part that could not start; it has printed the reason
 
 
 def do_part(part: Part, work: Callable[[], None]) -> int:
-    """Exit status of a part's process."""
+    """Does the work of a part's process; returns the exit status."""
     try:
         work()
     except (NotRun, HostError) as reason:
@@ -161,7 +161,7 @@ def _last_line(log: Path) -> str:
 
 @contextmanager
 def surroundings(rehearse: bool, with_host: bool = True) -> Iterator[tuple[Path, dict[str, str]]]:
-    """(the Python of the parts, their environment): those of `.gpu` on a card, else of the host that is here."""
+    """Yields the Python and the environment for the parts: on a card those of `.gpu`, else those of this ComfyUI."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("OMP_NUM_THREADS", "2")  # many processes share the cores
     environment.pop("PYTHONPATH", None)
@@ -171,7 +171,7 @@ def surroundings(rehearse: bool, with_host: bool = True) -> Iterator[tuple[Path,
             yield Path(sys.executable), environment
         return
     host = find_host()
-    if host is None or not with_host:  # each part then says that there is none
+    if host is None or not with_host:  # each part then says that there is no ComfyUI
         yield Path(sys.executable), environment
         return
     from tools.host_tests import PYTEST_FOLDER, _bring_pytest
@@ -183,7 +183,7 @@ def surroundings(rehearse: bool, with_host: bool = True) -> Iterator[tuple[Path,
 
 
 def described(python: Path, environment: dict[str, str], rehearse: bool) -> dict[str, Any]:
-    """Where and of what a run is."""
+    """The circumstances of a run."""
     told = subprocess.run([python, "-c", CARD], env=environment, capture_output=True, text=True).stdout.splitlines()
     folder = environment.get("COMFYUI_PATH") or find_host()
     return {
@@ -199,7 +199,7 @@ def described(python: Path, environment: dict[str, str], rehearse: bool) -> dict
 
 
 def commit() -> str:
-    """Of the clone, "+" behind it if files differ from it; of a copy without history what `prepare` wrote down."""
+    """The commit of the clone, with "+" if files differ; in a copy without history, the one that `prepare` stored."""
     try:
         said = ["git", "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+"]
         found = subprocess.run(said, cwd=ROOT, capture_output=True, text=True).stdout.strip()

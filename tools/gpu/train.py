@@ -1,6 +1,6 @@
-"""A demo model trained on the card: the shipped one's architecture, many times as many clips. For show, for judging.
+"""Trains a demo model on the card: with the architecture of the shipped one, but many times as many clips.
 
-Knows how long it may take and which checkpoint was best; how one trains, `research.train_demo` knows.
+Keeps to the time limit and keeps the best checkpoint; `research.train_demo` does the training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STATE = ROOT / "output" / "train"
 CHECKPOINT, LOG = SUBJECT.file.name, "log.jsonl"
 
 EVERY = 60.0  # seconds between checkpoints
-LAST = 20.0  # seconds kept for the last of them
+LAST = 20.0  # seconds reserved for the last checkpoint
 TIMED, WARM_UP = 10, 5  # steps
 REHEARSED_STEPS = 2
 
@@ -58,12 +58,12 @@ def run(job: Job, rows: Rows) -> None:
 
 
 def _planned(state: Path, job: Job, device: torch.device) -> int:
-    """How many steps the training has: the learning rate falls to nothing at its end, so this stays as it was begun."""
+    """Number of steps of the training. It is fixed at the start, because the learning rate falls to zero at the end."""
     plan = state / "steps"
     if plan.exists():
         return int(plan.read_text())
     trial = Training(SUBJECT, None, 0, device)
-    trial.step = trial.steps - TIMED - WARM_UP  # whole clips, of which most of the training is
+    trial.step = trial.steps - TIMED - WARM_UP  # whole clips, because most of the training uses them
     trial.compile()
     for _ in range(WARM_UP):
         trial.advance()
@@ -71,7 +71,7 @@ def _planned(state: Path, job: Job, device: torch.device) -> int:
     for _ in range(TIMED):
         trial.advance()
     each = (time.monotonic() - begin) / TIMED
-    # Each length of the clips is compiled anew, and a checkpoint takes its seconds.
+    # Each clip length is compiled separately, and each checkpoint takes some seconds.
     steps = max(TIMED, int(0.8 * (job.left - LAST) / each))
     state.mkdir(parents=True, exist_ok=True)
     plan.write_text(str(steps))
