@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e.browser import errors, forget_errors
@@ -31,13 +33,28 @@ def wait_until_ready(page: Page) -> None:
 def load(page: Page, workflow: dict) -> None:
     """Opens a workflow; what was complained about before is forgotten."""
     forget_errors(page)
-    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    page.evaluate("text => app.loadGraphData(JSON.parse(text))", json.dumps(workflow))
     wait_for_nodes(page, workflow)
 
 
 def wait_for_nodes(page: Page, workflow: dict) -> None:
     """Until the graph has as many nodes as a workflow."""
     page.wait_for_function("count => app.graph.nodes.length == count", arg=len(workflow["nodes"]))
+
+
+def read(page: Page, script: str) -> Any:
+    """The value of a JavaScript expression. For whole graphs, as JSON is 20 times as fast as `page.evaluate`."""
+    return json.loads(page.evaluate(f"Promise.resolve({script}).then(value => JSON.stringify(value))"))
+
+
+def serialized(page: Page) -> dict:
+    """The graph that is open, as a workflow is saved."""
+    return read(page, "app.graph.serialize()")
+
+
+def prompt(page: Page) -> dict[str, dict]:
+    """The workflow in API format."""
+    return read(page, "app.graphToPrompt().then(made => made.output)")
 
 
 def change_setting(page: Page, name: str, value: object) -> None:

@@ -12,6 +12,8 @@ from e2e.frontend import (
     complaints,
     load,
     photograph,
+    prompt,
+    serialized,
     skip_unless_nodes_2_0_are_as_now,
     wait_for_nodes,
 )
@@ -37,7 +39,7 @@ def test_every_workflow_loads_without_a_missing_node_or_an_error(page, workflow,
 def test_what_is_loaded_is_what_the_file_says(page, workflow):
     """Of the last widgets of core nodes an older host knows fewer."""
     load(page, workflow)
-    shown = {node["id"]: node for node in page.evaluate("app.graph.serialize()")["nodes"]}
+    shown = {node["id"]: node for node in serialized(page)["nodes"]}
     for node in workflow["nodes"]:
         assert shown[node["id"]]["type"] == node["type"]
         values = shown[node["id"]].get("widgets_values") or []
@@ -49,12 +51,11 @@ def test_what_is_loaded_is_what_the_file_says(page, workflow):
 
 def test_the_frontend_makes_the_same_prompt_as_comfy_cli(page, workflow, object_info):
     load(page, workflow)
-    prompt = page.evaluate("app.graphToPrompt()")["output"]
-    other = convert_ui_to_api(workflow, object_info)
-    assert prompt.keys() == other.keys()
+    made, other = prompt(page), convert_ui_to_api(workflow, object_info)
+    assert made.keys() == other.keys()
     for node, each in other.items():
-        assert prompt[node]["class_type"] == each["class_type"]
-        assert {name: prompt[node]["inputs"].get(name) for name in each["inputs"]} == each["inputs"]
+        assert made[node]["class_type"] == each["class_type"]
+        assert {name: made[node]["inputs"].get(name) for name in each["inputs"]} == each["inputs"]
 
 
 @pytest.mark.parametrize("name", DEMOS)
@@ -171,9 +172,7 @@ def test_a_saved_clip_with_its_report_opens_as_its_workflow(page):
     page.evaluate("app.graph.clear()")
     page.evaluate("app.handleFile(new File([clip], 'clip.webp', { type: 'image/webp' }))")
     wait_for_nodes(page, workflow)
-    assert {node["id"] for node in page.evaluate("app.graph.serialize()")["nodes"]} == {
-        node["id"] for node in workflow["nodes"]
-    }
+    assert {node["id"] for node in serialized(page)["nodes"]} == {node["id"] for node in workflow["nodes"]}
     assert complaints(page) == []
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.frontend import complaints, load
+from e2e.frontend import complaints, load, prompt
 from e2e.prompts import is_link
 from e2e.shipped import read_workflow
-from e2e.test_speed_up import APPLY, INSPECTOR, LISTEN, SPEED_UP, TAKE_OUT, TEMPLATES, apart, command, prompt
+from e2e.test_speed_up import APPLY, INSPECTOR, LISTEN, SPEED_UP, TAKE_OUT, TEMPLATES, apart, command
 from PIL import Image
 from playwright.sync_api import Page
 

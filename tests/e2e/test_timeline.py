@@ -7,7 +7,17 @@ import re
 from dataclasses import dataclass
 
 import pytest
-from e2e.frontend import NODES_2_0_SETTING, change_setting, complaints, load, photograph, wait_until_ready
+from e2e.frontend import (
+    NODES_2_0_SETTING,
+    change_setting,
+    complaints,
+    load,
+    photograph,
+    prompt,
+    read,
+    serialized,
+    wait_until_ready,
+)
 from e2e.shipped import read_workflow, with_report, with_steps
 
 from adacache_core import RunReport
@@ -18,14 +28,14 @@ APPLY, INSPECTOR = "AdaCacheApply", "AdaCacheInspector"
 BOTH = "app.graph.nodes.filter(node => /AdaCacheApply|AdaCacheInspector/.test(node.type))"
 
 # In the page: the strip of the one node of a type, and the states of its bars.
-HELPERS = """
+HELPERS = """() => {
     window.nodeOf = type => app.graph.nodes.find(node => node.type == type)
     window.stripOf = type => nodeOf(type)?.widgets?.find(widget => widget.name == "timeline")?.element
     window.barsOf = type => stripOf(type).querySelector(".bars")
     window.textOf = type => [...stripOf(type).querySelectorAll("p:not([hidden]) > span")]
         .map(line => line.textContent).join("\\n")
     window.statesOf = type => [...barsOf(type).children].map(bar => bar.classList[0] ?? "").filter(Boolean)
-"""
+}"""
 
 # What is shown each time that something was told: who listens first, the pack, is called first.
 WATCH = """
@@ -68,7 +78,8 @@ class Sampled:
 @pytest.fixture(scope="module")
 def sampled(page) -> Sampled:
     load(page, with_steps(with_report(read_workflow("demo_wan_tiny")), STEPS))
-    page.evaluate(HELPERS + WATCH)
+    page.evaluate(HELPERS)
+    page.evaluate(WATCH)
     assert states(page, APPLY) == []
     page.evaluate("app.queuePrompt(0)")
     page.wait_for_function(FINISHED, timeout=300_000)
@@ -181,14 +192,13 @@ def test_the_wheel_zooms_the_canvas_over_the_strip_too(page, sampled):
 
 
 def test_the_workflow_and_the_prompt_know_nothing_of_it(page, sampled):
-    shown = {node["id"]: node for node in page.evaluate("app.graph.serialize()")["nodes"]}
+    shown = {node["id"]: node for node in serialized(page)["nodes"]}
     for node in read_workflow("demo_wan_tiny")["nodes"]:
         if node["type"] in (APPLY, INSPECTOR):
             assert shown[node["id"]]["properties"] == node["properties"]
             values, saved = shown[node["id"]].get("widgets_values") or [], node["widgets_values"]
             assert values in (saved, [*saved, GOOD]), "with what was saved before there was closeness comes its default"
-    prompt = page.evaluate("app.graphToPrompt()")["output"]
-    assert not any("timeline" in node["inputs"] for node in prompt.values())
+    assert not any("timeline" in node["inputs"] for node in prompt(page).values())
 
 
 def test_a_collapsed_node_shows_none(page, sampled):
@@ -225,7 +235,7 @@ def test_after_the_page_was_reloaded_it_is_shown_as_the_last_run(page, sampled, 
 
 
 def test_with_other_settings_it_is_not_shown(page, sampled):
-    kept = page.evaluate("app.graph.serialize()")
+    kept = serialized(page)
     other = json.loads(json.dumps(kept))
     next(node for node in other["nodes"] if node["type"] == APPLY)["widgets_values"][1] = 3.5
     load(page, other)
@@ -325,18 +335,18 @@ def test_in_a_subgraph_the_inner_node_shows_it_and_the_subgraph_outside(page, sa
         }})()"""
     )
     assert page.evaluate(f"!{OUTER}"), "before a run there is nothing to show"
-    saved, height = page.evaluate("[app.graph.serialize(), made.size[1]]")
-    prompt = page.evaluate("app.graphToPrompt()")["output"]
+    saved, height = serialized(page), page.evaluate("made.size[1]")
+    before = prompt(page)
     page.evaluate("app.queuePrompt(0)")
     page.wait_for_function(f"statesOf('{APPLY}').length == {STEPS}", timeout=120_000)
     assert page.evaluate(OUTER_STATES) == states(page, APPLY) == sampled.states
     assert page.evaluate("made.size[1]") > height + 80
-    after = page.evaluate("app.graph.serialize()")
+    after = serialized(page)
     assert [node["size"] for node in after["nodes"]] == [node["size"] for node in saved["nodes"]]
     assert [node.get("widgets_values") for node in after["nodes"]] == [
         node.get("widgets_values") for node in saved["nodes"]
     ]
-    assert page.evaluate("app.graphToPrompt()")["output"] == prompt
+    assert prompt(page) == before
     for nodes_2 in (False, True):
         change_setting(page, NODES_2_0_SETTING, nodes_2)
         page.wait_for_function(f"nodes2 => Boolean({OUTER}.closest('[data-node-id]')) == nodes2", arg=nodes_2)
@@ -358,7 +368,7 @@ def test_in_a_subgraph_the_inner_node_shows_it_and_the_subgraph_outside(page, sa
 def test_after_a_reload_the_subgraph_shows_it_as_the_last_run(page, sampled):
     number = page.evaluate("app.canvas.setGraph(app.rootGraph), made.id")
     page.wait_for_function("app.canvas.graph == app.rootGraph")
-    load(page, page.evaluate("app.rootGraph.serialize()"))
+    load(page, read(page, "app.rootGraph.serialize()"))
     page.evaluate(f"void (window.made = app.graph.getNodeById({number}))")
     assert page.evaluate(OUTER_STATES) == sampled.states
     assert page.evaluate(f"{OUTER}.innerText").startswith("Last run: ")

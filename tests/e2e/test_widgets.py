@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from e2e.frontend import EMPTY, NODES_2_0_SETTING, change_setting, complaints, load, photograph
+from e2e.frontend import EMPTY, NODES_2_0_SETTING, change_setting, complaints, load, photograph, serialized
 from playwright.sync_api import Page
 
 FACTS = """Object.fromEntries(made.widgets.filter(each => each.name != "timeline")
@@ -120,7 +120,7 @@ def test_presets_are_called_what_they_are_and_saved_as_they_were(put, page):
         ["watch", "watch (to calibrate)"],
     ]
     choose(page, "preset", "fast")
-    assert page.evaluate("app.graph.serialize()")["nodes"][0]["widgets_values"][0] == "fast"
+    assert serialized(page)["nodes"][0]["widgets_values"][0] == "fast"
     if page.evaluate(f"'_displayValue' in {preset}"):
         assert page.evaluate(f"{preset}._displayValue") == "fast (paper)"
     assert complaints(page) == []
