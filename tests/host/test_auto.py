@@ -174,7 +174,7 @@ def test_a_model_that_no_row_names_is_refused_by_the_tables_in_a_sentence(anythi
             adacache(anything.model, **settings)
         said = str(raised.value)
         assert said.startswith(f"AdaCache cannot find the blocks of WAN21_T2V (Anything from {__name__}).")
-        assert "Take preset auto, which works on any model." in said
+        assert "Use preset auto or quality, which work on any model." in said
 
 
 def test_a_known_model_whose_row_is_gone_makes_the_same_video(tiny, planned, pack, monkeypatch):
