@@ -1,4 +1,4 @@
-"""The host in this process, where both are fit for it."""
+"""ComfyUI in this process, if there is one and this Python has its requirements."""
 
 import sys
 
@@ -9,11 +9,11 @@ from research.benchmark.library import Bench, Unavailable
 
 @pytest.fixture(scope="module")
 def bench():
-    """A Bench; without a ComfyUI, or in a Python that lacks what it requires, its tests are skipped."""
+    """A Bench. Its tests are skipped without a ComfyUI, and in a Python that lacks ComfyUI's requirements."""
     path = sys.path.copy()
     try:
         yield Bench()
     except Unavailable as reason:
         pytest.skip(str(reason))
     finally:
-        sys.path[:] = path  # other tests look for no module in the host
+        sys.path[:] = path  # other tests must not find ComfyUI's modules

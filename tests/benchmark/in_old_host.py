@@ -21,7 +21,7 @@ from research.benchmark.meter import Meter
 
 @pytest.fixture(scope="module")
 def bench():
-    """One that calibrates on a single video."""
+    """A method that calibrates on a single video."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "CALIBRATION", plan.CALIBRATION[:1])
         yield Bench(old_host())
@@ -39,7 +39,7 @@ def fit(bench):
 
 @pytest.fixture(scope="module")
 def plain_calls(bench):
-    """What the model was asked and said along the plain video."""
+    """The calls of the model during the plain video, and their results."""
     with ExitStack() as stack:
         runs = []
 
@@ -53,7 +53,7 @@ def plain_calls(bench):
 
 
 def step_of(fraction):
-    """The first step that lies at or behind this fraction of the run."""
+    """The first step at or after this fraction of the run."""
     return math.ceil(fraction * STEPS)
 
 

@@ -1,4 +1,4 @@
-"""Records that nobody measured, to calculate with."""
+"""Made-up records for tests."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from research.benchmark.records import PLAIN, Record
 
 
 def record(method: str, **fields: Any) -> Record:
-    """A record of this method; what is not named is the same for all."""
+    """A record of this method; all other fields have defaults."""
     same = {
         "model": "demo",
         "condition": "euler 30, shift 3, cfg 4",
@@ -34,6 +34,6 @@ def videos(method: str, *psnrs: float, **fields: Any) -> list[Record]:
 
 
 def plain(**fields: Any) -> Record:
-    """The uncached video itself."""
+    """The record of the plain video itself."""
     same = {"work": 1.0, "blocks": 1.0, "time": 1.0, "psnr": 50.0, "worst_frame": 50.0, "ssim": 1.0, "lpips": 0.0}
     return record(PLAIN, **{"setting": "", "closeness": 100.0, "bytes": 0} | same | fields)

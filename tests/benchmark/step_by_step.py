@@ -1,4 +1,4 @@
-"""What a method on the host's MODEL does at each step of one video of the demo model."""
+"""What a method on ComfyUI's MODEL does at each step of one video of the demo model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from research.benchmark.library import PLAIN_RUN, Bench, Method
 from research.benchmark.meter import Meter
 from research.benchmark.plan import Condition
 
-STEPS = 21  # neither end of the native caches, nor the start of a pack, falls onto a step
+STEPS = 21  # neither the end of ComfyUI's caches nor the start of a pack is exactly at a step
 VIDEO = plan.cases("demo", Condition("euler", STEPS, demo_model.SHIFT, 4.0), 0)[1]
 
 
@@ -40,7 +40,7 @@ class Ran:
         self.sample = cache(self._sample)
 
     def _sample(self, name: str | None = None, label: str | None = None) -> tuple[Tensor, Steps]:
-        """The latent, and what its steps cost. Without a name: of the plain video."""
+        """The latent, and the cost of its steps; without a name, those of the plain video."""
         steps = Steps()
         if name is None:
             return self.bench.sample(VIDEO, steps, PLAIN_RUN), steps
@@ -57,7 +57,7 @@ class Ran:
         return [blocks > 0 for blocks, _ in ran]
 
     def skipped_work(self, name: str, label: str) -> list[float]:
-        """Operations of each skipped step, of those of plain."""
+        """Operations of each skipped step, as a share of those of the plain run."""
         return [work / whole for (blocks, work), (_, whole) in self._beside_plain(name, label) if not blocks]
 
     def _beside_plain(self, name: str, label: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:

@@ -1,4 +1,4 @@
-"""The variants of the ablation: each is what it says, and each gets its own result."""
+"""Each variant of the ablation does what its name says, and gets its own result."""
 
 import pytest
 import torch
@@ -76,7 +76,7 @@ def test_the_usual_watch_is_what_the_pack_does_without_one():
 
 
 def test_the_parts_of_a_block_add_up_to_it():
-    """Residuals between places of the stream: attention, cross-attention and MLP lie end to end in the middle block."""
+    """Residuals between places of the stream: attention, cross-attention and MLP together make up the middle block."""
     model, video = tiny_wan(), Video("slow", "circle one red slow right dark", 1, steps=STEPS)
     probes = {}
     for place in ("self-attention", "cross-attention", "MLP", "middle block"):
@@ -103,7 +103,7 @@ def metrics_of(report):
 
 
 def test_every_departure_reads_other_changes(measured):
-    """Metric, place and motion alike: were one switch without effect, two rows would read the same numbers."""
+    """If a switch for metric, place or motion had no effect, two rows would read the same numbers."""
     _, reports = measured
     without_tables = {(config.moreg, watch): metrics_of(report) for (config, watch), report in reports.items()}
     assert len(without_tables) == 14

@@ -1,4 +1,4 @@
-"""The cost of preset auto is counted, not timed, so a test may hold it."""
+"""The cost of preset auto. It is counted, not timed, so a test can check it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""cache-dit's DBCache, on a small model, skips what its authors say, and nothing at its off position."""
+"""On a small model, cache-dit's DBCache skips what its authors say, and nothing with its off setting."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from research.benchmark.diffusers_caches import first_block_cache
 from research.benchmark.guidance import plain_in_two_calls
 
 WARMUP = 8
-ANY = 1e9  # a threshold below which every change is
+ANY = 1e9  # a threshold that is larger than every change
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -49,7 +49,7 @@ def test_with_one_step_of_warm_up_it_is_first_block_cache_bit_for_bit(threshold)
 
 
 def added_by_the_rest(calibrator, row):
-    """At every step, (tokens, width) each; those before WARMUP are computed, the others forecast."""
+    """Residuals (tokens, width) at every step; those before WARMUP are computed, the others forecast."""
     calls = run(dbcache, (ANY, WARMUP, calibrator)).branch(row)
     return [(call.left - call.first)[0] for call in calls]
 
@@ -64,7 +64,7 @@ def test_the_taylor_calibrator_continues_what_the_rest_added(row):
 
 @pytest.mark.parametrize("row", [0, 1], ids=["conditional", "unconditional"])
 def test_the_foca_calibrator_goes_by_the_mean_of_the_last_computed_slope_and_the_last_slope(row):
-    """arXiv 2508.16211; cache-dit goes three steps far at most, and then back."""
+    """arXiv 2508.16211; cache-dit forecasts at most three steps ahead, then starts again."""
     added = added_by_the_rest("FoCa", row)
     anchor = added[WARMUP - 1]
     slope = anchor - added[WARMUP - 2]

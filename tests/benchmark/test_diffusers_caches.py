@@ -1,4 +1,4 @@
-"""Each of diffusers' caches, on a small model, skips what its authors say, and nothing at its off position."""
+"""On a small model, each of diffusers' caches skips what its authors say, and nothing with its off setting."""
 
 from itertools import pairwise
 
@@ -96,7 +96,7 @@ def test_the_clock_takes_the_shift_back(shift):
 
 @pytest.mark.parametrize("shift", [1.0, 8.0])
 def test_pab_computes_attention_at_multiples_of_its_range_and_everywhere_outside_its_timesteps(shift):
-    # Of 14 steps, timesteps 786 (step 3) to 143 (step 12) are between 800 and 100.
+    # With 14 steps, timesteps 786 (step 3) to 143 (step 12) are between 800 and 100.
     seen = run(pab, (2, 6), steps=14, shift=shift)
     assert seen.steps_of("attn1") == [0, 1, 2, 4, 6, 8, 10, 12, 13]
     assert seen.steps_of("attn2") == [0, 1, 2, 6, 12, 13]
@@ -105,7 +105,7 @@ def test_pab_computes_attention_at_multiples_of_its_range_and_everywhere_outside
 
 @pytest.mark.parametrize("shift", [1.0, 8.0])
 def test_fastercache_leaves_the_unconditional_half_out_and_then_every_other_self_attention(shift):
-    # Of 14 steps, step 6 is the first below timestep 641; every fifth is whole.
+    # With 14 steps, step 6 is the first below timestep 641; every fifth step is computed in full.
     calls = [call for calls in run(fastercache, (5, 2), steps=14, shift=shift).calls for call in calls]
     assert len(calls) == 14
     halves = [6, 7, 8, 9, 11, 12, 13]
@@ -197,7 +197,7 @@ def test_seacache_skips_while_the_filtered_change_of_its_input_adds_up_to_less_t
 
 
 def filtered(x, sigma):
-    """What a Wiener filter leaves of a signal whose power falls as frequency ** -3, along time, height and width.
+    """A Wiener filter applied to a signal whose power falls as frequency ** -3, along time, height and width.
 
     arXiv 2602.18993: the response of each axis at this noise level, their product at mean 1.
     """

@@ -1,4 +1,4 @@
-"""The fits of TeaCache and MagCache, on models of which the answer is known."""
+"""The fits for TeaCache and MagCache, on models for which the right answer is known."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from research.benchmark.fitted import Seen, fit, seen
 
 
 def run(changes, polynomial=lambda change: change, lengths=()):
-    """Calls in each of which the signals grow by a fraction, and the output by its polynomial, for two rows."""
+    """Calls in which the signals grow by a fraction, and the output by a polynomial of it, for two rows."""
     signal, output, calls = 1.0, 1.0, []
     for step in range(len(changes) + 1):
         length = lengths[step] if lengths else 1.0
@@ -28,7 +28,7 @@ def test_teacaches_polynomial_is_that_of_the_output_over_the_signal_highest_powe
 
 
 def test_teacaches_retention_mode_looks_at_the_projection():
-    # The projection is the square of the embedding: it grows by 2 x + x^2 where that grows by x.
+    # The projection is the square of the embedding: it grows by 2 x + x^2 if the embedding grows by x.
     fitted = fit([run(np.linspace(0.1, 0.9, 12), lambda change: 2 * change + change**2)])
     assert fitted.teacache_retention == pytest.approx([0, 0, 0, 1, 0], abs=1e-6)
 
@@ -40,7 +40,7 @@ def test_magcaches_ratios_are_of_each_length_to_the_one_before_and_of_all_runs_t
 
 
 class Toy(nn.Module):
-    """Wan's skeleton: the embedding is t, its projection 2 t, each of two blocks adds t, the head takes a tenth."""
+    """A minimal Wan: the embedding is t, its projection 2 t, each of two blocks adds t, the head returns a tenth."""
 
     def __init__(self):
         super().__init__()

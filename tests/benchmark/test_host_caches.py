@@ -1,4 +1,4 @@
-"""What is put on the host's MODEL skips what and where its authors say; other packs where they are found."""
+"""Methods on ComfyUI's MODEL skip the work and the steps that their authors say; other packs if they are found."""
 
 import math
 from itertools import pairwise
@@ -61,7 +61,7 @@ def test_the_native_caches_skip_the_whole_model_and_protect_both_ends(ran, name)
 
 @pytest.mark.parametrize("name", ["EasyCache", "LazyCache"])
 def test_the_native_caches_make_nearly_the_plain_video(ran, name):
-    """Where EasyCache writes into the input that the host makes its estimate from, 4 dB are left."""
+    """If EasyCache could write into the input from which ComfyUI makes its estimate, only 4 dB would be left."""
     (plain, _), (cached, _) = ran.sample(), ran.sample(name, *ran.boldest(name))
     assert closeness(plain, cached) > 15
 
@@ -84,12 +84,12 @@ def test_spectrum_skips_the_blocks_and_computes_its_warm_up(ran, bench):
     assert all(0 < work < 0.02 for work in ran.skipped_work(*run))
 
 
-# Where other packs are
+# Where other packs are found
 
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """One without packs, and with a ComfyUI that only `find_host` finds."""
+    """A folder without packs, and a ComfyUI that only `find_host` finds."""
     for name in ("COMFYUI_PACKS_PATH", "COMFYUI_OLD_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(host_caches, "find_host", lambda: tmp_path / "comfy" / "ComfyUI")

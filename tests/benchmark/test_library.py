@@ -37,13 +37,13 @@ def named(name):
 
 
 def near(latent, other, within=1e-4):
-    """Within this share of the largest number."""
+    """Equal up to this share of the largest number."""
     return (latent - other).abs().max() < within * other.abs().max()
 
 
 @torch.no_grad()
 def by_the_host(bench, case, stages: Sequence[dict]) -> torch.Tensor:
-    """The plain video as its own KSampler and KSamplerAdvanced ask for it, in one or more turns."""
+    """The plain video made by ComfyUI's KSampler, or by KSamplerAdvanced in several stages."""
     import comfy.sample
 
     condition = case.condition
@@ -79,7 +79,7 @@ def test_the_plain_video_is_the_one_that_diffusers_makes(bench):
 
 
 def test_the_host_knows_every_sampler_and_scheduler_of_the_plan(bench):
-    """It would take another in silence."""
+    """Otherwise it would silently use another one."""
     from comfy.samplers import KSampler
 
     planned = {condition for several in plan.CONDITIONS.values() for condition in several}
@@ -90,7 +90,7 @@ def test_the_host_knows_every_sampler_and_scheduler_of_the_plan(bench):
 @pytest.mark.parametrize(
     "condition",
     [
-        Condition("uni_pc", 4, 3.0, 4.0),  # of which the host leaves out the last level but one
+        Condition("uni_pc", 4, 3.0, 4.0),  # for which ComfyUI leaves out the second to last level
         Condition("res_multistep", 4, 5.0, 1.0),
         Condition("euler_ancestral", 4, 1.0, 4.0, scheduler="beta"),  # draws noise of its own
         Condition("euler", 4, 5.0, 4.0, denoise=0.6),
@@ -116,7 +116,7 @@ def test_two_stages_are_those_of_ksampler_advanced(bench):
 
 
 def test_a_list_of_levels_is_sampled_as_it_is(bench):
-    """By Euler steps of our own; shift and scheduler have no say."""
+    """Made by our own Euler steps; shift and scheduler have no effect."""
     video = case("euler", 8, 5.0, 1.0, levels="LTX-2.3")
     evaluate, x = demo_model.guided(demo_model.load("cpu"), video.context, 1.0), demo_model.noise_of(video.seed)
     for step, (sigma, following) in enumerate(pairwise(DISTILLED_LEVELS["LTX-2.3"])):
@@ -126,10 +126,10 @@ def test_a_list_of_levels_is_sampled_as_it_is(bench):
 
 @pytest.fixture
 def two_streams(bench, monkeypatch, tmp_path):
-    """A model of the host's own class with random weights, in the place of the trained one."""
+    """A model of ComfyUI's own class with random weights, in place of the trained one."""
     import comfy.model_management
 
-    # So that it is as before after this test; older hosts know of no training.
+    # Restored after this test; older ComfyUIs have no such attribute.
     monkeypatch.setattr(comfy.model_management, "in_training", False, raising=False)
     model = small_models.new_two_streams().requires_grad_(False)
     torch.manual_seed(0)
@@ -201,12 +201,12 @@ def test_an_off_position_that_is_on_is_found_out(bench, method):
         worker.check_off(bench, [replace(method, off=boldest)])
 
 
-# Methods that look at plain runs first
+# Methods that need plain runs first
 
 
 @pytest.fixture
 def one_of_each(monkeypatch):
-    """One video of few to calibrate on, and nothing that is known from before."""
+    """One short video for calibration, and no earlier results."""
     monkeypatch.setattr(plan, "CALIBRATION", plan.CALIBRATION[2:3])
     monkeypatch.setattr(diffusers_caches, "_RATIOS", {})
     monkeypatch.setattr(host_caches, "_FITTED", {})
@@ -217,7 +217,7 @@ def test_calibrating_does_not_disturb_the_meter_of_the_run_that_it_is_for(bench,
     whole, meter = Meter(), Meter()
     bench.sample(video, whole, THROUGH_DIFFUSERS)
     bench.sample(video, meter, named("MagCache (diffusers)"), (9.0, 1))
-    # In each stage the first step and every other one behind it: a step skips all blocks, and nearly all work.
+    # Each stage computes its first step, then every second one; a skipped step skips all blocks and nearly all work.
     assert meter.block_calls / whole.block_calls == 4 / 8
     assert meter.flops / whole.flops == pytest.approx(4 / 8, abs=0.02)
 
@@ -242,7 +242,7 @@ def measured_ratios(case):
 
 
 def fitted(bench, case):
-    """By the packs' way of calibrating."""
+    """With the calibration of the packs."""
     return host_caches.fitted_on(bench, case).magcache.tolist()
 
 
@@ -257,7 +257,7 @@ def test_each_of_two_stages_has_ratios_of_its_own_which_begin_with_1(bench, one_
     assert whole[3] != pytest.approx(1, rel=1e-3)
 
 
-# Where it cannot be run
+# Where it cannot run
 
 
 def test_without_a_host_nothing_is_measured(monkeypatch):

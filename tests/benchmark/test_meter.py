@@ -1,4 +1,4 @@
-"""The meter counts what torch's own counter counts, and what is said of it beside."""
+"""The meter counts what torch's own counter counts, and its other figures are right."""
 
 import inspect
 
@@ -14,13 +14,13 @@ from research.benchmark.videos import CFG
 
 @pytest.fixture(scope="module")
 def ask():
-    """The demo model, asked for both prompts in one call."""
+    """The demo model, called with both prompts at once."""
     model = demo_model.load("cpu")
     return demo_model.guided(model, demo_model.guided_context("circle one red slow right dark", CFG), CFG)
 
 
 def attention(query, key, *_, **__):
-    """Operations of two products of matrices per head: (batch, heads, positions, width)."""
+    """Operations of the two matrix products of each head; shape (batch, heads, positions, width)."""
     batch, heads, positions, width = query
     return 2 * 2 * batch * heads * positions * key[-2] * width
 

@@ -1,4 +1,4 @@
-"""CogVideoX, Latte and DiT, two layers each: AdaCache fits, and holds and costs what the page says."""
+"""On CogVideoX, Latte and DiT with two layers each, AdaCache works, and holds and costs what the page says."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_a_computed_call_runs_every_block_once_and_a_reused_one_none(model):
 
 
 def test_a_reused_call_on_an_unchanged_input_gives_the_plain_output_up_to_rounding(model):
-    """One residual for all blocks is enough, also where spatial and temporal blocks take turns or text runs along."""
+    """One residual for all blocks is enough, even if spatial and temporal blocks alternate or blocks carry text."""
     plain = model()
     with model.cached() as run:
         outputs = [model.evaluate(run, step) for step in range(REUSED + 1)]
@@ -45,7 +45,7 @@ def test_one_residual_and_a_quarter_of_one_are_held_whatever_the_depth(model):
 
 
 def test_at_no_time_is_more_than_a_residual_and_two_probes_alive_beyond_the_plain_call(model):
-    """Nothing else is large: the copy of the stack's input, the probe that is held and the one that is made."""
+    """Only these are large: the copy of the stack's input, the probe that is held and the new probe."""
     assert 1 < memory(model)["peak_residuals"] <= 1.6
 
 

@@ -1,4 +1,4 @@
-"""The packs that need an older ComfyUI, in a process of its own."""
+"""Tests the packs that need an older ComfyUI, in a process of their own."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def test_the_packs_do_what_their_authors_say(bench):
-    """The bench is here to skip this where a host cannot be imported."""
+    """The fixture `bench` skips this test if ComfyUI cannot be imported."""
     try:
         old_host()
     except Unavailable as reason:

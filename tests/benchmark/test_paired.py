@@ -11,17 +11,17 @@ HERE = Place("demo", "euler 30, shift 3, cfg 4")
 
 
 def duel_of(*records):
-    """The only duel of these."""
+    """The only duel of these records."""
     (found,) = paired.duels(paired.places(records))
     return found
 
 
 def dial(*works, **fields):
-    """A record of ours at each position, which is called by its work."""
+    """A record of ours for each setting, which is named after its work."""
     return [record(OURS, setting=str(work), work=work, **fields) for work in works]
 
 
-# --- Where, who, which video
+# --- Place, choice, video
 
 
 def test_a_broken_video_is_left_out_for_everybody_in_its_place_alone_and_told():
@@ -113,7 +113,7 @@ def test_a_draw_is_half_a_video():
 
 
 def scattered(lead, number=16):
-    """A rival's videos and ours, which are closer by about `lead` dB with a standard deviation of about 2."""
+    """Videos of a rival and of ours; ours are closer by about `lead` dB, with a standard deviation of about 2."""
     apart = np.random.default_rng(1).normal(0, 2, number)
     apart = lead + apart - apart.mean()
     return apart, [*videos("peer", *[30.0] * number), *videos(OURS, *(30 + apart), setting="2x")]

@@ -1,4 +1,4 @@
-"""docs/paper_tables.md comes from docs/figures.json, all of it."""
+"""All of docs/paper_tables.md comes from docs/figures.json."""
 
 import json
 from pathlib import Path

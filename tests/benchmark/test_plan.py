@@ -1,4 +1,4 @@
-"""What is measured: enough, on what nobody has learnt from, and nothing twice."""
+"""The plan has enough videos, none that was used for tuning, and none twice."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ from research.small_models import DISTILLED_LEVELS, MODELS
 
 
 def videos(model, condition=None):
-    """All of a model's under one condition."""
+    """All videos of a model under one condition."""
     chosen = condition or CONDITIONS[model][0]
     return [case for number in range(VIDEOS_OF_A_CLASS) for case in plan.cases(model, chosen, number)]
 
@@ -116,4 +116,4 @@ def test_who_is_not_measured_everywhere_is_under_the_most_wanted_conditions_of_e
         cases = [plan.cases(model, condition, 0)[0] for condition in conditions]
         assert [some.fits(case) for case in cases] == [place < plan.MOST_WANTED for place in range(len(cases))]
         assert all(map(all_of_them.fits, cases))
-        assert some.fits(plan.quick([model])[0])  # which is of no plan
+        assert some.fits(plan.quick([model])[0])  # a condition that is not in the plan

@@ -8,7 +8,7 @@ from research.benchmark.records import NAMES, Store
 
 
 def stored(folder, *records):
-    """What a new store finds after another has saved these."""
+    """The records that a new store reads after another store has saved these."""
     store = Store(folder)
     store.add(records)
     store.save()

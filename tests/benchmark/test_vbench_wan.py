@@ -1,4 +1,4 @@
-"""The script for real weights: on a WanPipeline of random ones, and on none."""
+"""The script for real weights, on a WanPipeline with random weights and on none."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What one process of the benchmark measures and what it leaves alone. Its bench samples nothing."""
+"""What one process of the benchmark measures, and what it leaves out. Its bench samples nothing."""
 
 import math
 import time
@@ -18,7 +18,7 @@ METHODS = (OnHost("a", {"safe": 1, "bold": 2}), OnHost("b", {"only": 3}))
 
 
 class Bench:
-    """Of the plain video and of every other it says the same, and remembers what it was asked for."""
+    """Returns the same for the plain video and for every other one, and stores the requests."""
 
     name = "a host"
 
@@ -63,7 +63,7 @@ def test_a_record_says_what_was_made_and_how_it_compares_with_plain():
     assert (record.model, record.condition, record.motion_class) == ("demo", "euler 4, shift 8, cfg 4", "static")
     assert record.library == plain.library == "a host"
     assert (record.work, record.blocks, record.time, record.bytes) == (0.5, 0.4, 0.75, 500)
-    assert record.closeness == pytest.approx(20, abs=1e-3)  # a tenth of it is wrong
+    assert record.closeness == pytest.approx(20, abs=1e-3)  # a tenth of it is the error
     assert (plain.work, plain.blocks, plain.time, plain.bytes) == (1, 1, 1, 0)
     assert (plain.psnr, plain.worst_frame, plain.motion_kept, plain.lpips) == (50, 50, 1, 0)
     assert plain.ssim == pytest.approx(1)

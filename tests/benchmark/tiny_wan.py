@@ -1,4 +1,4 @@
-"""A Wan transformer of random weights, so small that a run takes a second, and all that goes on in it."""
+"""A Wan transformer with random weights, so small that a run takes a second, with a record of all that it does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from research.benchmark.plan import Case, Condition
 
 LAYERS = 3
 STEPS = 12
-PARTS = ("attn1", "attn2", "ffn")  # of a block: self-attention, cross-attention, feed-forward
+PARTS = ("attn1", "attn2", "ffn")  # parts of a block: self-attention, cross-attention, feed-forward
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Call:
 
 @dataclass
 class Run:
-    """What the model was asked and answered along one way from noise to video.
+    """The calls of the model in one run from noise to video.
 
     Attributes:
         calls: of the model, for each step.
@@ -57,11 +57,11 @@ class Run:
         return sum(map(ran, self.calls), Counter())
 
     def branch(self, row: int) -> list[Call]:
-        """For a method that asks in two calls: the conditional calls, 0, or the unconditional, 1."""
+        """For a method with two calls per step: the conditional calls (0) or the unconditional calls (1)."""
         return [calls[row] for calls in self.calls]
 
     def outputs(self, row: int) -> Tensor:
-        """What the model said of the conditional, 0, or the unconditional, 1; one row per step.
+        """Outputs of the model for the conditional (0) or the unconditional (1) prompt; one row per step.
 
         In two calls or in one, if the conditional comes first.
         """
@@ -104,12 +104,12 @@ def run(
     prompt: str = "circle one red slow right dark",
     shift: float = demo_model.SHIFT,
 ) -> Run:
-    """`attach` at this setting, over a way from noise to video that depends on nothing else."""
+    """Runs `attach` with this setting, on fixed inputs from noise to video."""
     model = tiny_wan()
     calls = watched(model)
     seen = Run()
     case = Case("demo", Condition("euler", steps, shift, cfg=4.0), "slow", prompt, 1)
-    with attach(None, model, setting, case) as evaluate:  # no bench: nothing is calibrated here
+    with attach(None, model, setting, case) as evaluate:  # no bench, because nothing is calibrated here
         for step, (x, sigma) in enumerate(way(steps, shift)):
             seen.velocities.append(evaluate(x, step, sigma))
             seen.calls.append(calls.copy())
@@ -118,13 +118,13 @@ def run(
 
 
 def way(steps: int, shift: float = demo_model.SHIFT) -> list[tuple[Tensor, float]]:
-    """What the model is asked at each step: x, (1, 16, 2, 8, 8), and its noise level."""
+    """Input of the model at each step: x, (1, 16, 2, 8, 8), and its noise level."""
     noise, video = torch.randn(2, 1, 16, 2, 8, 8, generator=torch.Generator().manual_seed(1))
     return [(sigma * noise + (1 - sigma) * video, sigma) for sigma in demo_model.sigmas(steps, shift).tolist()[:-1]]
 
 
 def assert_whole_steps_are_plain(seen: Run, baseline: Run) -> None:
-    """A step that computes everything gives what the model gives, bit for bit, whatever was skipped before it."""
+    """A step that computes everything gives the output of the model, bit for bit, whatever was skipped before it."""
     whole = [step for step, calls in enumerate(seen.calls) if ran(calls) == ran(baseline.calls[step])]
     assert 0 < len(whole) < len(seen.calls)
     assert whole != list(range(len(whole))), "no whole step after a skipped one"
@@ -149,14 +149,14 @@ def near(calls: list[Call], threshold: float, warmup: int = 1) -> list[int]:
 
 
 def assert_reused(calls: list[Call], skipped: list[int], since: str) -> None:
-    """At the skipped steps, what was added since "entered" or "first" is what the last other step had added."""
+    """At skipped steps, the part added after "entered" or "first" equals that of the last step that was not skipped."""
     added = [call.left - getattr(call, since) for call in calls]
     for step in skipped:
         torch.testing.assert_close(added[step], added[max(set(range(step)) - set(skipped))])
 
 
 def watched(model: WanTransformer3DModel) -> list[Call]:
-    """The calls to come; what is attached to the model later stands around what is counted."""
+    """Records the calls from now on; a cache that is attached later wraps the recording functions."""
     calls: list[Call] = []
 
     def begin(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is taken to a machine with a GPU, without one: the rehearsal, how parts that go wrong are told, the page."""
+"""Tests tools.gpu without a GPU: the rehearsal, parts that fail, and the page."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_rehearsed_training_leaves_its_checkpoint_and_log_and_says_how_far_it_
     assert {each.name for each in tmp_path.iterdir()} == {"demo_wan.safetensors", "log.jsonl", "train.json"}
 
 
-# Parts that go wrong
+# Parts that fail
 
 WRITES = "import json, pathlib; pathlib.Path({path!r}).write_text(json.dumps([{row!r}]))"
 
@@ -93,7 +93,7 @@ def stand_in(name: str, code: str, row: dict | None = None, **settings) -> tuple
     return Part(name, rehearsed=settings.pop("seconds", 30), **settings), code, row
 
 
-# Leaves the number of the process that it starts beside itself.
+# Writes the id of the process that it starts into a file beside it.
 STARTS_ANOTHER = """
 import pathlib, subprocess, sys, time
 another = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -138,7 +138,7 @@ def test_a_part_that_goes_wrong_is_told_and_the_others_run(ended, tmp_path):
     assert ended["faulty"]["said"] == "1 of 1 rows found a fault"
     assert ended["silent"]["said"] == "it ended without a row"
     assert ended["cannot"]["said"] == "cannot: no card"
-    assert read_rows(tmp_path / "late.json") == [{"ok": True}]  # what it had counts
+    assert read_rows(tmp_path / "late.json") == [{"ok": True}]  # its rows until then count
     assert json.loads((tmp_path / runner.RUN).read_text())["parts"] == ended
 
 
@@ -291,7 +291,7 @@ def test_of_a_part_that_ran_twice_the_later_counts_and_another_card_is_refused(t
     assert "another card, b" in capsys.readouterr().out
 
 
-# What is carried
+# Files that are copied
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The compare node on videos whose distance can be worked out by hand."""
+"""The compare node, on videos whose figures can be calculated by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def compared(pack):
 
 
 def moving(frames=4, size=16, by=0.1):
-    """(frames, size, size, 3): a ramp that becomes brighter by as much from frame to frame."""
+    """(frames, size, size, 3): a ramp that gets brighter by the same amount from frame to frame."""
     ramp = torch.linspace(0, 0.5, size).expand(size, size)
     return torch.stack([ramp + by * frame for frame in range(frames)])[..., None].repeat(1, 1, 1, 3)
 
@@ -46,7 +46,7 @@ def test_one_frame_that_is_off_is_found_and_drawn(compared):
     changed[2, :, 8:] += 0.1
     picture, report, psnr, ssim, _, worst = compared(moving(), changed)
     assert worst == 2
-    assert report["worst_psnr"] == pytest.approx(23.01, abs=0.01)  # half of the frame by a tenth: -10 log10(0.005)
+    assert report["worst_psnr"] == pytest.approx(23.01, abs=0.01)  # half of it is off by a tenth: -10 log10(0.005)
     assert psnr == pytest.approx((3 * 100 + 23.01) / 4, abs=0.01)
     assert ssim < 1
     assert not picture[2, :, :8].any()
@@ -114,17 +114,17 @@ def test_the_perceptual_distance_is_told_where_it_is_installed(compared, monkeyp
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=LPIPS, __spec__=object()))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     video = moving(size=64)
-    assert compared(video, video + 0.1)[1]["lpips"] is None  # it would fetch its weights
+    assert compared(video, video + 0.1)[1]["lpips"] is None  # LPIPS would download its weights
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / pack.nodes.compare.ALEXNET).touch()
     assert compared(video, video + 0.1)[1]["lpips"] == pytest.approx(0.2, rel=1e-4)
     assert compared(latent(video.movedim(-1, 1)), latent(video.movedim(-1, 1)))[1]["lpips"] == 0
-    assert compared(moving(), moving())[1]["lpips"] is None  # too small for the network
+    assert compared(moving(), moving())[1]["lpips"] is None  # too small for LPIPS' network
 
 
 @pytest.fixture
 def beside(pack, monkeypatch):
-    """What the node has drawn: (frames of both, report, likeness)."""
+    """The arguments with which the node drew: (frames of both videos, report, likeness)."""
     drawn, real = [], pack.nodes.compare.beside
 
     def draw(videos, report, likeness):
@@ -165,7 +165,7 @@ def test_latents_without_a_model_are_shown_in_grey(pack, beside):
 
 
 def test_with_the_model_latents_are_compared_as_pictures_and_its_run_is_told(pack, planned, demo, beside):
-    """The run that made the changed latent, though another came after it."""
+    """The report is of the run that made the changed latent, although another run came after it."""
     patched, attachment = planned(demo)
     first, second = (denoised(patched, seed) for seed in (1, 2))
     pictures = [pack.nodes.demo.preview.pictures_of(patched, each) for each in (second, first)]
@@ -173,9 +173,9 @@ def test_with_the_model_latents_are_compared_as_pictures_and_its_run_is_told(pac
     done = execute(latent(second), latent(first), 4.0, patched)
     assert done.args[2:5] == execute(*pictures, 4.0).args[2:5]
     assert beside[0][1] is attachment.finished[0].report
-    execute(*pictures, 4.0, patched)  # pictures are of no run that could be found: the newest
+    execute(*pictures, 4.0, patched)  # no run can be found for pictures, so the newest counts
     assert beside[2][1] is attachment.finished[1].report
-    execute(latent(first), latent(torch.zeros_like(first)), 4.0, patched)  # no run made this one
+    execute(latent(first), latent(torch.zeros_like(first)), 4.0, patched)  # no run made this latent
     assert beside[3][1] is None
 
 

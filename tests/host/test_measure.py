@@ -18,7 +18,7 @@ STEPS = 12
 
 @pytest.fixture
 def output(host, tmp_path):
-    """The host's output folder, for this test."""
+    """A folder that is ComfyUI's output folder during this test."""
     import folder_paths
 
     before = folder_paths.get_output_directory()
@@ -39,7 +39,7 @@ def settings():
 
 @pytest.fixture
 def measure(pack, demo, settings, output):
-    """`measure(steps=8)` -> (what the file says, the node's output)."""
+    """`measure(steps=8)` -> (content of the file, output of the node)."""
 
     def run(model=demo, **changes):
         before = set(output.rglob("*.json"))
@@ -53,7 +53,7 @@ def measure(pack, demo, settings, output):
 
 
 def sampled(model, settings, **changes):
-    """What the host's own KSampler makes."""
+    """The latent from ComfyUI's own KSampler."""
     import nodes as of_the_host
 
     with torch.inference_mode():
@@ -78,7 +78,7 @@ def test_samplers_that_leave_out_a_noise_level_do_so_here(demo, settings, measur
 
 
 def test_the_figures_are_those_of_the_videos(demo, measure):
-    """Worked out a second time, in another way."""
+    """Calculated again in another way."""
     found, done = measure()
     plain, *others = ((each["samples"].double().numpy()) for each in done.args[3:])
     mean, deviation = (
@@ -114,7 +114,7 @@ def test_the_settings_are_told_and_the_warm_up_is_in_no_run(measure):
 
 
 def test_two_steps_come_first(demo, measure, monkeypatch):
-    """So that no run pays for loading and compiling."""
+    """So that no run's time includes loading and compiling."""
     import comfy.sample
 
     asked, real = [], comfy.sample.sample_custom
@@ -185,7 +185,7 @@ def test_a_latent_format_without_colours_is_shown_in_grey(demo, measure, monkeyp
 
 
 def test_video_with_sound_is_measured(pack, tiny, measure):
-    """Closeness is of both, frames are the video's."""
+    """Closeness is of video and sound, frames are those of the video."""
     both = tiny("LTX-2")
     found, _ = measure(
         both.model, positive=both.positive, negative=both.negative, latent_image={"samples": both.latent}

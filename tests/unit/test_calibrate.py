@@ -1,4 +1,4 @@
-"""A codebook from watched runs: which runs count, what comes of their changes, and the file it is kept in."""
+"""A codebook from runs with preset watch: which runs count, the codebook that they give, and its file."""
 
 import json
 from statistics import mean
@@ -18,7 +18,7 @@ N = 30
 
 
 def curve(level=0.1, end=0.3, steps=N):
-    """Changes that are small in the middle, as those of real runs are."""
+    """Changes that are small in the middle, as in real runs."""
     return [level + end * abs(2 * step / steps - 1) ** 3 for step in range(1, steps)]
 
 

@@ -1,4 +1,4 @@
-"""Drawn clips show what their prompts say, latents are those of their clips, and real clips are what the list says."""
+"""Drawn clips show what their prompts say, latents match their clips, and real clips match the list."""
 
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
@@ -92,7 +92,7 @@ def test_nothing_moves_when_static_and_textures_move_along_when_not(background):
 
 @pytest.mark.parametrize(("count", "number"), [("one", 1), ("few", 3), ("many", 6)])
 def test_there_are_as_many_shapes_as_the_prompt_says(count, number):
-    """By their area, of which overlaps take a little."""
+    """Counted by their area, which overlaps reduce a little."""
     words = clips.words_of(f"circle {count} white static right dark")
     area = (clips.draw(words.expand(64, -1), dice()) > 0).float()[:, 0, 0].sum(dim=(1, 2)).mean()
     radius = 2 * clips.RADII[clips.SLOTS[clips.COUNT].index(count)]  # in pixels
@@ -192,7 +192,7 @@ def test_the_nearest_stretch_of_a_clip_is_found():
 
 @pytest.mark.parametrize("name", ["demo", "clips", "distilled"])
 def test_a_sheet_has_a_row_for_each_prompt_and_a_strip_for_each_clip(name, monkeypatch):
-    """Of a model that says nothing."""
+    """The sheet of a model that predicts zero."""
     if name == "clips":
         whole(0)
         monkeypatch.setattr(demo_sheet, "A_CLASS", 1)

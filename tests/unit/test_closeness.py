@@ -38,7 +38,7 @@ def test_words_change_at_the_marks():
 
 
 class Model(torch.nn.Module):
-    """A velocity that bends with the noise level, the more the harder it is."""
+    """A model whose velocity changes with the noise level, the more the larger `hard` is."""
 
     def __init__(self, hard):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A measured file, its picture, and the page of many: what is kept, what is refused, what is seen."""
+"""A measured file, its picture, and the page of many files: what they keep, refuse and show."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ SETTINGS = Settings(
 
 
 def run(states: str, seconds: float, likeness: Likeness | None = None, **more) -> MeasuredRun:
-    """One evaluation per letter: c computed, r reused, each as long."""
+    """One evaluation per letter, c for computed and r for reused, each with the same seconds."""
     names = {"c": "computed", "r": "reused"}
     records = [StepRecord(at, at, None, names[each], seconds=seconds) for at, each in enumerate(states)]
     return MeasuredRun(RunReport(model="WanModel", sampler_steps=len(states), evaluations=records, **more), likeness)
 
 
 def measured(closeness: float = 30.0, **changes) -> Measured:
-    """8 s plain, 4 s with auto, of which 30 dB are expected, 22.5 to 37.5; 5 s with quality, of which nothing is."""
+    """8 s plain; 4 s with auto, expected at 30 dB (22.5 to 37.5); 5 s with quality, without an estimate."""
     near = Likeness(closeness, 0.98, 3, 21.0)
     expected = {"expected_db": 30.0, "expected_db_low": 22.5, "expected_db_high": 37.5}
     runs = {
@@ -85,13 +85,13 @@ def test_where_a_closeness_lies(closeness, place):
 
 
 def test_nothing_is_claimed_beyond_forty_decibels():
-    """So an equal video lies in a range that ends there."""
+    """So an equal video is inside a range that ends there."""
     near = Likeness(math.inf, 1.0, 0, math.inf)
     assert run("cr", 1.0, near, expected_db=35.0, expected_db_low=27.5, expected_db_high=40.0).place == 0
 
 
 def change(path: str, value: object) -> Callable[[dict], None]:
-    """An edit by hand; `...` as the value takes the entry away."""
+    """An edit by hand; the value `...` removes the entry."""
 
     def edit(data: dict) -> None:
         *way, last = path.split("/")
@@ -173,7 +173,7 @@ def test_the_picture_has_the_width_asked_for_and_all_three_frames_as_large(width
 def test_a_disc_lies_where_the_video_came_and_a_bar_where_it_was_expected():
     near, far = (colours(picture(measured(closeness))) for closeness in (30.0, 10.0))
     bar = COLOURS[AUTO]
-    assert near[bar] < far[bar]  # the disc lies on the bar, and hides some of it
+    assert near[bar] < far[bar]  # the disc hides a part of the bar
 
 
 def test_a_video_that_is_less_close_than_expected_is_said_so_in_another_colour():

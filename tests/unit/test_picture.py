@@ -1,4 +1,4 @@
-"""The schedule picture: what a reader must be able to see in it."""
+"""What a reader must be able to see in the picture of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def report_of(states: str, metric=0.2, codebook: Codebook = FAST_30, **extra) ->
 
 
 def bars(picture, count: int) -> list[tuple[float, int]]:
-    """Of each evaluation's bar the height, as a share of the strip, and the number of colour changes up it."""
+    """For each bar its height, as a share of the strip, and the number of colour changes from bottom to top."""
     zoom = picture.width / WIDTH
     found = []
     for index in range(count):
@@ -72,7 +72,7 @@ def test_panels_that_no_report_has_numbers_for_are_left_out():
 
 
 def moving(*scores: float | None) -> RunReport:
-    """A report of the motion alone, an evaluation per score, two sampler steps apart."""
+    """A report with motion only: one evaluation for each score, two sampler steps apart."""
     records = [StepRecord(index, 2 * index, None, motion=score) for index, score in enumerate(scores)]
     return RunReport(evaluations=records)
 
@@ -94,7 +94,7 @@ def test_a_single_motion_score_has_no_gradient():
 
 
 def forecasting(*errors: float | None) -> RunReport:
-    """A report of preset auto: an evaluation per error, of which those without one are reused."""
+    """A report of preset auto: one evaluation for each error; those without an error are reused."""
     states = ["reused" if error is None else "computed" for error in errors]
     records = [
         StepRecord(index, index, None, state, error=error)
@@ -104,7 +104,7 @@ def forecasting(*errors: float | None) -> RunReport:
 
 
 def marks_of(report: RunReport) -> list[int]:
-    """How far down in the picture the middles of the marks of the report's curve are, left to right."""
+    """The y of the centres of the marks on the report's curve, from left to right."""
     picture, blue = draw([report]), (86, 180, 233)
     found = []
     for record in report.evaluations:

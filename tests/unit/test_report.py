@@ -1,4 +1,4 @@
-"""What a run did, as data: the numbers made of it, and the way to JSON and back."""
+"""The report of a run: its derived numbers, and writing it to JSON and reading it again."""
 
 import json
 import math
@@ -65,7 +65,7 @@ def test_what_another_pack_answered_is_neither_computed_nor_a_speedup_of_ours():
 
 
 def test_the_measured_speedup_compares_with_a_usual_computed_evaluation():
-    """The first two computed ones warm up (here 100 s), and one that was interrupted is no measure either."""
+    """The first two computed evaluations warm up (here 100 s), and an interrupted one does not count either."""
     seconds = [100, 100, 2, 2, 50, 0, 0, 0]
     assert report_of("cccccrrr", seconds).measured_speedup == pytest.approx(8 * 2 / 254)
     assert report_of("ccccrrrr", [2, 2, 2, 2, 0, 0, 0, 0]).measured_speedup == 2
@@ -140,7 +140,7 @@ def full():
 
 def test_a_report_survives_json_not_a_number_included(full):
     again = RunReport.from_json(full.to_json())
-    assert repr(again) == repr(full)  # repr, as not-a-number is not equal to itself
+    assert repr(again) == repr(full)  # repr, because nan is not equal to itself
 
 
 def test_the_json_is_valid_for_every_reader(full):

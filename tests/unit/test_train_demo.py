@@ -1,4 +1,4 @@
-"""The training of the small models, on one so small that it learns in seconds; and that each row of them is whole."""
+"""The training of the small models, on one so small that it learns in seconds; and the rows of all models."""
 
 import json
 import signal
@@ -41,7 +41,7 @@ def tiny_training(steps=None, seed=0, subject=SUBJECT):
 
 
 def interrupt(training, after):
-    """As if Ctrl-C were pressed in the midst of a step."""
+    """As if Ctrl-C were pressed in the middle of a step."""
     advance = training.advance
 
     def pressed():
@@ -54,7 +54,7 @@ def interrupt(training, after):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A training from its beginning to its end, and the folder it wrote."""
+    """A complete training, and the folder that it wrote."""
     folder = tmp_path_factory.mktemp("demo")
     training = tiny_training()
     assert train(training, folder)
@@ -157,7 +157,7 @@ def test_the_learning_rate_rises_stays_and_falls():
 
 @pytest.mark.parametrize("shape", [(24, 24), (48, 24), (24, 48)])
 def test_muon_makes_the_steps_of_torchs(shape):
-    """Which rounds to bfloat16, so by a few percent they differ."""
+    """torch rounds to bfloat16, so the two differ by a few percent."""
     torch.manual_seed(0)
     start = torch.randn(shape)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
