@@ -45,12 +45,12 @@ class AdaCache:
         steps: number of sampler steps.
         blocks: dotted path of the block container, or several in the order in which they run. Auto and quality need
             none.
-        head: dotted path of the module whose first argument is the stack's output.
+        head: dotted path of the module whose first argument is the stack's output, or a `Head`.
         config: settings; the published fast table by default.
         sigmas: noise levels of the run, falling, (steps + 1,); auto and quality need them. If the first is at most 1,
             they are a flow model's, else latents are video + sigma noise.
         sampler: the loop as a function (see `probe_sampler`), if it is not Euler's.
-        stream, output, head_takes: see `StackLayout`.
+        stream, output: see `StackLayout`.
 
     Raises:
         AdaCacheError: a path leads nowhere, or the settings need blocks and none are named.
@@ -62,20 +62,21 @@ class AdaCache:
         *,
         steps: int,
         blocks: str | Sequence[str] = (),
-        head: str = "",
+        head: str | Head = "",
         config: CacheConfig | None = None,
         sigmas: Sequence[float] | None = None,
         sampler: Callable[[Model, Tensor], Tensor] | None = None,
         stream: str = "hidden_states",
         output: int = 0,
-        head_takes: str = "first",
     ) -> None:
         config = config or CacheConfig(FAST_30)
         paths = (blocks,) if isinstance(blocks, str) else tuple(blocks)
         if not paths and not config.at_output:
             raise AdaCacheError("these settings reuse blocks: name blocks and head. Only auto and quality work without")
         self.module = module
-        self.layout = StackLayout(paths, (Head(head, head_takes),), stream, output) if paths else None
+        self.layout = (
+            StackLayout(paths, (Head(head) if isinstance(head, str) else head,), stream, output) if paths else None
+        )
         if self.layout is not None:
             BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
         report = RunReport(model=type(module).__name__)
