@@ -136,7 +136,7 @@ def _inside(found: dict[str, Measured]) -> list[str]:
         closer, less = places.count(1), places.count(-1)
         counts.append(f"with `{which}` {places.count(0)} of {len(places)} ({closer} closer, {less} less close)")
     return [
-        f"The expected range should hold nine of ten videos. Inside it are {', '.join(counts)}. Bold figures are "
+        f"The expected range should hold nine of ten videos. Inside it: {', '.join(counts)}. Bold figures are "
         "outside their range. Runs without an estimate, such as those with samplers that draw fresh noise, do not "
         "count."
     ]

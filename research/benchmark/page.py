@@ -42,7 +42,8 @@ machine: by PSNR, SSIM and motion on the preview of its latent, and by ST-LPIPS 
 frames; above 50 dB nobody sees a difference, so no frame counts as more than 50 dB. *Work* is the number of
 multiplications and additions, attention included, relative to the plain run; 2x means half of its work. The constants
 of `auto` were tuned on `{TUNED_ON}` alone; nothing was tuned on the other models, which only judge it. All models are
-small ([what they can and cannot do](demo_model.md)), so they cannot show how large models err.
+small ([what they can and cannot do](demo_model.md)), so they cannot show how large models err. A *condition* is the way
+in which a video is sampled; its name gives sampler, number of steps, shift of the noise levels and cfg.
 """
 
 LEGEND = f"""\
@@ -243,8 +244,8 @@ def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> 
     theirs, ours, psnr = first.theirs, first.ours, first.differences["psnr"]
     level = sum(duel.outcome == "level" for duel in all_here)
     text = (
-        f"**{place.model}, {place.condition}.** Of {len(all_here)} settings of other methods, {len(lost)} are closer "
-        f"than ours and {level} are level. {theirs.choice.method} at {theirs.choice.setting} is furthest ahead: by "
+        f"**{place.model}, {place.condition}.** Of {len(all_here)} settings of other methods, {_are(len(lost))} closer "
+        f"than ours and {_are(level)} level. {theirs.choice.method} at {theirs.choice.setting} is furthest ahead: by "
         f"{-psnr.mean:.1f} dB (95 % interval {-psnr.high:.1f} to {-psnr.low:.1f}); it is closer in "
         f"{_percent(1 - first.won)} of {theirs.videos} videos. It does {_percent(theirs.work)} of the plain run's "
         f"work, ours (at {ours.choice.setting}) {_percent(ours.work)}. Its worst video has {theirs.worst_video:.1f} "
@@ -257,6 +258,10 @@ def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> 
     if others:
         text += f" Also ahead: {', '.join(f'{method} (by up to {most:.1f} dB)' for method, most in others.items())}."
     return text + "\n"
+
+
+def _are(count: int) -> str:
+    return f"{count} {'is' if count == 1 else 'are'}"
 
 
 def _percent(share: float) -> str:

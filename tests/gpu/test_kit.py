@@ -260,7 +260,7 @@ def test_the_sentence_has_the_laws_and_the_largest_model():
     ]
     said = page.sentence(results(laws=[{"passed": 3, "of": 4}, {"passed": 5, "of": 5}], cost=cost))
     assert "8 of 9 tests of the laws pass" in said
-    assert "big is 2.90x as fast where 3.00x is counted" in said
+    assert "big is 2.90x faster (by steps 3.00x)" in said
 
 
 def test_results_are_kept_as_they_came(tmp_path):

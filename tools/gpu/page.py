@@ -152,7 +152,5 @@ def sentence(found: Mapping[str, Any]) -> str:
         parts.append(f"{passed} of {of} tests of the laws pass")
     if costs:
         largest = max(costs, key=lambda row: row["plain_s"])
-        parts.append(
-            f"{largest['model']} is {largest['realised']:.2f}x as fast where {largest['counted']:.2f}x is counted"
-        )
+        parts.append(f"{largest['model']} is {largest['realised']:.2f}x faster (by steps {largest['counted']:.2f}x)")
     return f"on a card ({run['card']}, {run['date']}) {', and '.join(parts)}: [all figures](docs/gpu.md)"
