@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adacache_core import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES, scale_window
+from adacache_core import FAST_30, FAST_100, PRESETS, SLOW_30, TABLES
+from adacache_core.decide.scaling import scale_window
 
 GOLDEN = Path(__file__).parents[1] / "parity/golden/scheduler_cases.json"
 PARAMS = {case["name"]: case["params"] for case in json.loads(GOLDEN.read_text())["cases"]}
