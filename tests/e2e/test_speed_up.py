@@ -18,11 +18,13 @@ APPLY, INSPECTOR = "AdaCacheApply", "AdaCacheInspector"
 TITLE = 30  # pixels of a node above its position
 LEFT_OUT = {"video_causal_forcing_i2v": "the model makes frame after frame: nothing of it would be skipped"}
 
-LISTEN = """
+LISTEN = """() => {
+    if (!window.told) {
+        const { toast } = app.extensionManager, add = toast.add
+        toast.add = message => { told.push(message); return add.call(toast, message) }
+    }
     window.told = []
-    const { toast } = app.extensionManager, add = toast.add
-    toast.add = message => { told.push(message); return add.call(toast, message) }
-"""
+}"""
 
 # The workflow as it is saved, without what any change to a graph changes: the numbers of links and the order of nodes.
 SAVED = """(() => {
@@ -58,7 +60,7 @@ TEMPLATES = templates()
 @pytest.fixture
 def screen(page: Page) -> Page:
     """A page that remembers what was told in toasts, as `told`."""
-    page.evaluate(f"if (!window.told) {{ {LISTEN} }} told.length = 0")
+    page.evaluate(LISTEN)
     return page
 
 
