@@ -294,9 +294,7 @@ def old_host() -> Path:
     places = [Path(named).expanduser()] if named else main.parent.iterdir() if main else []
     found = [place for place in places if _old_packs(place).keys() >= {"TeaCache", "MagCache"}]
     if not found:
-        raise Unavailable(
-            "no ComfyUI with the packs TeaCache and MagCache was found (COMFYUI_OLD_PATH, else beside yours)"
-        )
+        raise Unavailable("found no ComfyUI with the packs TeaCache and MagCache (COMFYUI_OLD_PATH, or beside yours)")
     return min(found, key=lambda place: [int(number) for number in re.findall(r"\d+", version_of(place))])
 
 

@@ -34,9 +34,9 @@ def run(job: Job, rows: Rows) -> None:
 def children(rehearse: bool) -> dict[str, dict[str, str]]:
     """Wan with every way to start ComfyUI, and another family with the usual way."""
     if rehearse:
-        told = [(name, "as it comes") for name in TINY[:1]]
+        told = [(name, "defaults") for name in TINY[:1]]
     else:
-        told = [(SHAPES[0], mode) for mode in hosted.VRAM_MODES] + [(SHAPES[1], "as it comes")]
+        told = [(SHAPES[0], mode) for mode in hosted.VRAM_MODES] + [(SHAPES[1], "defaults")]
     return {", ".join(each): dict(zip(("model", "started"), each, strict=True)) for each in told}
 
 

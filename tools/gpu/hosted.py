@@ -18,7 +18,7 @@ from .job import Job, NotRun
 
 # Ways to start ComfyUI that change where weights are.
 VRAM_MODES: dict[str, list[str]] = {
-    "as it comes": [],
+    "defaults": [],
     "--disable-dynamic-vram": ["--disable-dynamic-vram"],
     "--lowvram": ["--lowvram", "--disable-dynamic-vram"],  # with dynamic VRAM it does nothing
     "--highvram": ["--highvram"],
@@ -28,7 +28,7 @@ CPU = ["--cpu", "--use-pytorch-cross-attention", "--disable-xformers"]
 PACK = "odd folder_x_name"  # ComfyUI makes such names, too
 
 
-def options_of(job: Job, mode: str = "as it comes") -> list[str]:
+def options_of(job: Job, mode: str = "defaults") -> list[str]:
     """The options to start ComfyUI with; a rehearsal always runs on the CPU."""
     return CPU if job.rehearse else VRAM_MODES[mode]
 

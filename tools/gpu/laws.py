@@ -50,9 +50,9 @@ def children(rehearse: bool) -> dict[str, dict[str, str]]:
         first, second, *_ = hosted.VRAM_MODES
         told = [("LTXV", "bfloat16", first), ("Wan t2v", "float32", second)]
     else:
-        told = [(kind, "bfloat16", "as it comes") for kind in KINDS]
-        told += [(ONCE, "bfloat16", mode) for mode in hosted.VRAM_MODES if mode != "as it comes"]
-        told += [(kind, dtype, "as it comes") for dtype in LAWS if dtype != "bfloat16" for kind in KINDS]
+        told = [(kind, "bfloat16", "defaults") for kind in KINDS]
+        told += [(ONCE, "bfloat16", mode) for mode in hosted.VRAM_MODES if mode != "defaults"]
+        told += [(kind, dtype, "defaults") for dtype in LAWS if dtype != "bfloat16" for kind in KINDS]
     return {", ".join(each): dict(zip(("model", "numbers", "started"), each, strict=True)) for each in told}
 
 
