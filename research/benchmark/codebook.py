@@ -7,6 +7,7 @@ from torch import Tensor
 
 from adacache_core import FAST_30, FAST_100, CacheConfig, Codebook
 from research.simulate import simulate
+from tools.markdown import table
 
 from .ablation import PAPER_PLAIN_SECONDS
 from .made import sentence
@@ -63,27 +64,47 @@ def _rows(table: Codebook) -> list[dict]:
 
 
 def section(stored: dict) -> str:
-    """The page's part, from what `codebook_100` returned and how it was made."""
-    lines = [
-        "## The 100-step codebook\n",
-        sentence(stored["made"]) + "\n",
-        "Steps computed if the metric stays within one row of the table, forced first and last steps included;",
-        "`research/simulate.py` on a probe that changes by a known amount. A video wanders between the rows.\n",
-        "| table | metric from | below | rate | computed | counted speed-up |",
-        "|---|---|---|---|---|---|",
+    """The page's part.
+
+    Args:
+        stored: what `codebook_100` returned, and `made`: how.
+    """
+    heads = ("table", "metric from", "below", "rate", "computed", "counted speed-up")
+    rows = [
+        (
+            name,
+            f"{row['from']:g}",
+            "–" if row["below"] is None else f"{row['below']:g}",
+            row["rate"],
+            f"{row['computed']} of {book.steps}",
+            f"{row['counted_speedup']:.2f}",
+        )
+        for name, book in TABLES.items()
+        for row in stored[name]
     ]
-    for name, table in TABLES.items():
-        for row in stored[name]:
-            below = "–" if row["below"] is None else f"{row['below']:g}"
-            cells = [name, f"{row['from']:g}", below, str(row["rate"]), f"{row['computed']} of {table.steps}"]
-            lines.append(f"| {' | '.join([*cells, format(row['counted_speedup'], '.2f')])} |")
-    lines += [
-        "\nThe paper at 100 steps (ablations, Open-Sora 720p, 2 s, 32 videos, one A100). Its counts of steps were not",
-        "found; at the most so many can have been computed, if reused ones took no time at all.\n",
-        "| codebook | s | speed-up | computed at most | VBench % |",
-        "|---|---|---|---|---|",
+    published = [
+        (
+            name,
+            f"{seconds:.2f}",
+            f"{PAPER_PLAIN_SECONDS / seconds:.2f}",
+            f"{int(100 * seconds / PAPER_PLAIN_SECONDS)} of 100",
+            f"{vbench:.2f}",
+        )
+        for name, (seconds, vbench) in PUBLISHED_100.items()
     ]
-    for name, (seconds, vbench) in PUBLISHED_100.items():
-        most = int(100 * seconds / PAPER_PLAIN_SECONDS)
-        lines.append(f"| {name} | {seconds:.2f} | {PAPER_PLAIN_SECONDS / seconds:.2f} | {most} of 100 | {vbench:.2f} |")
-    return "\n".join(lines) + "\n"
+    return f"""\
+## The 100-step codebook
+
+{sentence(stored["made"])}
+
+How many steps are computed if the metric stays within one row of the table, with the first and last steps that are
+always computed. This is arithmetic: `research/simulate.py` on a probe that changes by a known amount. In a video the
+metric moves between rows.
+
+{table(heads, rows)}
+
+The paper at 100 steps (ablations, Open-Sora 720p, 2 s, 32 videos, one A100). It does not say how many steps were
+computed. The table shows the most that can have been, if reused steps took no time at all.
+
+{table(("codebook", "s", "speed-up", "computed at most", "VBench %"), published)}
+"""

@@ -17,6 +17,7 @@ from adacache_core.decide.change import change_sums
 from adacache_core.decide.metric import Sums
 from research import demo_model
 from research.quality import compare
+from tools.markdown import table
 
 from .made import sentence
 from .videos import CFG, Video, videos
@@ -140,20 +141,28 @@ def _integrated(video: Video, evaluate: demo_model.Evaluate) -> Tensor:
 
 def section(stored: dict) -> str:
     """The page's part, from what `measure_per_layer` returned and how it was made."""
-    lines = [
-        "## A schedule for each block\n",
-        sentence(stored["made"]) + "\n",
-        "The paper lets all blocks share one schedule and calls schedules of their own unstable, without figures.",
-        f"Here is why: the demo model, {stored['videos']} videos, {stored['steps']} Euler steps, cfg",
-        f"{stored['cfg']:g}, the fast table with its thresholds times a factor; either the middle block decides for",
-        "all, or each block watches what it adds itself. A block that runs among skipped ones is fed a stream that",
-        "never was, and what it adds to that is what the next blocks and its own metric go by. Only the blocks that",
-        "run cost anything: compare PSNR at equal block calls. `tests/parity/test_per_layer.py` shows it on a network",
-        "of the reference's kind.\n",
-        "| schedule | thresholds | block calls | PSNR | SSIM |",
-        "|---|---|---|---|---|",
+    heads = ("schedule", "thresholds", "block calls", "PSNR", "SSIM")
+    rows = [
+        (
+            row["schedule"],
+            f"x {row['thresholds']:g}",
+            f"{row['block_calls']:.3f}",
+            f"{row['psnr']:.2f}",
+            f"{row['ssim']:.3f}",
+        )
+        for row in stored["rows"]
     ]
-    for row in stored["rows"]:
-        cells = (row["schedule"], f"x {row['thresholds']:g}", f"{row['block_calls']:.3f}", f"{row['psnr']:.2f}")
-        lines.append(f"| {' | '.join(cells)} | {row['ssim']:.3f} |")
-    return "\n".join([*lines, ""])
+    return f"""\
+## A schedule for each block
+
+{sentence(stored["made"])}
+
+The paper lets all blocks share one schedule. It calls schedules of their own unstable, without figures. This table
+shows why: the demo model, {stored["videos"]} videos, {stored["steps"]} Euler steps, cfg {stored["cfg"]:g}, and the fast
+table with its thresholds times a factor. Either the middle block decides for all, or each block watches what it adds
+itself. A block that runs among skipped ones gets an input that no full run has. What it makes of it misleads the next
+blocks and its own metric. Only blocks that run cost anything, so compare PSNR at equal block calls.
+`tests/parity/test_per_layer.py` shows the same on a network like the reference's.
+
+{table(heads, rows)}
+"""
