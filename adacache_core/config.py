@@ -22,9 +22,9 @@ class CacheConfig:
         moreg: motion regularisation, or None for the plain metric. Only a codebook and watching look at it.
         start, end: fractions of the sampler steps in [0, 1] between which steps may be reused;
             equal values reuse nothing.
-        probe_position: which block is watched, as a fraction of the (first) block container's depth.
-        probe_stride: one token in so many is watched, the same positions in every frame;
-            1 watches all, as the reference does.
+        probe_position: which block is probed, as a fraction of the (first) block container's depth.
+        probe_stride: one token in so many is probed, the same positions in every frame;
+            1 takes all, as the reference does.
         offload: keep residuals in main memory instead of on the device of the model.
 
     Raises:

@@ -95,7 +95,7 @@ class AdaCacheApply(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Which block is watched for change: from 0, the first, to 1, the last. Start from 0.5. "
+                    tooltip="Which block is measured for change: from 0, the first, to 1, the last. Start from 0.5. "
                     "Matters only with fast, slow, watch or a codebook.",
                     **ADVANCED,
                 ),

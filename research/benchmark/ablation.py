@@ -18,8 +18,8 @@ from research.quality import compare
 from tools.markdown import table
 
 from .made import sentence
+from .probed import USUAL, Probe, probed
 from .videos import CALIBRATION, CFG, Video, videos
-from .watched import USUAL, Watch, watched
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Variant:
         name: of the row.
         config: settings of AdaCache.
         published: the paper's figures.
-        watch: metric and place. If it is not the usual one, the codebook is converted to it.
+        probe: metric and place. If it is not the usual one, the codebook is converted to it.
     """
 
     part: str
     name: str
     config: CacheConfig
     published: Published
-    watch: Watch = USUAL
+    probe: Probe = USUAL
 
 
 FAST = CacheConfig(FAST_30)
@@ -69,16 +69,16 @@ METRIC, PLACE, MOTION, TABLE = "metric", "probe place", "MoReg", "codebook"
 
 VARIANTS = (
     Variant(METRIC, "L1", FAST, Published(83.40, 89.53)),
-    Variant(METRIC, "L2", FAST, Published(83.50), Watch(metric="L2")),
-    Variant(METRIC, "cosine", FAST, Published(83.19), Watch(metric="cosine")),
-    Variant(PLACE, "first block", FAST, Published(83.30), Watch(place="first block")),
+    Variant(METRIC, "L2", FAST, Published(83.50), Probe(metric="L2")),
+    Variant(METRIC, "cosine", FAST, Published(83.19), Probe(metric="cosine")),
+    Variant(PLACE, "first block", FAST, Published(83.30), Probe(place="first block")),
     Variant(PLACE, "middle block", FAST, Published(83.40, 89.53)),
-    Variant(PLACE, "last block", FAST, Published(83.43), Watch(place="last block")),
-    Variant(PLACE, "several blocks", FAST, Published(83.41), Watch(place="several blocks")),
-    Variant(PLACE, "whole stack", FAST, Published(), Watch(place="whole stack")),
-    Variant(PLACE, "self-attention", FAST, Published(83.40, 89.53), Watch(place="self-attention")),
-    Variant(PLACE, "cross-attention", FAST, Published(83.25), Watch(place="cross-attention")),
-    Variant(PLACE, "MLP", FAST, Published(83.62, 99.72), Watch(place="MLP")),
+    Variant(PLACE, "last block", FAST, Published(83.43), Probe(place="last block")),
+    Variant(PLACE, "several blocks", FAST, Published(83.41), Probe(place="several blocks")),
+    Variant(PLACE, "whole stack", FAST, Published(), Probe(place="whole stack")),
+    Variant(PLACE, "self-attention", FAST, Published(83.40, 89.53), Probe(place="self-attention")),
+    Variant(PLACE, "cross-attention", FAST, Published(83.25), Probe(place="cross-attention")),
+    Variant(PLACE, "MLP", FAST, Published(83.62, 99.72), Probe(place="MLP")),
     Variant(MOTION, "without", FAST, Published(83.40, 89.53)),
     Variant(MOTION, "with", _with_motion(), Published(83.50, 93.50)),
     Variant(MOTION, "without gradient", _with_motion(gradient=0.0), Published(83.36, 89.01)),
@@ -107,33 +107,33 @@ def measure_ablation(
     """
     model = model or demo_model.load()
     chosen = chosen or videos()
-    departures = dict.fromkeys((variant.config, variant.watch) for variant in VARIANTS)
-    watches = [watch for _, watch in departures if watch != USUAL]
-    tables = translated_tables(model, watches, calibration, chosen[0].steps)
+    departures = dict.fromkeys((variant.config, variant.probe) for variant in VARIANTS)
+    probes = [probe for _, probe in departures if probe != USUAL]
+    tables = translated_tables(model, probes, calibration, chosen[0].steps)
     plain = {video: demo_model.preview(_sample(model, video)[0]) for video in tqdm(chosen, desc="plain")}
     measured = {}
-    for config, watch in tqdm(departures, desc="ablation", mininterval=5):
-        own = replace(config, policy=tables.get(watch, config.policy))
-        measured[config, watch] = _means([(video, *_sample(model, video, own, watch)) for video in chosen], plain)
+    for config, probe in tqdm(departures, desc="ablation", mininterval=5):
+        own = replace(config, policy=tables.get(probe, config.policy))
+        measured[config, probe] = _means([(video, *_sample(model, video, own, probe)) for video in chosen], plain)
     rows = [
-        {"part": variant.part, "variant": variant.name} | measured[variant.config, variant.watch]
+        {"part": variant.part, "variant": variant.name} | measured[variant.config, variant.probe]
         for variant in VARIANTS
     ]
     return {
         "videos": len(chosen),
         "steps": chosen[0].steps,
         "cfg": CFG,
-        "tables": {variant.name: str(tables[variant.watch]) for variant in VARIANTS if variant.watch in tables},
+        "tables": {variant.name: str(tables[variant.probe]) for variant in VARIANTS if variant.probe in tables},
         "rows": rows,
     }
 
 
 def _sample(
-    model: WanTransformer3DModel, video: Video, config: CacheConfig | None = None, watch: Watch = USUAL
+    model: WanTransformer3DModel, video: Video, config: CacheConfig | None = None, probe: Probe = USUAL
 ) -> tuple[Tensor, RunReport | None]:
     if config is None:
         return demo_model.sample(model, video.prompt, video.seed, video.steps, CFG)
-    with watched(model, video, config, [watch]) as (evaluate, run):
+    with probed(model, video, config, [probe]) as (evaluate, run):
         noise = demo_model.noise_of(video.seed).to(model.device)
         latent = demo_model.integrate(evaluate, noise, video.steps)
     return latent, run.report
@@ -153,29 +153,29 @@ def _means(runs: Iterable[tuple[Video, Tensor, RunReport]], plain: dict[Video, T
 
 
 def translated_tables(
-    model: WanTransformer3DModel, watches: Sequence[Watch], calibration: int, steps: int
-) -> dict[Watch, Codebook]:
-    """The fast table, converted for each watch from the readings of all watches in runs with the usual one."""
+    model: WanTransformer3DModel, probes: Sequence[Probe], calibration: int, steps: int
+) -> dict[Probe, Codebook]:
+    """The fast table, converted for each probe from the readings of all probes in runs with the usual one."""
     readings: list[list[float]] = []
     for prompt, seed in CALIBRATION[:calibration]:
-        readings += side_by_side(model, Video("", prompt, seed, steps=steps), [USUAL, *watches])
+        readings += side_by_side(model, Video("", prompt, seed, steps=steps), [USUAL, *probes])
     usual, *others = zip(*readings, strict=True)
     return {
-        watch: translated(FAST_30, zip(usual, theirs, strict=True))
-        for watch, theirs in zip(watches, others, strict=True)
+        probe: translated(FAST_30, zip(usual, theirs, strict=True))
+        for probe, theirs in zip(probes, others, strict=True)
     }
 
 
-def side_by_side(model: WanTransformer3DModel, video: Video, watches: Sequence[Watch]) -> list[list[float]]:
-    """Changes per step by each watch, at all steps at which a run with the fast table and the first watch measures."""
-    sums: list[Tensor] = []  # (watches, 2), alternately for the prompt and for the empty prompt
+def side_by_side(model: WanTransformer3DModel, video: Video, probes: Sequence[Probe]) -> list[list[float]]:
+    """Changes per step by each probe, at all steps at which a run with the fast table and the first probe measures."""
+    sums: list[Tensor] = []  # (probes, 2), alternately for the prompt and for the empty prompt
     rates: list[int] = []
 
-    def notice(of_watches: list[Tensor]) -> None:
-        sums.append(torch.stack(of_watches))
+    def notice(of_probes: list[Tensor]) -> None:
+        sums.append(torch.stack(of_probes))
         rates.append(run.engine.blocks.state.rate)
 
-    with watched(model, video, FAST, watches, notice) as (evaluate, run):
+    with probed(model, video, FAST, probes, notice) as (evaluate, run):
         demo_model.integrate(evaluate, demo_model.noise_of(video.seed).to(model.device), video.steps)
     both = [prompt + empty for prompt, empty in zip(sums[::2], sums[1::2], strict=True)]
     return [(each[:, 0] / each[:, 1] / rate).tolist() for each, rate in zip(both, rates[::2], strict=True)]

@@ -8,8 +8,8 @@ from adacache_core import FAST_30, CacheConfig, Codebook, MotionConfig
 from research import demo_model
 from research.benchmark import ablation
 from research.benchmark.ablation import VARIANTS, measure_ablation, section, translated
+from research.benchmark.probed import METRICS, PLACES, USUAL, Probe, cosine_sums, l2_sums, probed
 from research.benchmark.videos import CFG, Video
-from research.benchmark.watched import METRICS, PLACES, USUAL, Watch, cosine_sums, l2_sums, watched
 
 STEPS = 12
 
@@ -54,10 +54,10 @@ def measured():
     reports = {}
     original = ablation._sample
 
-    def remembering(model, video, config=None, watch=USUAL):
-        latent, report = original(model, video, config, watch)
+    def remembering(model, video, config=None, probe=USUAL):
+        latent, report = original(model, video, config, probe)
         if config is not None:
-            reports[config, watch] = report
+            reports[config, probe] = report
         return latent, report
 
     with pytest.MonkeyPatch.context() as patch:
@@ -66,11 +66,11 @@ def measured():
         return measure_ablation(tiny_wan(), [video], calibration=1), reports
 
 
-def test_the_usual_watch_is_what_the_pack_does_without_one():
+def test_the_usual_probe_is_what_the_pack_does_without_one():
     video, model = Video("slow", "circle one red slow right dark", 1, steps=STEPS), tiny_wan()
     config = CacheConfig(FAST_30, MotionConfig())
     _, ours = demo_model.sample(model, video.prompt, video.seed, STEPS, CFG, config)
-    with watched(model, video, config) as (evaluate, run):
+    with probed(model, video, config) as (evaluate, run):
         demo_model.integrate(evaluate, demo_model.noise_of(video.seed), STEPS)
     assert metrics_of(run.report) == metrics_of(ours)
 
@@ -80,7 +80,7 @@ def test_the_parts_of_a_block_add_up_to_it():
     model, video = tiny_wan(), Video("slow", "circle one red slow right dark", 1, steps=STEPS)
     probes = {}
     for place in ("self-attention", "cross-attention", "MLP", "middle block"):
-        with watched(model, video, CacheConfig(FAST_30), [Watch(place=place)]) as (evaluate, run):
+        with probed(model, video, CacheConfig(FAST_30), [Probe(place=place)]) as (evaluate, run):
             with torch.no_grad():
                 evaluate(demo_model.noise_of(1), 0, 1.0)
             probes[place] = run.engine.blocks.cache.probe(("probe", "positive"))
@@ -90,10 +90,10 @@ def test_the_parts_of_a_block_add_up_to_it():
 
 
 def test_of_several_places_the_mean_of_their_changes_is_taken():
-    watch = Watch(place="several blocks")
+    probe = Probe(place="several blocks")
     old = [torch.ones(1, 2, 4), torch.ones(1, 2, 4), torch.full((1, 2, 4), 100.0)]
     factors = (1.1, 1.2, 1.6)
-    sums = watch.sums([(factor * each, each) for factor, each in zip(factors, old, strict=True)])
+    sums = probe.sums([(factor * each, each) for factor, each in zip(factors, old, strict=True)])
     assert ratio(sums) == pytest.approx(0.3)
     assert len(PLACES["several blocks"]) == 3
 
@@ -105,7 +105,7 @@ def metrics_of(report):
 def test_every_departure_reads_other_changes(measured):
     """If a switch for metric, place or motion had no effect, two rows would read the same numbers."""
     _, reports = measured
-    without_tables = {(config.moreg, watch): metrics_of(report) for (config, watch), report in reports.items()}
+    without_tables = {(config.moreg, probe): metrics_of(report) for (config, probe), report in reports.items()}
     assert len(without_tables) == 14
     assert len(set(without_tables.values())) == 14
 

@@ -52,7 +52,7 @@ PLACES: dict[str, tuple[Span, ...]] = {
 
 
 @dataclass(frozen=True)
-class Watch:
+class Probe:
     """How the change is measured.
 
     Attributes:
@@ -67,31 +67,31 @@ class Watch:
     def spans(self) -> tuple[Span, ...]:
         return PLACES[self.place]
 
-    def sums(self, probes: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def sums(self, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Two numbers, (2,), whose ratio is the change, from (new, old) of each span for one conditioning."""
-        each = [METRICS[self.metric](new, old) for new, old in probes]
+        each = [METRICS[self.metric](new, old) for new, old in pairs]
         return each[0] if len(each) == 1 else torch.stack([sums / sums[1] for sums in each]).sum(0)
 
 
-USUAL = Watch()  # as in the pack
+USUAL = Probe()  # as in the pack
 
 
 @contextmanager
-def watched(
+def probed(
     model: WanTransformer3DModel,
     video: Video,
     config: CacheConfig,
-    watches: Sequence[Watch] = (USUAL,),
+    probes: Sequence[Probe] = (USUAL,),
     notice: Callable[[list[Tensor]], object] = lambda sums: None,
 ) -> Iterator[tuple[demo_model.Evaluate, AdaCache]]:
-    """A run of the demo model whose schedule follows the first of the watches; the others only measure.
+    """A run of the demo model whose schedule follows the first of the probes; the others only measure.
 
     Args:
         config: settings; MoReg works only with USUAL.
-        notice: called with the sums of every watch, for each conditioning of each measured step.
+        notice: called with the sums of every probe, for each conditioning of each measured step.
     """
     context = demo_model.guided_context(video.prompt, CFG).to(model.device)
-    spans = [_in_model(model, span) for watch in watches for span in watch.spans]
+    spans = [_in_model(model, span) for probe in probes for span in probe.spans]
     with (
         AdaCache(model, blocks="blocks", head="norm_out", steps=video.steps, config=config) as run,
         _stream_at(model, {place for span in spans for place in span}) as stream,
@@ -99,7 +99,7 @@ def watched(
 
         def change(new: Tensor, old: Tensor) -> Tensor:
             pairs = iter(zip(new.chunk(len(spans), 1), old.chunk(len(spans), 1), strict=True))
-            sums = [watch.sums([next(pairs) for _ in watch.spans]) for watch in watches]
+            sums = [probe.sums([next(pairs) for _ in probe.spans]) for probe in probes]
             notice(sums)
             return sums[0]
 
