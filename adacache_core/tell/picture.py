@@ -22,6 +22,7 @@ SERIES = (((86, 180, 233), 0), ((230, 159, 0), 4), ((20, 190, 145), 3), ((214, 1
 BIG = 36
 # Heights, in thousandths of the width.
 STRIP, ERROR, SPENT, METRIC, MOTION, GRADIENT, MOREG, RATE = 72, 180, 180, 216, 110, 88, 110, 88
+WIDEST = 100.0  # of the axis of errors, highest over lowest
 HEIGHT_OF = {COMPUTED: 1.0, ANSWERED: 1.0, PARTLY: 0.62, REUSED: 0.2}  # of the bars in a strip, by state
 SPACING = 1.2  # height of a line of text, relative to the size of its letters
 LABELS = 7  # about this many steps get a number
@@ -184,11 +185,15 @@ def _error(page: Page, top: float, reports: Sequence[RunReport]) -> None:
 
 
 def _spent(page: Page, top: float, reports: Sequence[RunReport]) -> None:
-    """A bar for the error of each stretch of reused evaluations, and a line for the tolerance that it had."""
+    """A bar for the error of each stretch of reused evaluations, and a line for the tolerance that it had.
+
+    Bars begin at the bottom, so a single small error would make the large ones look alike: WIDEST limits the axis.
+    """
     records = [record for report in reports for record in report.evaluations]
     values = [value for record in records for value in (record.wrong, record.tolerance) if value]
-    title = "wrong in the finished latent, by stretch (bars), and the tolerance (line)"
-    scale = page.diagram(top, SPENT, title, *range_of(values))
+    title = "error left in the finished latent (bars), and its limit (lines)"
+    low, high = range_of(values)
+    scale = page.diagram(top, SPENT, title, max(low, high / WIDEST), high)
     for report, (colour, _) in _paired(reports):
         computed = [record for record in report.evaluations if record.state == COMPUTED]
         for before, record in pairwise(computed):
