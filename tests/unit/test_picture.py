@@ -124,6 +124,23 @@ def test_the_errors_of_forecasts_have_a_row_from_nothing_up_to_the_largest():
     assert least - first == pytest.approx(first - between, abs=2)
 
 
+@pytest.mark.parametrize("least", [0.001, 1e-9])
+def test_a_small_error_left_in_the_latent_does_not_make_large_ones_look_alike(least):
+    left = (least, 0.01, 0.03)
+    report = forecasting(*[None] * 7)
+    for stretch, wrong in enumerate(left):
+        record = report.evaluations[2 * stretch + 2]
+        record.state, record.wrong = "computed", wrong
+    report.evaluations[0].state = "computed"
+    picture, heights = draw([report]), []
+    for stretch in range(len(left)):
+        x = int(STRIP_LEFT + (2 * stretch + 1.5) * (STRIP_RIGHT - STRIP_LEFT) / report.total)
+        below = range(STRIP_BOTTOM + 20, picture.height)
+        heights.append(sum(picture.getpixel((x, y)) == (86, 180, 233) for y in below))
+    assert heights[2] - heights[1] > 20
+    assert heights[1] > heights[0] + 20
+
+
 def test_errors_are_drawn_beside_the_change_of_another_run():
     auto, fast = forecasting(0.1, None, 0.3), report_of("ccr")
     assert draw([auto, fast]).height > draw([fast, fast]).height
