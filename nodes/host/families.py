@@ -255,8 +255,8 @@ FAMILIES = (
 )
 
 LEFT_OUT = {
-    "comfy.ldm.wan.ar_model.CausalWanModel": "it makes frame after frame, each from what it remembers of the last",
-    "comfy.ldm.seedvr.model.NaDiT": "it takes a single step, of which nothing can be skipped",
+    "comfy.ldm.wan.ar_model.CausalWanModel": "it makes one frame after another, each from its memory of the last",
+    "comfy.ldm.seedvr.model.NaDiT": "it takes a single step, so nothing can be skipped",
 }
 
 _BY_CLASS = {name: family for family in FAMILIES for name in family.classes}

@@ -22,8 +22,8 @@ TRIED_IN_VAIN = {"Lens": "LTXV", "Mage-Flow": "LTXV"}
 # Other models of a class that has a row.
 KNOWN = {"LongCat-Image": "Flux", "HunyuanImage 2.1": "HunyuanVideo"}
 LEFT_OUT = {
-    "Wan, frame after frame": "it makes frame after frame, each from what it remembers of the last",
-    "SeedVR2": "it takes a single step, of which nothing can be skipped",
+    "Wan, frame after frame": "it makes one frame after another, each from its memory of the last",
+    "SeedVR2": "it takes a single step, so nothing can be skipped",
 }
 SKIPPED = [variant for variant in VARIANTS if variant not in LEFT_OUT]
 REFUSED = [variant for variant in SKIPPED if variant not in (*TRIED, *TRIED_IN_VAIN, *KNOWN)]
