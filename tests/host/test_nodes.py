@@ -75,7 +75,7 @@ def test_what_looks_at_blocks_refuses_a_model_that_is_not_known(preset, apply, t
 @pytest.mark.parametrize(
     ("file", "kind", "why"),
     [
-        ("comfy.ldm.wan.ar_model", "CausalWanModel", "frame after frame"),
+        ("comfy.ldm.wan.ar_model", "CausalWanModel", "one frame after another"),
         ("comfy.ldm.seedvr.model", "NaDiT", "a single step"),
     ],
 )
