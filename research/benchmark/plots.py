@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from .paired import OURS, Place, Point, at_speed
 
 ALWAYS = (OURS, "fewer steps")  # always drawn; the second needs no cache
+MEASURED = 0.75  # of the other methods must be measured where conditions are drawn
 RANKED_AT = 2.0  # the speed by which the other methods are chosen
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; without yellow, which is hard to see on white. Ours
@@ -50,14 +51,28 @@ def draw(measured: Mapping[Place, Sequence[Point]], folder: Path) -> list[Path]:
     of_model: dict[str, list[Sequence[Point]]] = defaultdict(list)
     for place, here in measured.items():
         of_model[place.model].append(here)
-    for model, several in of_model.items():  # places in which all methods of ALWAYS were measured
-        compared = [here for here in several if {point.choice.method for point in here}.issuperset(ALWAYS)]
-        of_model[model] = compared or several
+    of_model = {model: compared(several) for model, several in of_model.items()}
     drawn = styled([shown(several) for several in of_model.values()])
     return [
         _draw(model, several, styles, folder / picture(model))
         for (model, several), styles in zip(of_model.items(), drawn, strict=True)
     ]
+
+
+def compared(several: Sequence[Sequence[Point]]) -> Sequence[Sequence[Point]]:
+    """The places of a model to draw: those in which ALWAYS and MEASURED of its other methods were measured.
+
+    All places if there are none of these. A curve is the mean over places, so a method that is missing in one of them
+    has none.
+    """
+    methods = [{one.choice.method for one in here} for here in several]
+    others = {method for of_place in methods for method in of_place if not method.startswith("AdaCache")}
+    enough = [
+        here
+        for here, of_place in zip(several, methods, strict=True)
+        if of_place.issuperset(ALWAYS) and len(of_place & others) >= MEASURED * len(others)
+    ]
+    return enough or several
 
 
 def styled(methods: Iterable[Sequence[str]]) -> list[dict[str, dict]]:

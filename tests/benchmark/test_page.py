@@ -200,6 +200,19 @@ def test_drawn_are_ours_fewer_steps_and_the_best_that_are_everywhere():
     assert plots.shown(points_of([one for one in records if one.method not in plots.ALWAYS])) == [*"edcba"]
 
 
+def test_drawn_are_conditions_in_which_most_others_were_measured_whoever_is_ahead_there():
+    names = ["fewer steps", OURS, *"abcd"]
+    records = [record(name, condition=condition) for name in names for condition in ("all", "less one")]
+    records = [one for one in records if (one.condition, one.method) != ("less one", "d")]
+    records += [record(name, condition="few") for name in ("fewer steps", OURS, "a", "b")]
+    records += [record(name, condition="without fewer steps") for name in (OURS, *"abcd")]
+    measured = paired.points(paired.places(records))
+    kept = plots.compared(list(measured.values()))
+    assert {place.condition for place, here in measured.items() if here in kept} == {"all", "less one"}
+    alone = paired.points(paired.places([record(OURS)]))
+    assert plots.compared(list(alone.values())) == list(alone.values())
+
+
 def test_no_two_curves_of_a_picture_look_alike_and_a_method_keeps_its_look():
     first, second, third = plots.styled([[OURS, *"abcde"], [*"axbyz"], [OURS, "x"]])
     for picture in (first, second, third):
