@@ -30,6 +30,11 @@ FARTHEST = 1 / 5  # of a run: no forecast reaches further from the last computed
 DOUBT, MEMORY = 0.5, 0.7
 TELLING, ALARMING = 0.95, math.log(2.0)
 
+# Strong guidance multiplies the errors of the first forecasts, before any error has shown how hard the video is. So from
+# guidance GUIDED on, a run that begins at noise computes its first EARLY steps. On the demo model (Euler, 20 steps,
+# shift 5, 4 videos, as much work), mean PSNR: cfg 7, 29.1 -> 40.7 dB; cfg 5, 36.7 -> 40.7; but cfg 4, 40.5 -> 39.8.
+GUIDED, EARLY = 5.0, 3
+
 # Hard videos are hard in two ways: their forecasts are worse, and the same error changes them more.
 STRESS = 1.5
 
@@ -184,6 +189,8 @@ class ErrorController(Controller[ErrorState, Found]):
     def _forced(self, step: int, last: int) -> str:
         """Why this step is computed whatever its reuse would cost, "" if it need not be."""
         forced = self.course.forced(step)
+        if not forced and step < EARLY and self.course.guidance >= GUIDED and self.course.levels[0] > TELLING:
+            forced = "first steps, strong guidance"
         too_far = step - last > FARTHEST * self.course.steps
         return forced or ("far from the last computed step" if too_far else "")
 

@@ -98,6 +98,20 @@ def test_a_run_that_does_not_end_at_the_video_has_no_end_to_protect():
         assert controller.decide(state, 9).reason == why
 
 
+@pytest.mark.parametrize(("guidance", "begins", "early"), [(5.0, 0, 3), (7.0, 0, 3), (4.9, 0, 1), (7.0, 10, 1)])
+def test_with_strong_guidance_the_first_steps_from_noise_are_computed(guidance, begins, early):
+    controller = aiming_at(3.0, levels(30, 5.0)[begins:], guidance=guidance)
+    state = controller.begin()
+    why = []
+    for step in range(5):
+        decision = controller.decide(state, step)
+        why.append(decision.reason)
+        if decision.compute:
+            state = controller.computed(state, step)
+    assert why[0] == "first step"
+    assert [reason == "first steps, strong guidance" for reason in why[1:]] == [step < early for step in range(1, 5)]
+
+
 def test_where_something_changes_it_is_computed():
     without, _, _ = run()
     changing = next(step for step in range(5, 25) if step not in without)
