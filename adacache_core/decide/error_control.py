@@ -30,8 +30,8 @@ FARTHEST = 1 / 5  # of a run: no forecast reaches further from the last computed
 DOUBT, MEMORY = 0.5, 0.7
 TELLING, ALARMING = 0.95, math.log(2.0)
 
-# Strong guidance multiplies the errors of the first forecasts, before any error has shown how hard the video is. So from
-# guidance GUIDED on, a run that begins at noise computes its first EARLY steps. On the demo model (Euler, 20 steps,
+# Strong guidance multiplies the errors of the first forecasts, before any error has shown how hard the video is. So
+# from guidance GUIDED on, a run that begins at noise computes its first EARLY steps. On the demo model (Euler, 20 steps,
 # shift 5, 4 videos, as much work), mean PSNR: cfg 7, 29.1 -> 40.7 dB; cfg 5, 36.7 -> 40.7; but cfg 4, 40.5 -> 39.8.
 GUIDED, EARLY = 5.0, 3
 
