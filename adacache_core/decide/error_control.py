@@ -31,8 +31,8 @@ DOUBT, MEMORY = 0.5, 0.7
 TELLING, ALARMING = 0.95, math.log(2.0)
 
 # Strong guidance multiplies the errors of the first forecasts, before any error has shown how hard the video is. So
-# from guidance GUIDED on, a run that begins at noise computes its first EARLY steps. Chosen on the demo model with eight
-# of the benchmark's own videos (Euler, 20 steps, shift 5, four videos each, at no more work). PSNR, mean / worst
+# from guidance GUIDED on, a run that begins at noise computes its first EARLY steps. Chosen on the demo model with
+# eight of the benchmark's own videos (Euler, 20 steps, shift 5, four videos each, at no more work). PSNR, mean / worst
 # video: cfg 7, 29.1 / 23.9 -> 40.7 / 33.3 dB; cfg 5, 36.7 / 31.0 -> 40.7 / 38.1; but at cfg 4 the mean falls:
 # 40.5 / 34.4 -> 39.8 / 38.0.
 GUIDED, EARLY = 5.0, 3
