@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,21 +104,26 @@ def pack() -> ModuleType:
     return sys.modules[PACK]
 
 
-def with_adacache(model: Any, **settings: Any) -> tuple[Any, Any]:
-    """(MODEL with AdaCache, its attachment), reusing residuals of blocks on a fixed schedule.
-
-    Metrics of random weights mean nothing, so they decide nothing here. Metric and motion are still measured.
+def with_adacache(model: Any, way: str, **settings: Any) -> tuple[Any, Any]:
+    """(MODEL with AdaCache, its attachment).
 
     Args:
         model: ComfyUI's MODEL.
+        way: AUTO: the preset, at twice the speed. TABLE: residuals of blocks are reused, on a fixed schedule, because
+            metrics of random weights mean nothing; metric and motion are still measured.
         settings: other fields of `CacheConfig`.
     """
     core, attach = pack().adacache_core, pack().nodes.host.attach
-    table = core.Codebook(((1.0, STEPS),), steps=STEPS)  # only the steps that are always computed
-    config = core.CacheConfig(table, core.MotionConfig(), **settings)
-    patched = attach.attach(model, config, "what always is")
+    if way == AUTO:
+        config = replace(core.auto(SPEEDUP), **settings)
+    else:
+        table = core.Codebook(((1.0, STEPS),), steps=STEPS)  # only the steps that are always computed
+        config = core.CacheConfig(table, core.MotionConfig(), **settings)
+    patched = attach.attach(model, config, way)
     return patched, attach.attachment_of(patched)
 
 
+AUTO, TABLE = WAYS = ("auto", "table")
+SPEEDUP = 2.0  # that auto is asked for
 STEPS = 12  # the fewest steps with which the pack skips any
-COMPUTED = 4  # the first two, which give the metric, and the last two
+COMPUTED = 4  # by the table: the first two, which give the metric, and the last two

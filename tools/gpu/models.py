@@ -78,10 +78,10 @@ SHAPES: dict[str, Shape] = {
         (512, 4096),
     ),
     "Wan 14B": Shape(
-        "Wan 2.1 14B, 1280 x 720, 81 frames",
+        "Wan 2.1 14B, 832 x 480, 81 frames",
         WAN,
         {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40},
-        (16, 21, 90, 160),
+        (16, 21, 60, 104),
         (512, 4096),
     ),
     "HunyuanVideo": Shape(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
 
-from .hosted import COMPUTED, STEPS
+from .hosted import AUTO, COMPUTED, SPEEDUP, STEPS, TABLE
 
 WANTED = 0.97  # realised speed-up over counted speed-up
 
@@ -39,6 +39,11 @@ class Part:
         return import_module(f"tools.gpu.{self.name}")
 
 
+_WAYS = (
+    f"*{AUTO}* is the preset with a speed-up of {SPEEDUP:g}: it forecasts the output of the model. *{TABLE}* reuses "
+    f"residuals of blocks, as the paper's tables do, and measures metric and motion; {COMPUTED} of {STEPS} steps are "
+    "computed."
+)
 _HOST = {"model": "model", "numbers": "numbers", "started": "host started with", "dynamic_vram": "dynamic VRAM"}
 
 PARTS = (
@@ -57,24 +62,24 @@ PARTS = (
         "held",
         "Bytes held, cancelled runs, out of memory, waits",
         "Bytes are those of the tensors that the run added on the card. Out of memory is real: the process may "
-        "allocate hardly more than it already has. A wait is an operation that makes the CPU wait for the card.",
+        "allocate hardly more than it already has. A wait is an operation that makes the CPU wait for the card. "
+        + _WAYS,
         seconds=75,
         rehearsed=120,
-        columns=_HOST | {"what": "what", "figure": "figure"},
+        columns=_HOST | {"way": "way", "what": "what", "figure": "figure"},
     ),
     Part(
         "cost",
         "Cost at size",
-        f"Random weights, one conditioning, {STEPS} Euler steps, {COMPUTED} of them computed. AdaCache reuses "
-        "residuals of blocks, as the paper's tables do, and measures metric and motion. Times are medians by the "
-        "card's clock, without the first step of the plain run. *Counted* is the speed-up in steps, *realised* the "
-        f"speed-up in time; realised over counted should be {WANTED} or more. Peaks are GiB of tensors, weights "
-        "included.",
+        f"Random weights, one conditioning, {STEPS} Euler steps. {_WAYS} Times are medians by the card's clock, "
+        "without the first step of the plain run. *Counted* is the speed-up in steps, *realised* the speed-up in "
+        f"time; realised over counted should be {WANTED} or more. Peaks are GiB of tensors, weights included.",
         seconds=240,
         rehearsed=120,
         columns={
             "model": "model",
             "weights": "weights",
+            "way": "way",
             "place": "cache_device",
             "plain_s": "plain step, s",
             "computed_s": "computed, s",
@@ -92,12 +97,14 @@ PARTS = (
         "Compilers",
         "Models that ComfyUI compiled with `torch.compile`, with AdaCache. The error is the largest difference from "
         "the same run without compiling, relative to the largest number. *Eager step* is a plain step without "
-        "compiling. *Graphs* counts the graphs of the first run.",
-        seconds=75,
+        "compiling; there is none where rounding made auto compute other steps than without compiling. *Graphs* "
+        f"counts the graphs of the first run. {_WAYS}",
+        seconds=110,
         least=45,
         rehearsed=120,
         columns={
             "model": "model",
+            "way": "way",
             "compiled": "compiled",
             "backend": "backend",
             "numbers": "numbers",

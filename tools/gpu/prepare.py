@@ -39,9 +39,9 @@ SOURCE = ("comfy", "comfy_api", "comfy_config", "comfy_execution", "comfy_extras
 LEFT_OUT = ("__pycache__", "tests", "*.pyc")
 
 CHECK = (
-    "from tools.gpu import hosted; hosted.start(hosted.CPU); import comfy.sd, comfy.sample, comfy.nested_tensor; "
-    "from comfy_extras import nodes_torch_compile; from comfy_api import torch_helpers; hosted.pack(); "
-    "import research.quality, diffusers; print(comfy.__path__[0])"
+    "import research.quality, diffusers; from tools.gpu import hosted; hosted.start(hosted.CPU); import comfy.sd, "
+    "comfy.sample, comfy.nested_tensor; from comfy_extras import nodes_torch_compile; from comfy_api import "
+    "torch_helpers; hosted.pack(); print(comfy.__path__[0])"
 )
 
 
