@@ -216,7 +216,7 @@ def test_the_readme_says_what_the_results_in_docs_say():
     readme = page.README.read_text()
     assert page.with_sentence(readme, found) == readme
     run = {"card": "A card", "date": "2026-12-01"}
-    laws = {"run": run, "rows": {"laws": [{"passed": 3, "of": 4}]}}
+    laws = {"run": run, "rows": {"laws": [{"model": "Wan", "passed": 3, "of": 4}]}}
     assert "on a card (A card, 2026-12-01) 3 of 4 tests of the laws pass" in page.with_sentence(readme, laws)
     assert page.with_sentence(page.with_sentence(readme, laws), found) == readme
 
@@ -257,12 +257,13 @@ def test_the_page_has_every_figure_and_says_what_failed_and_what_did_not_run():
 
 def test_the_sentence_has_the_laws_and_the_largest_model():
     cost = [
-        {"model": name, "plain_s": seconds, "realised": 2.9, "counted": 3.0}
-        for name, seconds in (("small", 1.0), ("big", 9.0))
+        {"model": name, "way": way, "plain_s": seconds, "computed_s": 9.5, "reused_s": 0.0021}
+        for name, way, seconds in (("small", "auto", 1.0), ("big", "auto", 9.0), ("huge", "table", 20.0))
     ]
-    said = page.sentence(results(laws=[{"passed": 3, "of": 4}, {"passed": 5, "of": 5}], cost=cost))
-    assert "8 of 9 tests of the laws pass" in said
-    assert "big is 2.90x faster (by steps 3.00x)" in said
+    laws = [{"model": "Wan", "passed": 3, "of": 4}, {"model": "Flux", "passed": 5, "of": 5}]
+    said = page.sentence(results(laws=laws, cost=cost))
+    assert "8 of 9 tests of the laws pass (models: Wan, Flux)" in said
+    assert "a step of big takes 9.00 s, with auto 9.50 s if it is computed and 2.1 ms if it is skipped" in said
 
 
 def test_results_are_kept_as_they_came(tmp_path):

@@ -187,13 +187,12 @@ def build(name: str, weights: torch.dtype, computing: torch.dtype, *, loaded: bo
     import comfy.model_detection
     import comfy.model_management as management
     import comfy.model_patcher
-    import comfy.ops
     import comfy.sd
 
     shape = SHAPES[name]
     path, _, kind = shape.architecture.partition(":")
     architecture = getattr(importlib.import_module(path), kind)
-    empty = architecture(**shape.settings, dtype=weights, device="meta", operations=comfy.ops.disable_weight_init)
+    empty = architecture(**shape.settings, dtype=weights, device="meta", operations=nn)
     torch.manual_seed(0)
     if loaded:
         state = {key: filled(torch.empty_like(each, device="cpu"), key) for key, each in empty.state_dict().items()}

@@ -10,6 +10,7 @@ from typing import Any
 from tools.host import ROOT
 from tools.markdown import table
 
+from .hosted import AUTO
 from .parts import PARTS, Part
 from .rows import Row, read_rows, write_json
 from .runner import FINISHED, RUN
@@ -97,6 +98,8 @@ def page(found: Mapping[str, Any]) -> str:
             f"{run['card']}, {run['cores']} cores, {run['date']}, commit {run['commit']}, torch {run['torch']}, "
             f"Python {run['python']}, ComfyUI {run['comfyui']}, allocator {run['allocator']}."
         )
+        if run.get("note"):  # added to run.json by hand, about what else went on
+            head += f" {run['note']}"
     sections = [_section(part, found.get("rows", {}).get(part.name, []), _state(run, part)) for part in PARTS]
     return "\n".join([INTRO, f"{head}\n", *sections]).rstrip() + "\n"
 
@@ -143,14 +146,18 @@ def sentence(found: Mapping[str, Any]) -> str:
     """The README's sentence about the results, without a full stop."""
     run = found.get("run")
     laws = [row for row in found.get("rows", {}).get("laws", []) if row.get("of")]
-    costs = [row for row in found.get("rows", {}).get("cost", []) if "realised" in row]
+    costs = [row for row in found.get("rows", {}).get("cost", []) if row.get("way") == AUTO and "computed_s" in row]
     if run is None or not (laws or costs):
         return NOTHING
     parts = []
     if laws:
         passed, of = (sum(row[key] for row in laws) for key in ("passed", "of"))
-        parts.append(f"{passed} of {of} tests of the laws pass")
+        models = ", ".join(dict.fromkeys(row.get("model", "?") for row in laws))
+        parts.append(f"{passed} of {of} tests of the laws pass (models: {models})")
     if costs:
-        largest = max(costs, key=lambda row: row["plain_s"])
-        parts.append(f"{largest['model']} is {largest['realised']:.2f}x faster (by steps {largest['counted']:.2f}x)")
+        row = max(costs, key=lambda row: row["plain_s"])
+        parts.append(
+            f"a step of {row['model']} takes {row['plain_s']:.2f} s, with auto {row['computed_s']:.2f} s if it is "
+            f"computed and {1000 * row['reused_s']:.1f} ms if it is skipped"
+        )
     return f"on a card ({run['card']}, {run['date']}) {', and '.join(parts)}: [all figures](docs/gpu.md)"

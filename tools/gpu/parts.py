@@ -96,9 +96,9 @@ PARTS = (
         "compilers",
         "Compilers",
         "Models that ComfyUI compiled with `torch.compile`, with AdaCache. The error is the largest difference from "
-        "the same run without compiling, relative to the largest number. *Eager step* is a plain step without "
-        "compiling; there is none where rounding made auto compute other steps than without compiling. *Graphs* "
-        f"counts the graphs of the first run. {_WAYS}",
+        "the same run without compiling, relative to the largest number; there is none if rounding made auto compute "
+        "other steps. *Eager step* is a plain step without compiling. *Graphs* counts the graphs of the first run. "
+        + _WAYS,
         seconds=110,
         least=45,
         rehearsed=120,

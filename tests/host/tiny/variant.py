@@ -91,13 +91,12 @@ class Variant:
     def build(self, dtype: torch.dtype = torch.float32) -> Tiny:
         """Made by `load_diffusion_model_state_dict`, and set to compute in `dtype` (on a CPU the host uses float32)."""
         import comfy.model_detection
-        import comfy.ops
         import comfy.sd
 
         if self.sound:
             import comfy.nested_tensor
 
-        settings = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32, "device": "meta"}
+        settings = {"operations": nn, "dtype": torch.float32, "device": "meta"}  # ComfyUI's own may wait for weights
         weights = fill(self.architecture(settings | self.sizes), blank=tuple(self.stand_ins))
         with self._told_sizes():
             model = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
