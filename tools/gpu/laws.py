@@ -100,7 +100,8 @@ class Watch:
     def pytest_runtest_logreport(self, report: Any) -> None:
         name = report.nodeid.partition("::")[2]
         if report.failed:
-            self.failed[name] = str(getattr(report.longrepr, "reprcrash", None) or report.longrepr)[-300:]
+            said = str(getattr(report.longrepr, "reprcrash", None) or report.longrepr)
+            self.failed[name] = said.replace(f"{ROOT}/", "")[-300:]
         elif report.skipped:
             self.skipped[name] = str(report.longrepr)[-300:]
         elif report.when == "call":
@@ -114,7 +115,7 @@ class Watch:
         laws = sorted({name.removeprefix("test_law_")[:1] for name in self.passed})
         row["laws"] = " ".join(laws)
         if self.failed:
-            row |= {"ok": False, "failed": self.failed}
+            row |= {"ok": False, "failed": dict(self.failed)}
         if self.skipped:
             row["not_run"] = "; ".join(self.skipped.values())
         self.rows.put("laws", row)

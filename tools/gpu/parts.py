@@ -64,7 +64,7 @@ PARTS = (
         "Bytes are those of the tensors that the run added on the card. Out of memory is real: the process may "
         "allocate hardly more than it already has. A wait is an operation that makes the CPU wait for the card. "
         + _WAYS,
-        seconds=75,
+        seconds=100,
         rehearsed=120,
         columns=_HOST | {"way": "way", "what": "what", "figure": "figure"},
     ),
