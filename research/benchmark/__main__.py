@@ -20,7 +20,7 @@ from queue import Queue
 
 from tools.host import ROOT
 
-from . import page, paired, plan, plots
+from . import exact, page, paired, plan, plots
 from .made import circumstances, sentence
 from .records import Record, Store
 from .worker import LIBRARIES, RECORDS, methods_of
@@ -39,6 +39,7 @@ def main() -> None:
         action="store_true",
         help="one video of each model, one setting of each method; prints the results, writes nothing",
     )
+    parser.add_argument("--exact", action="store_true", help="only compare plain videos with exact ones (`exact.py`)")
     parser.add_argument("--page", action="store_true", help="measure nothing; write the pages from the records")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to continue")
     parser.add_argument("--videos", type=int, default=plan.VIDEOS_OF_A_CLASS, help="videos of each motion class")
@@ -53,6 +54,9 @@ def main() -> None:
     options += ["--conditions", str(arguments.conditions)] if arguments.conditions else []
     options += ["--videos", str(arguments.videos), *["--again"] * arguments.again, *["--quick"] * arguments.quick]
 
+    if arguments.exact:
+        compare_exact(60 * arguments.minutes)
+        return
     if arguments.quick:
         made = list(measured(arguments.libraries, options, arguments.jobs))
         conditions = {case.condition.name: case.condition for case in plan.quick(arguments.models)}
@@ -75,9 +79,25 @@ def main() -> None:
     write(store, figures["quality"]["made"])
 
 
+def compare_exact(seconds: float) -> None:
+    """Measures what is not measured yet of `exact.py`, until so much time has passed, and writes the pages."""
+    deadline = time.monotonic() + seconds
+    figures = json.loads(FIGURES.read_text())
+    rows = figures.get("exact", {}).get("rows", [])
+    for row in exact.measured(rows):
+        rows.append(row)
+        made = circumstances("python -m research.benchmark --exact")
+        figures = json.loads(FIGURES.read_text()) | {"exact": {"made": made, "rows": rows}}
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+        if time.monotonic() > deadline:
+            break
+    write(Store(RECORDS), figures["quality"]["made"])
+
+
 def write(store: Store, made: dict[str, str]) -> None:
     """Writes the pages, their plots and the README's headline."""
-    for_people, all_data = page.pages(store.records, planned(), sentence(made))
+    section = exact.section(json.loads(FIGURES.read_text()).get("exact", {}))
+    for_people, all_data = page.pages(store.records, planned(), sentence(made), section)
     (DOCS / "benchmarks.md").write_text(for_people)
     (DOCS / "benchmarks_data.md").write_text(all_data)
     plots.draw(paired.points(paired.places(store.records)), DOCS / "images")

@@ -93,13 +93,16 @@ videos in which our PSNR is higher. *No match* means that every setting of `{OUR
 """
 
 
-def pages(records: Sequence[Record], plan: Iterable[tuple[str, str, str]], made: str) -> tuple[str, str]:
+def pages(
+    records: Sequence[Record], plan: Iterable[tuple[str, str, str]], made: str, exact: str = ""
+) -> tuple[str, str]:
     """docs/benchmarks.md and docs/benchmarks_data.md.
 
     Args:
         records: of `Store.records`.
         plan: (model, condition, method) of everything planned, with models and conditions in the order of the pages.
         made: when, where and by what, as a sentence.
+        exact: the section of `exact.py`.
     """
     plan = list(plan)
     measured = paired.places(records)
@@ -118,6 +121,7 @@ def pages(records: Sequence[Record], plan: Iterable[tuple[str, str, str]], made:
         _duels(of_place, fought),
         *(f"![{model}](images/{picture(model)})\n" for model, _ in _by_model(of_place)),
         DRAWN,
+        exact,
         "## Where other methods are ahead\n",
         _ahead(fought),
         _share_measured(records, plan),
