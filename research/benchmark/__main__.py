@@ -96,12 +96,13 @@ def compare_exact(seconds: float) -> None:
 
 def write(store: Store, made: dict[str, str]) -> None:
     """Writes the pages, their plots and the README's headline."""
-    section = exact.section(json.loads(FIGURES.read_text()).get("exact", {}))
-    for_people, all_data = page.pages(store.records, planned(), sentence(made), section)
+    compared = json.loads(FIGURES.read_text()).get("exact", {})
+    for_people, all_data = page.pages(store.records, planned(), sentence(made), exact.section(compared))
     (DOCS / "benchmarks.md").write_text(for_people)
     (DOCS / "benchmarks_data.md").write_text(all_data)
     plots.draw(paired.points(paired.places(store.records)), DOCS / "images")
-    headline = page.with_headline(README.read_text(), store.records, plan.CONDITIONS["demo"], made["machine"])
+    conditions, said = plan.CONDITIONS[page.TUNED_ON], exact.in_short(compared, page.TUNED_ON)
+    headline = page.with_headline(README.read_text(), store.records, conditions, made["machine"], said)
     README.write_text(headline)
     print(f"written: {DOCS / 'benchmarks.md'}")
 

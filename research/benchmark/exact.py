@@ -110,3 +110,15 @@ def section(figures: Mapping[str, Any]) -> str:
         if row["plain"]
     ]
     return f"{SECTION}\n{sentence(figures['made'])}\n\n{table(columns, cells)}\n"
+
+
+def in_short(figures: Mapping[str, Any], model: str) -> str:
+    """The results on one model in a sentence, with a space after it; "" if nothing is stored for it."""
+    rows = [row for row in figures.get("rows", []) if row["model"] == model and row["plain"]]
+    if not rows:
+        return ""
+    plain, ours, half = (fmean(psnr for row in rows for psnr in row[name]) for name in COMPARED)
+    return (
+        f"PSNR to the nearly exact videos that {STEPS} steps make: {plain:.1f} dB without AdaCache, {ours:.1f} dB with "
+        f"it, {half:.1f} dB with half of the steps. "
+    )

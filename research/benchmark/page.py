@@ -112,7 +112,7 @@ def pages(
     people = [
         INTRO,
         _scope(of_place),
-        _nearest(of_place),
+        _nearest(of_place, bool(exact)),
         _broken(records),
         made + "\n",
         "## Where we stand\n",
@@ -146,8 +146,12 @@ def _scope(of_place: Mapping[Place, Sequence[Point]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _nearest(of_place: Mapping[Place, Sequence[Point]]) -> str:
-    """The condition in which the published table does about as well as in the paper; "" if it was not measured."""
+def _nearest(of_place: Mapping[Place, Sequence[Point]], exact: bool) -> str:
+    """The condition in which the published table does about as well as in the paper; "" if it was not measured.
+
+    Args:
+        exact: whether the page says how exact plain videos are.
+    """
     found = [
         (abs(one.psnr - PUBLISHED_PSNR), place, one)
         for place, here in of_place.items()
@@ -157,11 +161,12 @@ def _nearest(of_place: Mapping[Place, Sequence[Point]]) -> str:
     if not found:
         return ""
     _, place, one = min(found, key=lambda each: each[0])
+    doubt = " Its plain videos are themselves [far from exact](#how-exact-is-the-plain-video)." if exact else ""
     return (
         f"The condition nearest to real models is *{place.condition}* on `{TUNED_ON}`: there the paper's table `fast` "
         f"reaches {one.psnr:.1f} dB at {1 / one.work:.2f}x; the paper reports {PUBLISHED_PSNR:g} dB at "
         f"{PUBLISHED_SPEED:g}x for Open-Sora. For a real Wan or HunyuanVideo we found no report of more than 35 dB at "
-        "2x.\n"
+        f"2x.{doubt}\n"
     )
 
 
@@ -378,7 +383,9 @@ def _duel_row(duel: Duel) -> list[str]:
 # --- The README ------------------------------------------------------------------------------------------------------
 
 
-def with_headline(readme: str, records: Sequence[Record], conditions: Iterable[Condition], machine: str) -> str:
+def with_headline(
+    readme: str, records: Sequence[Record], conditions: Iterable[Condition], machine: str, exact: str = ""
+) -> str:
     """The README with a new paragraph under its HEADLINE mark.
 
     The figures are those of SHOWN on the model TUNED_ON, over all videos under conditions with at least HEADLINE_STEPS
@@ -386,6 +393,7 @@ def with_headline(readme: str, records: Sequence[Record], conditions: Iterable[C
 
     Args:
         conditions: all conditions of that model.
+        exact: a sentence that compares the videos with exact ones.
 
     Raises:
         ValueError: there are no such records, or the README has no such mark.
@@ -403,7 +411,7 @@ def with_headline(readme: str, records: Sequence[Record], conditions: Iterable[C
         f"**With preset auto at {SHOWN.setting}: {faster}. PSNR to the video without AdaCache: {ours.psnr:.1f} dB on "
         f"average, {ours.worst_video:.1f} dB for the worst video.** Mean SSIM {ours.ssim:.3f}. Measured on "
         f"{ours.videos} videos of the small demo model, on which auto was tuned, under "
-        f"{_conditions([each for each, of in found.items() if of])}, on {machine}. "
+        f"{_conditions([each for each, of in found.items() if of])}, on {machine}. {exact}"
         "[All conditions, other models, all other methods](docs/benchmarks.md).\n"
     )
     before, mark, after = readme.partition(HEADLINE + "\n")

@@ -57,3 +57,14 @@ def test_the_section_has_the_mean_and_the_worst_video_of_each():
     assert "| demo | euler 30 | 2 | 25.0 / 20.0 | 25.0 / 21.0 | 18.0 / 11.0 |" in text
     assert "| clips |" not in text
     assert exact.section({}) == ""
+
+
+def test_in_short_it_is_the_mean_over_all_videos_of_the_model():
+    rows = [
+        {"model": "demo", "condition": "one", "plain": [30.0, 20.0], "ours": [29.0, 21.0], "half": [25.0, 11.0]},
+        {"model": "demo", "condition": "two", "plain": [40.0], "ours": [40.0], "half": [30.0]},
+        {"model": "clips", "condition": "one", "plain": [1.0], "ours": [1.0], "half": [1.0]},
+    ]
+    said = exact.in_short({"rows": rows}, "demo")
+    assert said.endswith(": 30.0 dB without AdaCache, 30.0 dB with it, 22.0 dB with half of the steps. ")
+    assert exact.in_short({}, "demo") == exact.in_short({"rows": rows}, "two_streams") == ""
