@@ -55,9 +55,9 @@ LONGEST_LIST = 300  # characters; a longer list of a test's cases is left out
 NOT_TRIED = """\
 ## Not tried
 
-We had no GPU, so we did not try: CUDA, dynamic VRAM, real use of `--lowvram` and `--highvram`, fp8 weights, inductor
-and CUDA graphs, pinned memory and asynchronous copies of `offload`, and models with their real weights. The tests for
-several GPUs use two threads and two copies of the model on one CPU. We ran no ComfyUI from 0.34 on."""
+All of this page ran on a CPU. [What ran on a CUDA card](gpu.md): seven kinds of models and the ways to start ComfyUI,
+with 0.33.0 alone. Not tried anywhere: CUDA graphs, models with their real weights, several GPUs (their tests use two
+threads and two copies of the model on one CPU), and ComfyUI from 0.34 on."""
 
 OTHERS = """\
 ## Samplers, graphs and neighbours

@@ -115,6 +115,7 @@ OURS: tuple[Method, ...] = (
         "AdaCache auto on even steps",
         {f"{share:g} of all": ("auto", protected(share)) for share in (0.67, 0.5, 0.33)},
         ("auto", protected(1.0)),
+        everywhere=False,  # an ablation: what it brings to choose the steps by the video
         attach=fixed,
     ),
     OnHost(
