@@ -65,10 +65,11 @@ equally good, chance alone puts ours ahead in about one of forty pairs, and the 
 """
 
 DRAWN = """\
-Each point is the best PSNR that a method reaches with at most this much work, interpolated linearly between its
-settings. It is the mean over all conditions of the model in which *fewer steps* and at least three quarters of the
-other methods of this page were measured. The plots show ours, *fewer steps*, and some of the methods that were measured
-under every one of these conditions: those that are most often close to the best at 2x.
+Each point is a setting of a method: its mean work and PSNR over all conditions of the model in which *fewer steps* and
+at least three quarters of the other methods were measured, of those that were measured in at least half of its
+conditions. Conditions with lcm or an ancestral sampler are left out, because `auto` computes every step there. The
+plots show ours, *fewer steps*, and some of the methods that were measured under every one of these conditions: those
+that are most often close to the best at 2x.
 """
 
 DATA_INTRO = f"""\

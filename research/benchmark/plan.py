@@ -14,6 +14,8 @@ from research.small_models import MODELS, SmallModel
 
 from .videos import CALIBRATION, PROMPTS
 
+DRAW_NOISE = ("euler_ancestral", "lcm")  # samplers
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -53,7 +55,7 @@ class Condition:
     @property
     def draws_noise(self) -> bool:
         """Whether the sampler adds noise of its own, so that only computing all steps gives the same video."""
-        return self.sampler in ("euler_ancestral", "lcm")
+        return self.sampler in DRAW_NOISE
 
 
 # For models with guidance. The first three are from ComfyUI's templates for Wan 2.1, Wan 2.2 and MiniMax-H3. Under the

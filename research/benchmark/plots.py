@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +14,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from .paired import OURS, Place, Point, at_speed
+from .plan import DRAW_NOISE
 
 ALWAYS = (OURS, "fewer steps")  # always drawn; the second needs no cache
 MEASURED = 0.75  # of the other methods must be measured where conditions are drawn
@@ -28,9 +30,7 @@ STYLES = (
     {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "v"},
     {"color": "#E69F00", "linestyle": (0, (9, 3)), "marker": "X"},
 )
-SPEEDS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5)  # values of work at which a curve has markers
-HUNDREDTHS = np.arange(5, 101) / 100
-GRID = np.unique(np.concatenate([HUNDREDTHS, 1 / np.array(SPEEDS)]))  # values of work at which a curve is calculated
+SPEEDS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5)  # marks of the upper axis
 
 
 def picture(model: str) -> str:
@@ -62,11 +62,14 @@ def draw(measured: Mapping[Place, Sequence[Point]], folder: Path) -> list[Path]:
 def compared(several: Sequence[Sequence[Point]]) -> Sequence[Sequence[Point]]:
     """The places of a model to draw: those in which ALWAYS and MEASURED of its other methods were measured.
 
-    All places if there are none of these. A curve is the mean over places, so a method that is missing in one of them
-    has none.
+    Not those whose sampler draws noise: there any difference grows into another video, and ours computes every step.
+    Others are those that were measured in at least half of the places. All places if there are none of these. A curve
+    is the mean over places, so a method that is missing in one of them has none.
     """
+    several = [here for here in several if here[0].place.condition.split()[0] not in DRAW_NOISE] or several
     methods = [{one.choice.method for one in here} for here in several]
-    others = {method for of_place in methods for method in of_place if not method.startswith("AdaCache")}
+    often = Counter(method for of_place in methods for method in of_place if not method.startswith("AdaCache"))
+    others = {method for method, places in often.items() if 2 * places >= len(several)}
     enough = [
         here
         for here, of_place in zip(several, methods, strict=True)
@@ -96,10 +99,7 @@ def styled(methods: Iterable[Sequence[str]]) -> list[dict[str, dict]]:
 def _draw(model: str, several: Sequence[Sequence[Point]], styles: Mapping[str, dict], file: Path) -> Path:
     figure, axis = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
     for method, style in styles.items():
-        works, heights = curve(several, method)
-        ends = {0, len(works) - 1}
-        marked = [index for index, work in enumerate(works) if index in ends or np.isclose(1 / work, SPEEDS).any()]
-        axis.plot(works, heights, label=method, markevery=marked, **{"linewidth": 1.6, "markersize": 7} | style)
+        axis.plot(*curve(several, method), label=method, **{"linewidth": 1.6, "markersize": 7} | style)
     axis.set(xlabel="work / plain's", ylabel="PSNR to the plain video (dB)")
     axis.invert_xaxis()
     axis.secondary_xaxis("top", functions=(_inverse, _inverse)).set(
@@ -134,24 +134,20 @@ def shown(several: Sequence[Sequence[Point]]) -> list[str]:
     return (first + others)[: len(STYLES) if OURS in first else len(STYLES) - 1]
 
 
-def curve(several: Iterable[Sequence[Point]], method: str) -> tuple[np.ndarray, np.ndarray]:
-    """The best PSNR of a method with at most this much work, as the mean over places.
+def curve(several: Sequence[Sequence[Point]], method: str) -> tuple[list[float], list[float]]:
+    """Work and PSNR in dB of each setting of a method that was measured in every place: means over the places.
 
-    Interpolated linearly between settings, not extrapolated.
-
-    Returns:
-        The works of GRID that lie between its settings in every place, and the PSNR in dB there: two arrays of one
-        length, empty if there is no such work.
+    Two lists of one length, by falling work; empty if there is no such setting.
     """
-    heights = np.mean([_in_place([one for one in here if one.choice.method == method]) for here in several], axis=0)
-    enclosed = ~np.isnan(heights)
-    return GRID[enclosed], heights[enclosed]
-
-
-def _in_place(settings: Iterable[Point]) -> np.ndarray:
-    """PSNR of one method in one place at each work of GRID; nan beyond its settings."""
-    best: dict[float, float] = {}
-    for one in sorted(settings, key=lambda one: one.work):
-        # Rounded to the grid, so that a method that always does the same work has a point.
-        best[min(round(one.work, 2), 1.0)] = max([one.psnr, *best.values()])
-    return np.interp(GRID, *zip(*best.items(), strict=True), np.nan, np.nan) if best else np.full(len(GRID), np.nan)
+    found: dict[str, list[Point]] = defaultdict(list)
+    for here in several:
+        for one in here:
+            if one.choice.method == method:
+                found[one.choice.setting].append(one)
+    means = [
+        (fmean(one.work for one in points), fmean(one.psnr for one in points))
+        for points in found.values()
+        if len(points) == len(several)
+    ]
+    ordered = sorted(means, reverse=True)
+    return [work for work, _ in ordered], [psnr for _, psnr in ordered]

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 from benchmark.made_up import plain, record, videos
 
@@ -165,37 +164,28 @@ def points_of(records):
     return list(paired.points(paired.places(records)).values())
 
 
-def heights(records, method, *works):
-    xs, ys = plots.curve(points_of(records), method)
-    return [ys[np.isclose(xs, work)].tolist() for work in works]
-
-
-def test_a_curve_is_straight_between_settings_and_ends_with_them():
+def test_a_curve_has_a_point_for_each_setting_by_falling_work():
     records = [record("a", setting=str(work), work=work, psnr=psnr) for work, psnr in ((0.4, 20.0), (0.8, 40.0))]
-    assert heights(records, "a", 0.39, 0.4, 0.6, 0.8, 0.81) == [[], [20.0], [pytest.approx(30)], [40.0], []]
+    assert plots.curve(points_of(records), "a") == ([0.8, 0.4], [40.0, 20.0])
 
 
-def test_a_curve_never_falls_with_more_work():
-    settings = ((0.4, 30.0), (0.5, 25.0), (0.6, 35.0))
-    records = [record("a", setting=str(work), work=work, psnr=psnr) for work, psnr in settings]
-    assert heights(records, "a", 0.5, 0.55, 0.6) == [[30.0], [pytest.approx(32.5)], [35.0]]
+def test_a_point_is_the_mean_over_all_places_or_there_is_none():
+    records = [record("a", setting="bold", work=work, psnr=30.0, condition=str(work)) for work in (0.4, 0.6)]
+    records.append(record("a", setting="shy", work=0.9, condition="0.4"))
+    assert plots.curve(points_of(records), "a") == ([pytest.approx(0.5)], [30.0])
+    assert plots.curve(points_of(records), "b") == ([], [])
 
 
-def test_a_curve_is_the_mean_over_places_where_all_have_it():
-    records = [record("a", setting=str(work), work=work, psnr=30.0) for work in (0.4, 0.8)]
-    records += [record("a", setting=str(work), work=work, psnr=20.0, condition="lcm") for work in (0.5, 0.9)]
-    assert heights(records, "a", 0.45, 0.5, 0.8, 0.85) == [[], [25.0], [25.0], []]
-    assert heights([*records, record("b", condition="third")], "a", 0.5) == [[]]
-
-
-def test_who_always_does_the_same_work_has_a_point():
-    assert heights([record("a", work=1.0003, psnr=50.0)], "a", 1.0) == [[50.0]]
+def test_where_the_sampler_draws_noise_nothing_is_drawn():
+    records = [record(name, condition=where) for name in plots.ALWAYS for where in ("lcm 12, shift 8", "euler 12")]
+    (kept,) = plots.compared(points_of(records))
+    assert {one.place.condition for one in kept} == {"euler 12"}
 
 
 def test_drawn_are_ours_fewer_steps_and_the_best_that_are_everywhere():
     names = ["fewer steps", OURS, *"abcdef", "AdaCache auto + MoReg"]
     records = [record(name, psnr=20.0 + number) for number, name in enumerate(names)]
-    records += [record(name, condition="lcm") for name in names if name != "f"]
+    records += [record(name, condition="another") for name in names if name != "f"]
     assert plots.shown(points_of(records)) == [OURS, "fewer steps", "e", "d", "c", "b"]
     assert plots.shown(points_of([one for one in records if one.method not in plots.ALWAYS])) == [*"edcba"]
 
