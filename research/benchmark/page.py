@@ -24,6 +24,8 @@ SPEEDS = (1.5, 2, 3)
 PUBLISHED = "AdaCache fast (published table)"
 PUBLISHED_PSNR, PUBLISHED_SPEED = 24.92, 2.24  # table 1 of arXiv 2411.02397: Open-Sora 480p, fast
 
+TWO_SAMPLERS = " + "  # in the name of a condition; see `LEGEND`
+
 HEADLINE = "<!-- headline, written by research.benchmark -->"
 SHOWN = Choice(OURS, "2x")  # the method and setting of the README's headline
 HEADLINE_STEPS = 20  # the headline is for conditions with at least this many
@@ -53,7 +55,8 @@ all conditions in which it reaches this speed. In each condition we take one set
 the most work between {LEAST:g} and {MOST:g} times what the speed allows. If there is no such setting, the condition
 does not count for this method. So the means of two methods may be over different conditions, but the third figure
 compares methods within the same condition. Conditions in which only `{OURS}` has such a setting are left out. *MB* is
-the most memory that a method held between evaluations beyond the plain run, at any setting, on `{TUNED_ON}`.
+the most memory that a method held between evaluations beyond the plain run, at any setting, on `{TUNED_ON}`, in
+conditions with one sampler. With two samplers, the count includes what the first one left and Python has not freed yet.
 """
 
 DUELS = f"""\
@@ -194,7 +197,7 @@ def _table(of_place: Mapping[Place, Sequence[Point]], held_on: str) -> str:
     held: dict[str, int] = {}
     for place, here in of_place.items():
         for one in here:
-            if place.model == held_on:
+            if place.model == held_on and TWO_SAMPLERS not in place.condition:
                 held[one.choice.method] = max(one.bytes, held.get(one.choice.method, 0))
 
     def rank(method: str) -> tuple[int, float, str]:

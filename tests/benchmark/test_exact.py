@@ -66,5 +66,6 @@ def test_in_short_it_is_the_mean_over_all_videos_of_the_model():
         {"model": "clips", "condition": "one", "plain": [1.0], "ours": [1.0], "half": [1.0]},
     ]
     said = exact.in_short({"rows": rows}, "demo")
+    assert said.startswith("On 3 videos of 2 conditions, ")
     assert said.endswith(": 30.0 dB without AdaCache, 30.0 dB with it, 22.0 dB with half of the steps. ")
     assert exact.in_short({}, "demo") == exact.in_short({"rows": rows}, "two_streams") == ""
