@@ -118,8 +118,8 @@ def in_short(figures: Mapping[str, Any], model: str) -> str:
     if not rows:
         return ""
     plain, ours, half = (fmean(psnr for row in rows for psnr in row[name]) for name in COMPARED)
+    videos = sum(len(row["plain"]) for row in rows)
     return (
-        f"On {sum(len(row['plain']) for row in rows)} videos of {len(rows)} conditions, PSNR to the nearly exact videos "
-        f"that {STEPS} steps make: {plain:.1f} dB without AdaCache, {ours:.1f} dB with it, {half:.1f} dB with half of "
-        "the steps. "
+        f"On {videos} videos of {len(rows)} conditions, PSNR to the nearly exact videos that {STEPS} steps make: "
+        f"{plain:.1f} dB without AdaCache, {ours:.1f} dB with it, {half:.1f} dB with half of the steps. "
     )
