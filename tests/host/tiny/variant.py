@@ -8,6 +8,7 @@ the loader assumes a width instead of reading it from the weights, it is given t
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -91,13 +92,15 @@ class Variant:
     def build(self, dtype: torch.dtype = torch.float32) -> Tiny:
         """Made by `load_diffusion_model_state_dict`, and set to compute in `dtype` (on a CPU the host uses float32)."""
         import comfy.model_detection
+        import comfy.ops
         import comfy.sd
 
         if self.sound:
             import comfy.nested_tensor
 
-        settings = {"operations": nn, "dtype": torch.float32, "device": "meta"}  # ComfyUI's own may wait for weights
-        weights = fill(self.architecture(settings | self.sizes), blank=tuple(self.stand_ins))
+        settings = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32, "device": "meta"}
+        with _weights_at_once():
+            weights = fill(self.architecture(settings | self.sizes), blank=tuple(self.stand_ins))
         with self._told_sizes():
             model = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
         model.model.manual_cast_dtype = None
@@ -120,6 +123,15 @@ class Variant:
         return mock.patch.object(
             comfy.model_detection, "detect_unet_config", lambda *args, **kwargs: detect(*args, **kwargs) | self.sizes
         )
+
+
+def _weights_at_once() -> Any:
+    """A context in which the host's layers make their weights at once; with dynamic VRAM they wait for a state dict."""
+    try:
+        import comfy.memory_management
+    except ImportError:  # an older host
+        return nullcontext()
+    return mock.patch.object(comfy.memory_management, "aimdo_enabled", False, create=True)
 
 
 def fill(module: nn.Module, blank: tuple[str, ...] = ()) -> dict[str, Tensor]:
