@@ -152,8 +152,8 @@ def sentence(found: Mapping[str, Any]) -> str:
     parts = []
     if laws:
         passed, of = (sum(row[key] for row in laws) for key in ("passed", "of"))
-        others = " ([the others](docs/gpu.md#the-laws))" if passed < of else ""
-        parts.append(f"{passed} of {of} tests of the laws pass{others}")
+        others = " ([about the others](docs/gpu.md))" if passed < of else ""
+        parts.append(f"{passed} of {of} tests pass{others}")
     if costs:
         row = max(costs, key=lambda row: row["plain_s"])
         parts.append(
