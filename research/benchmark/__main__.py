@@ -14,6 +14,7 @@ import math
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
@@ -107,16 +108,16 @@ def write(store: Store, made: dict[str, str]) -> None:
     print(f"written: {DOCS / 'benchmarks.md'}")
 
 
-def planned() -> list[tuple[str, str, str]]:
-    """(model, condition, method) of everything in the plan."""
+def planned() -> Counter[tuple[str, str, str]]:
+    """(model, condition, method) of everything in the plan, each with its number of videos."""
     methods = [method for library in LIBRARIES for method in methods_of(library)]
-    return [
-        (model, condition.name, method.name)
-        for model, several in plan.CONDITIONS.items()
-        for condition in several
+    return Counter(
+        (case.model, case.condition.name, method.name)
+        for model in plan.CONDITIONS
+        for case in plan.wanted([model])
         for method in methods
-        if method.fits(plan.cases(model, condition, 0)[0])
-    ]
+        if method.fits(case)
+    )
 
 
 def measured(libraries: Sequence[str], options: Sequence[str], processes: int) -> Iterator[Record]:

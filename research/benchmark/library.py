@@ -41,8 +41,8 @@ class Method(ABC):
         off: label of the setting at which it must do nothing; None if its code has none.
         models: those of MODELS on which it works without changes.
         needs_guidance: whether it skips the unconditional half, so there must be one.
-        everywhere: whether it is measured under all conditions, or only under the most important ones, because it is
-            known to be behind.
+        everywhere: whether it is measured on everything in the plan, or only on a few videos under the most important
+            conditions, because it is known to be behind.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Method(ABC):
     def fits(self, case: Case) -> bool:
         """Whether it works on this case without changes, and the plan includes it."""
         guided = case.condition.cfg != 1 or not self.needs_guidance
-        return case.model in self.models and guided and (self.everywhere or case.is_most_wanted)
+        return case.model in self.models and guided and (self.everywhere or case.is_for_all_methods)
 
     def condition(self, condition: Condition, setting: Any) -> Condition:
         """The case to sample with this setting: unchanged, unless the method changes the sampling itself."""

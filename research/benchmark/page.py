@@ -98,17 +98,17 @@ videos in which our PSNR is higher. *No match* means that every setting of `{OUR
 
 
 def pages(
-    records: Sequence[Record], plan: Iterable[tuple[str, str, str]], made: str, exact: str = ""
+    records: Sequence[Record], plan: Mapping[tuple[str, str, str], int], made: str, exact: str = ""
 ) -> tuple[str, str]:
     """docs/benchmarks.md and docs/benchmarks_data.md.
 
     Args:
         records: of `Store.records`.
-        plan: (model, condition, method) of everything planned, with models and conditions in the order of the pages.
+        plan: (model, condition, method) of everything planned, with models and conditions in the order of the pages,
+            and the number of videos of each.
         made: when, where and by what, as a sentence.
         exact: the section of `exact.py`.
     """
-    plan = list(plan)
     measured = paired.places(records)
     order = {place: number for number, place in enumerate(dict.fromkeys(Place(*row[:2]) for row in plan))}
     measured = dict(sorted(measured.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
@@ -281,20 +281,27 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _share_measured(records: Iterable[Record], plan: Sequence[tuple[str, str, str]]) -> str:
+def _share_measured(records: Sequence[Record], plan: Mapping[tuple[str, str, str], int]) -> str:
     """How much of the plan is measured, in a line; "" if all of it is."""
-    there = {(record.model, record.condition, record.method) for record in records}
-    done = sum(planned in there for planned in plan)
-    if done == len(plan):
+    seen: dict[tuple[str, ...], set] = defaultdict(set)
+    for record in records:
+        seen[record.model, record.condition, record.method].add(record.video)
+    broken: dict[tuple[str, ...], set] = defaultdict(set)  # of these there is nothing more to measure
+    for place, video in paired.broken(records):
+        broken[place].add(video)
+    of_each = {row: min(len(seen[row] | broken[row[:2]]), number) for row, number in plan.items() if seen[row]}
+    pairs, videos, of_all = len(of_each), sum(of_each.values()), sum(plan.values())
+    if videos == of_all:
         return ""
+    missing = "" if pairs == len(plan) else " [These are missing](benchmarks_data.md#not-measured-yet)."
     return (
-        f"{done} of the {len(plan)} planned pairs of method and condition are measured so far. "
-        "[These are missing](benchmarks_data.md#not-measured-yet).\n"
+        f"So far, {pairs} of the {len(plan)} planned pairs of method and condition are measured, and "
+        f"{_percent(videos / of_all)} of the planned videos.{missing}\n"
     )
 
 
 def _missing(records: Iterable[Record], plan: Iterable[tuple[str, str, str]]) -> str:
-    """The parts of the plan that are not measured, as a short list."""
+    """The parts of the plan of which no video is measured, as a short list."""
     there = {(record.model, record.condition, record.method) for record in records}
     conditions: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for model, condition, method in plan:
@@ -313,7 +320,7 @@ def _missing(records: Iterable[Record], plan: Iterable[tuple[str, str, str]]) ->
         for methods, where in by_methods.items():
             places = "any condition" if len(where) == len(of_condition) else "; ".join(where)
             lines.append(f"- `{model}`, {places}: {', '.join(methods)}.")
-    return "\n".join(lines or ["All that was planned is measured."]) + "\n"
+    return "\n".join(lines or ["All of these were measured, on at least one video."]) + "\n"
 
 
 # --- docs/benchmarks_data.md -----------------------------------------------------------------------------------------

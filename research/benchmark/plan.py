@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
@@ -111,8 +111,9 @@ CONDITIONS = {
 }
 
 VIDEOS_OF_A_CLASS = 4
-MOST_WANTED = 3  # conditions of each model under which all methods are measured, on all videos
-VIDEOS_ELSEWHERE = 2  # videos of each class under the other conditions, as many as a night has time for
+MOST_WANTED = 3  # conditions of each model under which all methods are measured
+# Videos of each class for all methods, and under the other conditions: as many as a night has time for.
+FEWER_VIDEOS = 2
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class Case:
         prompt: six words, or the number of a real clip.
         seed: of the noise.
         part: the one of the condition's `parts` that is sampled now; None: all of them.
+        number: which of the videos of its class, from 0.
     """
 
     model: str
@@ -132,16 +134,16 @@ class Case:
     prompt: str
     seed: int
     part: tuple[int, int] | None = None
+    number: int = field(default=0, repr=False)  # not in the name of the kept plain video
 
     @property
     def subject(self) -> SmallModel:
         return MODELS[self.model]
 
     @property
-    def is_most_wanted(self) -> bool:
-        """Whether its condition is among the first ones of its model, or not in the plan at all."""
-        conditions = CONDITIONS[self.model]
-        return self.condition not in conditions[MOST_WANTED:]
+    def is_for_all_methods(self) -> bool:
+        """Whether it is an early video under one of the first conditions of its model, or under one not in the plan."""
+        return self.number < FEWER_VIDEOS and self.condition not in CONDITIONS[self.model][MOST_WANTED:]
 
     @property
     def steps(self) -> int:
@@ -160,7 +162,7 @@ class Case:
 def cases(model: str, condition: Condition, number: int) -> list[Case]:
     """The `number`-th video of each class, from 0 to VIDEOS_OF_A_CLASS - 1."""
     chosen = _clips() if model == "clips" else PROMPTS
-    return [Case(model, condition, name, *several[number]) for name, several in chosen.items()]
+    return [Case(model, condition, name, *several[number], number=number) for name, several in chosen.items()]
 
 
 def calibration(case: Case) -> list[Case]:
@@ -194,12 +196,12 @@ def wanted(models: Sequence[str], number: int = VIDEOS_OF_A_CLASS, conditions: i
     """The videos of these models, most important first: one of each class under every condition, then the others.
 
     Args:
-        number: videos of each class; at most VIDEOS_ELSEWHERE under conditions that are not among the MOST_WANTED.
+        number: videos of each class; at most FEWER_VIDEOS under conditions that are not among the MOST_WANTED.
         conditions: how many conditions of each model, from the first; None: all.
     """
     longest = max(map(len, CONDITIONS.values()))
     for video in range(number):
-        for place in range(longest if video < VIDEOS_ELSEWHERE else MOST_WANTED):
+        for place in range(longest if video < FEWER_VIDEOS else MOST_WANTED):
             for model in models:
                 if place < len(CONDITIONS[model][:conditions]):
                     yield from cases(model, CONDITIONS[model][place], video)

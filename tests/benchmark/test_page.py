@@ -4,6 +4,7 @@ from benchmark.made_up import plain, record, videos
 from research.benchmark import page, paired, plots
 from research.benchmark.paired import OURS
 from research.benchmark.plan import Condition
+from research.benchmark.records import BROKEN
 
 EULER = Condition("euler", 30, 3.0, 4.0)
 UNI_PC = Condition("uni_pc", 20, 8.0, 6.0)
@@ -29,8 +30,8 @@ def records():
     return made
 
 
-def people(records, plan=()):
-    return page.pages(records, plan, "Made here.")[0]
+def people(records, plan=None):
+    return page.pages(records, plan or {}, "Made here.")[0]
 
 
 # --- For people
@@ -56,7 +57,7 @@ def test_it_names_the_condition_under_which_the_published_table_does_as_in_the_p
 
 
 def test_models_and_conditions_come_in_the_order_of_the_plan(records):
-    text = people(records, [("demo", UNI_PC.name, "peer"), ("demo", EULER.name, "peer")])
+    text = people(records, {("demo", UNI_PC.name, "peer"): 6, ("demo", EULER.name, "peer"): 6})
     assert f"{UNI_PC.name}; {EULER.name}." in text
 
 
@@ -85,7 +86,7 @@ def test_the_table_begins_with_who_is_near_the_best_most_often(records):
 
 def test_memory_is_that_on_the_model_that_it_is_told_of(records):
     records += videos("elsewhere", 30.0, model="clips", bytes=9_000_000)
-    text, data = page.pages(records, [], "")
+    text, data = page.pages(records, {}, "")
     assert row_of(text, "elsewhere")[-1] == "–"
     assert row_of(data.split("## clips\n")[1].split("##")[0], "elsewhere")[-1] == "9.0"
 
@@ -116,20 +117,27 @@ def test_where_nobody_is_ahead_the_page_says_so(records):
 
 
 def test_what_is_planned_and_not_measured_is_counted_and_named_in_few_words(records):
-    plan = [("demo", each.name, method) for each in (EULER, UNI_PC) for method in (OURS, "peer")]
+    plan = {("demo", each.name, method): 6 for each in (EULER, UNI_PC) for method in (OURS, "peer")}
     all_of_it, data = page.pages(records, plan, "")
     assert "planned pairs" not in all_of_it
-    assert "All that was planned is measured." in data
-    plan += [("demo", EULER.name, "late"), ("demo", "lcm 12", "peer"), ("demo", "lcm 12", "late")]
-    plan += [("clips", "one", "peer"), ("clips", "two", "peer")]
-    some_of_it, data = page.pages(records, plan, "")
-    assert "4 of the 9 planned pairs of method and condition are measured so far" in some_of_it
+    assert "All of these were measured" in data
+    late = [("demo", EULER.name, "late"), ("demo", "lcm 12", "peer"), ("demo", "lcm 12", "late")]
+    late += [("clips", "one", "peer"), ("clips", "two", "peer")]
+    some_of_it, data = page.pages(records, plan | dict.fromkeys(late, 2), "")
+    assert "4 of the 9 planned pairs of method and condition are measured, and 71 % of the planned videos" in some_of_it
     missing = data.split("## Not measured yet\n")[1]
     assert missing.strip().splitlines() == [
         f"- `demo`, {EULER.name}: late.",
         "- `demo`, lcm 12: nothing is measured.",
         "- `clips`, any condition: nothing is measured.",
     ]
+
+
+def test_of_a_broken_video_nothing_more_is_missing(records):
+    plan = {("demo", UNI_PC.name, "peer"): 8}
+    assert "and 75 % of the planned videos." in people(records, plan)
+    broken = [plain(setting=BROKEN, condition=UNI_PC.name, seed=seed) for seed in (7, 8)]
+    assert "planned videos" not in people(records + broken, plan)
 
 
 # --- All else
@@ -148,7 +156,7 @@ def test_a_time_that_nobody_took_is_a_dash():
 
 def test_every_duel_has_its_row_under_its_condition(records):
     records += videos("few", 27.0, 27.0, setting="0.2", lpips=0.2) + videos("cheap", 20.0, work=0.1)
-    _, data = page.pages(records, [], "Made here.")
+    _, data = page.pages(records, {}, "Made here.")
     duels = data.split(f"## demo, {EULER.name}\n")[1].split("<summary>Comparisons</summary>")[1].split("</details>")[0]
     theirs = ["peer", "0.1", "0.500", "2x", "0.480", "6", "-4.00", "-4.00 to -4.00", "0 %"]
     assert row_of(duels, "peer") == [*theirs, "+0.0", "+0.000", "+0.0000", "+0.00", "theirs"]

@@ -110,10 +110,13 @@ def test_a_drawn_clip_is_one_of_its_prompt_in_the_shape_of_its_model(model):
     assert red > max(green, blue)
 
 
-def test_who_is_not_measured_everywhere_is_under_the_most_wanted_conditions_of_each_model():
+def test_who_is_not_measured_everywhere_is_on_few_videos_under_the_most_wanted_conditions_of_each_model():
     some, all_of_them = FewerSteps("some", {}, everywhere=False), FewerSteps("all", {})
     for model, conditions in plan.CONDITIONS.items():
         cases = [plan.cases(model, condition, 0)[0] for condition in conditions]
         assert [some.fits(case) for case in cases] == [place < plan.MOST_WANTED for place in range(len(cases))]
         assert all(map(all_of_them.fits, cases))
+        videos = [plan.cases(model, conditions[0], number)[0] for number in range(plan.VIDEOS_OF_A_CLASS)]
+        assert [some.fits(video) for video in videos] == [number < plan.FEWER_VIDEOS for number in range(len(videos))]
+        assert all(map(all_of_them.fits, videos))
         assert some.fits(plan.quick([model])[0])  # a condition that is not in the plan
