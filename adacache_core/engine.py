@@ -132,8 +132,6 @@ class Engine:
             return "off"
         if self.config.at_output and sampler is None:
             return "the noise levels of this run are not known, so nothing can be forecast: every step is computed"
-        if self.config.at_output and sampler is not None and sampler.looks_inside:
-            return f"{sampler.name} uses more of the model than its denoised output: every step is computed"
         judge = not self.config.policy.settled
         if judge and self.config.at_output and sampler is not None and sampler.draws_noise:
             return (
@@ -155,7 +153,7 @@ class Engine:
         reuse = self.output or self.blocks
         if reuse is not None and reuse.controller.never_skips:
             what = "the codebook" if self.report.codebook else "what was asked for"
-            return f"with {steps} steps {what} skips nothing; every step is computed"
+            return f"with {steps} steps {what} allows no skipped step: every step is computed"
         return ""
 
     def _what_differs(self, steps: int) -> str:
@@ -168,16 +166,16 @@ class Engine:
 
     def stand_down(self, reason: str) -> None:
         """From here on, every step of this run is computed, and the report says why."""
-        self.note(f"stood down: {reason}")
+        self.note(f"cannot skip steps: {reason}", first=True)
         self.idle_reason = self.idle_reason or reason
         self.output = None
         if self.blocks is not None:
             self.blocks.cache.clear()
 
-    def note(self, text: str) -> None:
-        """Adds a sentence to the report, once."""
+    def note(self, text: str, first: bool = False) -> None:
+        """Adds a sentence to the report, once; with `first`, before all others, because a node shows only one."""
         if text and text not in self.report.notes:
-            self.report.notes.append(text)
+            self.report.notes.insert(0 if first else len(self.report.notes), text)
 
     def changes(self, step: int, why: str) -> None:
         """The output will jump at this step, so no forecast may go across it. Call it before the step begins."""
@@ -207,7 +205,7 @@ class Engine:
             record.reason = self.idle_reason
             current = _Evaluation(record, reuse=False)
         else:
-            decision = self._decide(step, device)
+            decision = self._decide(step)
             record.reason = decision.reason
             current = _Evaluation(record, not decision.compute)
         self._evaluation = current
@@ -228,11 +226,11 @@ class Engine:
             elif record.calls_computed < record.calls:
                 record.state = PARTLY if record.calls_computed else ANSWERED if current.answered else REUSED
 
-    def _decide(self, step: int, device: torch.device | None) -> Decision:
+    def _decide(self, step: int) -> Decision:
         if self.output is not None:
             return self.output.decide(step)
         assert self.blocks is not None
-        return self.blocks.begin(step, device)
+        return self.blocks.begin(step)
 
     def _close(self, current: _Evaluation) -> None:
         record = current.record
@@ -253,7 +251,8 @@ class Engine:
             record.reason = "nothing to reuse"
         if self.blocks is not None:
             reading, note = self.blocks.close(record.step, ran=record.calls_computed > 0)
-            record.rate = self.blocks.state.rate
+            if self.report.codebook:  # a schedule has no rate
+                record.rate = self.blocks.state.rate
             if reading is not None:
                 record.metric, record.motion, record.moreg = reading.metric, reading.motion, reading.moreg
             self.note(note)
@@ -285,7 +284,7 @@ class Engine:
             record.wrong = sqrt(output.state.predicted - predicted) or None
             record.tolerance = None if self.config.policy.settled else output.state.allowed
             if output.state.guarded and not output.controller.what_differs:
-                self.note(f"{self.report.target:g}x would change this video visibly: more steps are computed")
+                self.note(f"{self.report.target:g}x would change this video visibly, so more steps are computed")
             self._note_output(record)
             return given
 
@@ -353,6 +352,7 @@ class Engine:
         x: Tensor,
         answer: Tensor,
         again: Callable[[], Tensor],
+        *stop: type[Exception],
     ) -> None:
         """Stands down unless the recorded call gives the same answer again with its blocks skipped.
 
@@ -366,6 +366,7 @@ class Engine:
             x: input of the model.
             answer: output of the model, of the shape of x.
             again: makes the same call again.
+            stop: what it raises if the user stops the run, which is no fault of the model.
         """
         never_skipped = self.idle_reason or isinstance(self.config.policy, Watch) or not recording.residual
         if never_skipped or (module, variant) in self._proved:
@@ -376,6 +377,8 @@ class Engine:
                 with self._stack(module).skipping(recording.residual):
                     wrong = distance(x - answer, x - again())
             except torch.OutOfMemoryError:
+                raise
+            except stop:
                 raise
             except Exception as error:  # an unknown model may raise anything, and the video must go on
                 self.stand_down(f"this model fails without its blocks ({type(error).__name__}: {error})")

@@ -80,6 +80,7 @@ class AdaCache:
         if self.layout is not None:
             BlockStack(module, self.layout)  # a wrong path should raise here, not in the first step
         report = RunReport(model=type(module).__name__)
+        sigmas = None if sigmas is None else [float(sigma) for sigma in sigmas]  # numbers, if it was a tensor
         known = None if sigmas is None else probe_sampler(sampler or euler(sigmas), sigmas)
         flow = sigmas is None or sigmas[0] <= 1
         self.engine = Engine(config, steps, self.layout, sampler=known, flow=flow, report=report)
@@ -97,7 +98,7 @@ class AdaCache:
     def evaluation(self, step: int, sigma: float | None = None) -> AbstractContextManager[StepRecord]:
         """Context of one model evaluation of sampler step 0..N-1."""
         device = next((parameter.device for parameter in self.module.parameters()), None)
-        return self.engine.evaluation(step, sigma, device)
+        return self.engine.evaluation(step, None if sigma is None else float(sigma), device)
 
     def call(
         self,

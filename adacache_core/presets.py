@@ -5,7 +5,6 @@ from __future__ import annotations
 from .config import CacheConfig
 from .decide import published
 from .decide.codebook import Codebook
-from .decide.motion import MotionConfig
 from .decide.quality import Quality
 from .decide.target import Target
 
@@ -27,20 +26,19 @@ TABLES = {
 }
 
 
-def auto(target: float, moreg: MotionConfig | None = None) -> CacheConfig:
+def auto(target: float) -> CacheConfig:
     """Our best settings for a wanted speed-up, on any model; see `output.py`.
 
     Args:
         target: counted in model evaluations, >= 1.
-        moreg: motion regularisation, which does nothing here; the report says so.
     """
-    return CacheConfig(Target(target), moreg)
+    return CacheConfig(Target(target))
 
 
 def quality(closeness: float) -> CacheConfig:
     """As few steps as a wanted closeness to the video without AdaCache takes, on any model.
 
     Args:
-        closeness: in dB; see `estimate.py`.
+        closeness: in dB; see `closeness.py`.
     """
     return CacheConfig(Quality(closeness))

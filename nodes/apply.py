@@ -29,8 +29,8 @@ class AdaCacheApply(io.ComfyNode):
             node_id="AdaCacheApply",
             display_name="AdaCache",
             category=CATEGORY,
-            description="Makes video models about twice as fast: computes some of the steps, forecasts the others, and "
-            "checks its own error. Put it right before the sampler. Runs of 4 to 8 steps gain little or nothing.",
+            description="Makes video models faster: computes some of the steps, forecasts the others, and checks its "
+            "own error. Put it right before the sampler. Runs of 4 to 8 steps gain little or nothing.",
             **found_by("faster", "speed", "speed up", "acceleration", "accelerate", "skip steps", "cache", "caching"),
             inputs=[
                 io.Model.Input("model", tooltip="The video model, after LoRAs and model sampling."),
@@ -84,10 +84,10 @@ class AdaCacheApply(io.ComfyNode):
                 AdaCacheScheduleType.Input(
                     "schedule",
                     optional=True,
-                    tooltip="Computes exactly these steps, whatever the video does: the schedule of another run, "
-                    "from an inspector or an AdaCache Schedule node. With auto and quality the other steps are "
-                    "forecast; with fast, slow or a codebook they reuse what the blocks added before. It overrides "
-                    "speedup, closeness, codebook and moreg.",
+                    tooltip="Computes these steps and the few that are always computed (such as the first), whatever "
+                    "the video does: the schedule of another run, from an inspector or an AdaCache Schedule node. With "
+                    "auto and quality the other steps are forecast; with fast, slow or a codebook they reuse what the "
+                    "blocks added before. It overrides speedup, closeness, codebook and moreg.",
                 ),
                 io.Float.Input(
                     "probe_position",
@@ -115,8 +115,8 @@ class AdaCacheApply(io.ComfyNode):
                     max=LARGEST,
                     step=1.0,
                     optional=True,
-                    tooltip="With preset quality: how close the video comes to the one without AdaCache, in dB (as a "
-                    f"signal-to-noise ratio of the latent). {DRAFT:g} is for drafts, {GOOD:g} good, {FAITHFUL:g} "
+                    tooltip="With preset quality: how close the video should come to the one without AdaCache, in dB "
+                    f"(as a signal-to-noise ratio of the latent). {DRAFT:g} is for drafts, {GOOD:g} good, {FAITHFUL:g} "
                     "faithful. The closer, the more steps are computed; hard videos take more than easy ones.",
                 ),
             ],
@@ -160,10 +160,10 @@ class AdaCacheApply(io.ComfyNode):
         else:
             policy = Quality(closeness) if preset == QUALITY else Target(speedup)
         config = CacheConfig(policy, moreg, start_percent, end_percent, probe_position, offload=cache_device == OFFLOAD)
-        return io.NodeOutput(attach(model, config, _name(policy), getattr(cls.hidden, "unique_id", None)))
+        return io.NodeOutput(attach(model, config, name_of(policy), getattr(cls.hidden, "unique_id", None)))
 
 
-def _name(policy: Policy) -> str:
+def name_of(policy: Policy) -> str:
     """What reports call it."""
     match policy:
         case Off():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-import torch
 from comfy_api.latest import io, ui
 
 from ..adacache_core.errors import AdaCacheError
@@ -14,7 +12,7 @@ from ..adacache_core.tell.picture import draw
 from ..adacache_core.tell.report import RunReport
 from .host import library
 from .host.attach import attachment_of
-from .schema import CATEGORY, AdaCacheCodebookType, AdaCacheReportType, found_by
+from .schema import CATEGORY, AdaCacheCodebookType, AdaCacheReportType, as_image, found_by
 
 DO_NOT, NEW, REPLACE = "do not save", "save", "save, replacing the file"
 SHOWN = 5  # runs in the picture
@@ -85,13 +83,15 @@ class AdaCacheCalibrate(io.ComfyNode):
     ) -> io.NodeOutput:
         attachment = attachment_of(model)
         own = () if attachment is None else tuple(run.report for run in attachment.finished)
-        watched = [report for report in (*reports, *own) if curve_of(report)][-runs:]
+        watched = [report for report in (*reports, *own) if curve_of(report)]
         if not watched:
             raise AdaCacheError("no run was watched yet: set the preset of the AdaCache node to watch, and sample")
+        steps = watched[-1].sampler_steps  # earlier runs may have had another number
+        watched = [report for report in watched if report.sampler_steps == steps][-runs:]
         found = calibrate([curve_of(report) for report in watched], speedup, entries, name)
         if save != DO_NOT:
             library.save(name, codebook_to_json(found.codebook, str(found)), replace=save == REPLACE)
-        picture = torch.from_numpy(np.asarray(_picture(watched, found), dtype=np.float32) / 255)[None]
+        picture = as_image(_picture(watched, found))
         return io.NodeOutput(found.codebook, picture, str(found.codebook), ui=ui.PreviewImage(picture, cls=cls))
 
 

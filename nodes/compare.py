@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from comfy_api.latest import io, ui
 from PIL import Image
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ..adacache_core.documents import finite
 from ..adacache_core.errors import AdaCacheError
-from ..adacache_core.tell.frames import PSNR_MAX, motion_kept, psnr
+from ..adacache_core.tell.frames import PSNR_MAX, psnr, share_kept
 from ..adacache_core.tell.picture import beside
 from ..adacache_core.tell.report import RunReport
 from .demo.preview import pictures_of
 from .host.attach import attachment_of
-from .schema import CATEGORY, found_by
+from .schema import CATEGORY, as_image, found_by
 
 SSIM_WINDOW = 11  # pixels (Wang et al. 2004); for smaller frames, the largest odd size that fits
 ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's weights; without the file, LPIPS would download it
@@ -180,7 +180,7 @@ def side_by_side(reference: Tensor, changed: Tensor, found: Comparison, report: 
 
 
 def _as_images(frames: list[Image.Image]) -> Tensor:
-    return torch.from_numpy(np.stack([np.asarray(frame) for frame in frames])).float() / 255
+    return torch.cat([as_image(frame) for frame in frames])
 
 
 def _shown(frames: list[Image.Image], fps: float, node: type[io.ComfyNode]) -> ui.SavedImages:
@@ -226,17 +226,26 @@ def compare(reference: Tensor, changed: Tensor) -> Comparison:
 
     picture = is_picture(reference)
     lowest, span = (0.0, 1.0) if picture else (reference.min().item(), span_of(reference))
-    reference, changed = ((video.double() - lowest) / span for video in (reference, changed))
-    of_frames = psnr(reference, changed).clamp(max=PSNR_MAX).tolist()
-    moved, moves = (video.diff(dim=0) for video in (reference, changed))
     window = min(SSIM_WINDOW, *((side - 1) // 2 * 2 + 1 for side in reference.shape[2:]))
+    of_frames, alike, moved, moves, apart = [], [], [], [], []
+    before = None
+    for pair in zip(reference, changed, strict=True):  # one by one: SSIM of a whole video takes 40 times its memory
+        plain, other = ((frame[None].double() - lowest) / span for frame in pair)
+        of_frames.append(psnr(plain, other).clamp(max=PSNR_MAX).item())
+        alike.append(ssim(other, plain, window, eps=0.0, padding="valid").nan_to_num(1.0).mean().item())
+        if before is not None:
+            step, other_step = plain - before[0], other - before[1]
+            moved.append(step.abs().mean().item())
+            moves.append(other_step.abs().mean().item())
+            apart.append((other_step - step).abs().mean().item())
+        before = plain, other
     return Comparison(
         frames=len(reference),
-        psnr=sum(of_frames) / len(of_frames),
-        ssim=ssim(changed, reference, window, eps=0.0, padding="valid").nan_to_num(1.0).mean().item(),
+        psnr=fmean(of_frames),
+        ssim=fmean(alike),
         lpips=_lpips(reference, changed) if picture and min(reference.shape[2:]) >= LPIPS_SMALLEST else None,
-        motion_kept=motion_kept(reference, changed),
-        temporal_difference=(moves - moved).abs().mean().item() if len(moved) else 0.0,
+        motion_kept=share_kept(sum(moved), sum(moves)),
+        temporal_difference=fmean(apart) if apart else 0.0,
         worst_frame=min(range(len(of_frames)), key=of_frames.__getitem__),
         worst_psnr=min(of_frames),
     )
@@ -257,6 +266,7 @@ def _lpips(reference: Tensor, changed: Tensor) -> float | None:
 
 def difference(reference: Tensor, changed: Tensor, amplify: float, pixel: int) -> Tensor:
     """IMAGE of the differences: white where they reach the range of values / `amplify`, black where there are none."""
-    grey = (amplify / span_of(reference) * (changed - reference).abs().mean(dim=1)).clamp(0, 1).cpu().float()
+    apart = torch.stack([(pair[1] - pair[0]).abs().mean(dim=0) for pair in zip(reference, changed, strict=True)])
+    grey = (amplify / span_of(reference) * apart).clamp(0, 1).cpu().float()
     grey = grey.repeat_interleave(pixel, dim=1).repeat_interleave(pixel, dim=2)
     return grey[..., None].repeat(1, 1, 1, 3)

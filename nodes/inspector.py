@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
 from comfy_api.latest import io, ui
 
 from ..adacache_core.tell.picture import draw
 from ..adacache_core.tell.report import RunReport
 from .host.attach import attachment_of
 from .host.live import timeline
-from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType, found_by
+from .schema import CATEGORY, AdaCacheReportType, AdaCacheScheduleType, as_image, found_by
 
 METADATA = "adacache"  # its name in saved files, beside the host's `prompt` and `workflow`
 
@@ -66,7 +64,7 @@ class AdaCacheInspector(io.ComfyNode):
         if report.evaluations:
             _note(getattr(cls.hidden, "extra_pnginfo", None), getattr(cls.hidden, "unique_id", None), report)
         told = [each.with_note(_closeness_of(each, len(everything) > 1)) for each in everything]
-        picture = torch.from_numpy(np.asarray(draw(told), dtype=np.float32) / 255)[None]
+        picture = as_image(draw(told))
         return io.NodeOutput(
             latent,
             picture,

@@ -9,7 +9,6 @@ from typing import Any
 
 import comfy.samplers
 import folder_paths
-import numpy as np
 import torch
 from comfy_api.latest import io, ui
 from PIL import Image
@@ -31,16 +30,16 @@ from ..adacache_core.tell.measured import (
     Settings,
 )
 from ..adacache_core.tell.measured_picture import draw
-from .apply import OFF
+from .apply import name_of
+from .compare import frames_of
 from .demo.preview import pictures_of
 from .host.attach import attach, attachment_of
 from .host.library import write
 from .host.measuring import WARM_UP, Bar, Sampling, facts, likeness
-from .schema import CATEGORY, found_by
+from .schema import CATEGORY, as_image, found_by
 
 PREFIX = "adacache_measured/measured"  # in ComfyUI's output folder
 CONFIGS = {PLAIN: CacheConfig(Off()), AUTO: auto(SPEEDUP), QUALITY: quality(CLOSENESS)}
-NAMES = {PLAIN: OFF, AUTO: f"auto {SPEEDUP:g}x", QUALITY: f"quality {CLOSENESS:g} dB"}
 SHARE = "github.com/comfyui-adacache/ComfyUI-AdaCache/issues/new?template=measured.yml"
 
 log = logging.getLogger(__name__)
@@ -170,7 +169,7 @@ def measure(model: Any, how: Sampling) -> tuple[dict[str, MeasuredRun], dict[str
 
 
 def _with(model: Any, name: str) -> tuple[Any, Any]:
-    patched = attach(model, CONFIGS[name], NAMES[name])
+    patched = attach(model, CONFIGS[name], name_of(CONFIGS[name].policy))
     return patched, attachment_of(patched)
 
 
@@ -184,8 +183,7 @@ def _frames_of(latent: dict, model: Any, vae: Any) -> Tensor:
     try:
         return pictures_of(model, samples).cpu()
     except AdaCacheError:  # a latent format without colours
-        video = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
-        grey = (video.movedim(2, 1).flatten(0, 1) if video.ndim == 5 else video).float().mean(dim=1).cpu()
+        grey = frames_of(latent).float().mean(dim=1).cpu()
         grey = (grey - grey.min()) / max((grey.max() - grey.min()).item(), 1e-9)
         return grey[..., None].expand(-1, -1, -1, 3)
 
@@ -201,10 +199,10 @@ def _saved(measured: Measured, videos: list[Tensor], text: str) -> tuple[Tensor,
     notes += [f"Saved in ComfyUI's output folder as {place}. There is nothing of your prompt in it. Share it: {SHARE}"]
     likeness_of_auto = measured.runs[AUTO].likeness
     worst = 0 if likeness_of_auto is None else likeness_of_auto.worst_frame
-    shown = min(worst * len(videos[0]) // measured.settings.frames, len(videos[0]) - 1)
+    shown = min(worst * len(videos[0]) // (measured.settings.frames * measured.settings.batch), len(videos[0]) - 1)
     frames = [Image.fromarray((video[shown].clamp(0, 1) * 255).round().byte().cpu().numpy()) for video in videos]
     which = f"The same moment of all three: frame {shown + 1} of {len(videos[0])}, where auto is least close."
-    picture = torch.from_numpy(np.asarray(draw(measured, frames, which, notes), dtype=np.float32) / 255)[None]
+    picture = as_image(draw(measured, frames, which, notes))
     (saved,) = ui.ImageSaveHelper.save_images(picture, PREFIX, io.FolderType.output, None)
     path = Path(folder) / Path(saved.filename).with_suffix(".json").name
     write(path, text)

@@ -1,10 +1,14 @@
-"""What all nodes share: category, custom types, and what an older host does not know."""
+"""What all nodes share: category, custom types, pictures, and what an older host does not know."""
 
 from __future__ import annotations
 
 import inspect
 
+import numpy as np
+import torch
 from comfy_api.latest import io
+from PIL import Image
+from torch import Tensor
 
 CATEGORY = "model/patch/AdaCache"
 
@@ -22,3 +26,8 @@ _KNOWS_ALIASES = "search_aliases" in inspect.signature(io.Schema.__init__).param
 def found_by(*words: str) -> dict[str, list[str]]:
     """What people type who look for a node and do not know its name; older hosts search names only."""
     return {"search_aliases": list(words)} if _KNOWS_ALIASES else {}
+
+
+def as_image(picture: Image.Image) -> Tensor:
+    """The picture as an IMAGE of one frame, (1, height, width, 3) in [0, 1]."""
+    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]

@@ -37,6 +37,8 @@ COLUMNS = {
     "test_a_change_at_one_place_of_the_latent_moves_exactly_the_token_that_the_grid_says": "frames",
 }
 
+GENERATED = "`python -m tools.host_tests --compatibility` writes this page. Do not edit it by hand."
+
 EXPLAINED = """\
 The tests use tiny models with random weights, made by ComfyUI's own loader or from its own classes. A figure is the
 largest error, relative to the largest number; 0 means equal, bit for bit. A dash means: not tried.
@@ -113,7 +115,7 @@ def save(host: str, made: str, results: list[Result], again: bool = False) -> No
     rows = [asdict(result) for result in results]
     if again:
         files = ", ".join(dict.fromkeys(result.file for result in results))
-        made = f"{stored[host]['made']} Again, {files}: {made}"
+        made = f"{stored[host]['made']} Run again later, only {files}: {made}"
         new = {(row["file"], row["test"]) for row in rows}
         rows = [row for row in stored[host]["results"] if (row["file"], row["test"]) not in new] + rows
     stored[host] = {"made": made, "results": rows}
@@ -135,7 +137,7 @@ def page(stored: Mapping[str, dict], for_users: str = "") -> str:
         for_users: a section to put first.
     """
     hosts = sorted(stored, key=lambda host: [int(part) for part in re.findall(r"\d+", host)], reverse=True)
-    parts = ["# Compatibility", ""]
+    parts = ["# Compatibility", "", GENERATED, ""]
     if for_users:
         parts += [for_users, "", "## Model by model", ""]
     parts += [EXPLAINED]
@@ -195,7 +197,8 @@ def _sentences(by_host: Mapping[str, list[Result]]) -> str:
     for file, test in sorted(tests):
         of_hosts = [[each for each in by_host[host] if (each.file, each.test) == (file, test)] for host in by_host]
         sentence = test.removeprefix("test_").replace("_", " ")
-        cases = ", ".join(dict.fromkeys(result.case for results in of_hosts for result in results if result.case))
+        all_cases = dict.fromkeys(result.case for results in of_hosts for result in results if result.case)
+        cases = ", ".join(case for case in all_cases if "\\" not in case)  # pytest writes other letters as escapes
         of = f" ({cases})" if 0 < len(cases) < LONGEST_LIST else ""
         rows.append([f"{sentence}{of}", *(_count(results) for results in of_hosts)])
     return table(["", *by_host], rows)

@@ -36,7 +36,7 @@ DEMO_SIZE = {"width": 128, "height": 128, "length": 29, "batch_size": 1}
 DEMO_SETTINGS = {"cfg": 4.0, "title": "our small demo model, on a CPU"}
 
 INTRODUCTION = f"""\
-# Measured on real models
+# Measured by users
 
 `python -m tools.measured` writes this page from the files in [docs/measured]({ONLINE}). Do not edit it by hand.
 

@@ -125,7 +125,6 @@ class Sampler:
         draws_noise: whether it adds fresh noise, so that any difference grows into another video; None: not known.
         starts_over: whether nothing of a latent is left in the next one, only its denoised latent.
         evaluations: how often it evaluates the model at each step, (steps,); None: not known.
-        looks_inside: whether it uses more of the model than its denoised output, as CFG++ does.
         name: what people call it.
     """
 
@@ -134,7 +133,6 @@ class Sampler:
     draws_noise: bool | None = None
     starts_over: bool = False
     evaluations: tuple[int, ...] | None = None
-    looks_inside: bool = False
     name: str = "the sampler"
 
 

@@ -72,7 +72,9 @@ class TargetController(ErrorController):
         most = self.course.cost_of_all / self._to_come(0, None, 1.0, math.inf)[0]
         if most < SHORT * self.target:
             return f"{self.target:g}x cannot be reached in {self.course.steps} steps: too many are always computed"
-        return f"{self.target:g}x would change this video visibly: about {self.speedup:.1f}x is computed instead"
+        about = f"{self.speedup:.1f}x"
+        instead = "hardly any step is skipped" if about == "1.0x" else f"AdaCache aims at about {about}"
+        return f"{self.target:g}x would change this video visibly, so {instead}"
 
     def end(self, state: ErrorState) -> ErrorState | None:
         return None if self.course.ends else replace(state, spare=self._share(state) - state.evaluations)

@@ -51,7 +51,6 @@ class _Evaluation:
 
     reuse: bool = False
     measures: bool = False
-    device: torch.device | None = None
     visits: Counter = field(default_factory=Counter)  # by key
     calls: Counter = field(default_factory=Counter)  # by key and variant
     change: Tensor | None = None  # (2,), summed over calls
@@ -80,11 +79,11 @@ class Blocks:
         self.cache = ResidualCache(config.offload)
         self._evaluation = _Evaluation()
 
-    def begin(self, step: int, device: torch.device | None) -> Decision:
-        """An evaluation begins on this device; whether it computes."""
+    def begin(self, step: int) -> Decision:
+        """An evaluation begins; whether it computes."""
         decision = self.controller.decide(self.state, step)
         measures = decision.compute and self.controller.measures(self.state, step)
-        self._evaluation = _Evaluation(not decision.compute, measures, device)
+        self._evaluation = _Evaluation(not decision.compute, measures)
         self.cache.begin()
         return decision
 
@@ -98,7 +97,7 @@ class Blocks:
             current.visits[key] += 1
             current.calls[(key, variant)] += 1
             places.append((key, variant, current.calls[(key, variant)]))
-        held = [self.cache.get(place, signature, current.device) for place in places] if current.reuse else []
+        held = [self.cache.get(place, signature) for place in places] if current.reuse else []
         residuals = [residual for residual in held if residual is not None]
         if len(residuals) == len(places):
             for key in keys:

@@ -43,20 +43,18 @@ class ResidualCache:
         self._probes: dict[Hashable, Tensor] = {}
         self._touched: set[Hashable] = set()
 
-    def get(self, key: Hashable, signature: Hashable, device: torch.device | None = None) -> Tensor | None:
-        """The residual of a key, None if there is none or a call of another signature made it.
+    def get(self, key: Hashable, signature: Hashable) -> Tensor | None:
+        """The residual of a key, where it is held; None if there is none or a call of another signature made it.
 
         Args:
             key: of a chunk of the batch.
             signature: of the call that would use it.
-            device: where it is needed; None: it stays where it is.
         """
         entry = self._entries.get(key)
         if entry is None or entry.signature != signature:
             return None
         self._touched.add(key)
-        residual = entry.residual
-        return residual if device in (None, residual.device) else residual.to(device, non_blocking=True)
+        return entry.residual
 
     def put(self, key: Hashable, signature: Hashable, residual: Tensor) -> None:
         self._entries[key] = Entry(_in_main_memory(residual) if self.offload else residual, signature)

@@ -105,7 +105,8 @@ class Skip:
         """What a head gets instead of its input x: x plus the residual."""
         if not self.walked:  # x is another pack's answer
             return x
-        parts = [part.to(x) for part in self.residual]
+        on_card = x.device.type != "cpu"  # towards a card nothing needs to wait
+        parts = [part.to(x, non_blocking=on_card) for part in self.residual]
         residual = parts[0] if len(parts) == 1 else torch.cat(parts)
         begin, self.added = self.added, self.added + x[0].numel()
         if layout.streams > 1:  # each head takes the next part

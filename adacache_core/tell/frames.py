@@ -42,7 +42,11 @@ def motion_kept(reference: Tensor, changed: Tensor) -> float:
     Returns:
         1 if both move as much, or neither moves; inf if only `changed` moves.
     """
-    before, after = motion(reference), motion(changed)
+    return share_kept(motion(reference), motion(changed))
+
+
+def share_kept(before: float, after: float) -> float:
+    """`after` over `before`, two motions; see `motion_kept`."""
     if before == 0:
         return 1.0 if after == 0 else math.inf
     return after / before

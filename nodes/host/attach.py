@@ -54,7 +54,6 @@ class Attachment:
 
     Attributes:
         finished: the last runs, the newest last.
-        replaced: whether a later AdaCache node has replaced this one.
     """
 
     def __init__(self, family: Family | None, config: CacheConfig, preset: str, node: str | None = None) -> None:
@@ -63,7 +62,6 @@ class Attachment:
         self.preset = preset
         self.node = node
         self.finished: deque[FinishedRun] = deque(maxlen=_REPORTS_KEPT)
-        self.replaced = False
 
     def __deepcopy__(self, memo: dict) -> Attachment:
         # ComfyUI up to 0.13 deep-copies model options, but there must be one list of reports.
@@ -111,9 +109,10 @@ class Attachment:
             The report, None if there is none, and a sentence for the user if it is not of this latent, else "".
         """
         if not self.finished:
-            if self.replaced:
-                return None, "a later AdaCache node replaces this one; connect the MODEL of that node"
-            return None, "this AdaCache node has not sampled anything yet"
+            return None, (
+                "this AdaCache node has not sampled anything yet; if another AdaCache node comes after it, connect the "
+                "MODEL of that one"
+            )
         run = None if samples is None else self._run_that_made(samples)
         if run is not None:
             return run.report, ""
@@ -168,9 +167,6 @@ def attach(model: Any, config: CacheConfig, preset: str, node: str | None = None
     kind = _class_of(model)
     module = model.model.diffusion_model
     family = known_family(kind) if config.at_output else family_of(kind, module, called(model))
-    older = attachment_of(model)
-    if older is not None:
-        older.replaced = True
     model = model.clone()
     model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Attachment(family, config, preset, node))
@@ -205,7 +201,8 @@ def fingerprint(samples: Tensor) -> tuple[float, ...] | None:
     flat = torch.cat([tensor.detach().flatten(1) for tensor in tensors], dim=1).flatten()
     if flat.numel() == 0:
         return None
-    points = torch.linspace(0, flat.numel() - 1, _FINGERPRINT_POINTS).long()
+    last = _FINGERPRINT_POINTS - 1
+    points = torch.arange(last + 1) * (flat.numel() - 1) // last  # not linspace: it rounds indices of large latents up
     return (float(flat.numel()), *flat[points.to(flat.device)].float().cpu().tolist())
 
 

@@ -5,13 +5,13 @@ Sigmas become steps, conditionings become keys, transformer options become varia
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import replace
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from comfy.model_management import InterruptProcessingException
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
@@ -67,6 +67,9 @@ class Run:
         self.family = family
         self.sigmas = sigmas.tolist()  # all at once: on a GPU, reading each number would wait for it
         self.rising = any(after > before for before, after in pairwise(self.sigmas))
+        known = None if config.never_skips or self.rising else _known_of(guider, sampler, sigmas)
+        self._sampler_name = Sampler.name if known is None else known.name
+        self._after_guidance = len(_after_guidance(guider.model_options))  # without the sampler's own
         report = RunReport(
             model=class_name(module).rsplit(".", 1)[-1],
             family="" if family is None else family.name,
@@ -78,7 +81,7 @@ class Run:
             len(self.sigmas) - 1,
             None if family is None else family.layout,
             ends_at_zero=self.sigmas[-1] == 0,
-            sampler=None if config.never_skips or self.rising else _known_of(guider, sampler, sigmas),
+            sampler=known,
             span=_span(sampling, self.sigmas),
             flow=_is_flow(sampling),
             changing=changing_steps(guider, sampling, self.sigmas),
@@ -90,17 +93,18 @@ class Run:
         why = LEFT_OUT.get(class_name(module), "") if config.at_output else ""
         if self.rising:
             why = "the noise levels rise, from video to noise (unsampling)"
+        why = f"{why}, so every step is computed" if why else ""
+        self.other_cache = _other_cache(guider.model_options)
+        why = self.other_cache or why
         if why and not config.never_skips:
             report.notes.clear()  # they are about a run that skips steps
-            self.engine.stand_down(f"{why}, so every step is computed")
+            self.engine.stand_down(why)
         if family is not None and family.guessed:
             self.engine.note(
                 f"this model is new to AdaCache, which treats it like {family.name} and checks that at step 1"
             )
         self.live = Live(node, report)
         self._scale: Any = None  # guidance scale of the last evaluation
-        self.other_cache = _other_cache(guider.model_options)
-        self.engine.note(self.other_cache)
 
     def register(self, model_options: dict) -> None:
         """Adds the run's wrappers to its model options, after all others.
@@ -116,6 +120,7 @@ class Run:
         """One model evaluation of the sampler."""
         sigma = float(timestep.max())
         self.engine.others = _between(args[0] if args else kwargs.get("model_options", {}), KEY)
+        self._look_at_sampler(args[0] if args else kwargs.get("model_options", {}))
         step, scale = self._step_of(sigma), getattr(executor.class_obj, "cfg", None)
         if scale != self._scale and self.engine.report.evaluations:
             self.engine.changes(step, "guidance changes")
@@ -124,6 +129,12 @@ class Run:
             denoised = self.engine.answer(x, lambda: executor(x, timestep, *args, **kwargs))
         self.live.evaluated()
         return denoised
+
+    def _look_at_sampler(self, model_options: Mapping[str, Any]) -> None:
+        """Stands down if the sampler uses more of the model than its denoised output, as CFG++ does."""
+        if self.engine.output is not None and len(_after_guidance(model_options)) > self._after_guidance:
+            self.engine.report.notes.clear()  # they are about a run that skips steps
+            self.engine.stand_down(f"{self._sampler_name} uses more of the model than its denoised output")
 
     def _step_of(self, sigma: float) -> int:
         if self.rising:
@@ -148,7 +159,7 @@ class Run:
         # and some packs add their functions only for the length of a call.
         self._look_at(module, replaced)
         if self.family is None or self.engine.output is not None:  # only counts whether the blocks run
-            with self.engine.call(module, keys_of(options, len(x))):
+            with self.engine.call(module, ()):
                 return executor(x, *args, **kwargs)
         slot, variant = self.family.slot, frozenset(replaced)
         signature = _sizes(x, kwargs), _hooks(executor.class_obj), control is None
@@ -181,7 +192,7 @@ class Run:
                     named["transformer_options"] = fresh
                 return executor(*once_more, **named)
 
-            self.engine.prove(module, (variant, signature), recording, x, answer, again)
+            self.engine.prove(module, (variant, signature), recording, x, answer, again, InterruptProcessingException)
         return answer
 
     def _look_at(self, module: Any, replaced: Mapping[Any, Any]) -> None:
@@ -232,27 +243,28 @@ def _known_of(guider: Any, sampler: Any, sigmas: Tensor) -> Sampler:
     function = getattr(sampler, "sampler_function", None)
     if not getattr(function, "__module__", "").startswith("comfy."):
         return Sampler(levels)
-    looks_inside = False
     patcher = guider.model_patcher
     sampling = patcher.get_model_object("model_sampling")  # samplers read from it how noise levels are meant
 
     def sample(model: Model, x: Tensor) -> Tensor:
         def known(x: Tensor, sigma: Tensor, model_options: Mapping[str, Any] | None = None, **_: Any) -> Tensor:
-            nonlocal looks_inside
             denoised = model(x, float(sigma.max()))
-            for after in (model_options or {}).get("sampler_post_cfg_function", []):  # CFG++ needs both videos
-                looks_inside = True
+            for after in _after_guidance(model_options or {}):  # the sampler's own, see `_looks_inside`
                 names = ("denoised", "uncond_denoised", "cond_denoised")
                 denoised = after({"sigma": sigma, "input": x, **dict.fromkeys(names, denoised)})
             return denoised
 
         known.inner_model = SimpleNamespace(model_patcher=patcher, inner_model=SimpleNamespace(model_sampling=sampling))
         with torch.random.fork_rng(devices=[]):  # the same noise each time; uni_pc writes into its sigmas
-            torch.manual_seed(0)
+            torch.random.default_generator.manual_seed(0)  # torch.manual_seed would also seed GPUs
             return function(known, x, sigmas.cpu().clone(), extra_args={}, disable=True, **sampler.extra_options)
 
-    found = probe_sampler(sample, levels, function.__name__.removeprefix("sample_"))
-    return replace(found, looks_inside=looks_inside)
+    return probe_sampler(sample, levels, function.__name__.removeprefix("sample_"))
+
+
+def _after_guidance(model_options: Mapping[str, Any]) -> Sequence[Any]:
+    """Functions that are given both predictions, the conditional and the unconditional one."""
+    return model_options.get("sampler_post_cfg_function", [])
 
 
 def _span(sampling: Any, sigmas: list[float]) -> float:
@@ -261,9 +273,9 @@ def _span(sampling: Any, sigmas: list[float]) -> float:
 
 
 def _guidance(guider: Any) -> float:
-    """Strength of the guidance; 1 for guiders that have none or several."""
-    cfg = getattr(guider, "cfg", None)
-    return float(cfg) if isinstance(cfg, (int, float)) else 1.0
+    """Strength of the guidance, the largest one of guiders that have several; 1 if there is none."""
+    scales = [getattr(guider, name, None) for name in ("cfg", "cfg1", "cfg2")]
+    return max((float(scale) for scale in scales if isinstance(scale, (int, float))), default=1.0)
 
 
 def _is_flow(sampling: Any) -> bool:
@@ -313,9 +325,9 @@ def _noting_stack_input(options: dict, slot: tuple[str, int], note: Any) -> dict
 
 
 def _other_cache(model_options: Mapping[str, Any]) -> str:
-    """A note if another cache is on this model, else "". Two caches would reuse what the other made."""
+    """Why nothing may be skipped beside another cache; "" without one. Two caches would reuse what the other made."""
     if "easycache" in model_options.get("transformer_options", {}):
-        return "stood down: EasyCache or LazyCache is on this model"
+        return "EasyCache or LazyCache is on this model; to use AdaCache, take its node out"
     return ""
 
 

@@ -102,9 +102,8 @@ def write(store: Store, made: dict[str, str]) -> None:
     (DOCS / "benchmarks.md").write_text(for_people)
     (DOCS / "benchmarks_data.md").write_text(all_data)
     plots.draw(paired.points(paired.places(store.records)), DOCS / "images")
-    conditions, said = plan.CONDITIONS[page.TUNED_ON], exact.in_short(compared, page.TUNED_ON)
-    headline = page.with_headline(README.read_text(), store.records, conditions, made["machine"], said)
-    README.write_text(headline)
+    conditions = plan.CONDITIONS[page.TUNED_ON]
+    README.write_text(page.with_headline(README.read_text(), store.records, conditions, made["machine"]))
     print(f"written: {DOCS / 'benchmarks.md'}")
 
 

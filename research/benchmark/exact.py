@@ -6,7 +6,8 @@ Euler steps gives the video that the model means.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from statistics import fmean
@@ -99,7 +100,7 @@ def _sample(bench: Bench, case: Case, choice: Choice | None) -> torch.Tensor:
 
 def section(figures: Mapping[str, Any]) -> str:
     """The section of docs/benchmarks.md, from what is stored under "exact"; "" if nothing is."""
-    rows = figures.get("rows", [])
+    rows = [row for row in figures.get("rows", []) if row["plain"]]
     if not rows:
         return ""
     columns = ["model", "condition", "videos", "plain", f"{OURS} at 2x", "half of the steps"]
@@ -107,19 +108,21 @@ def section(figures: Mapping[str, Any]) -> str:
         [row["model"], row["condition"], str(len(row["plain"]))]
         + [f"{fmean(row[name]):.1f} / {min(row[name]):.1f}" for name in COMPARED]
         for row in rows
-        if row["plain"]
     ]
-    return f"{SECTION}\n{sentence(figures['made'])}\n\n{table(columns, cells)}\n"
+    return f"{SECTION}\nMeans:\n\n{_means(rows)}\n\n{sentence(figures['made'])}\n\n{table(columns, cells)}\n"
 
 
-def in_short(figures: Mapping[str, Any], model: str) -> str:
-    """The results on one model in a sentence, with a space after it; "" if nothing is stored for it."""
-    rows = [row for row in figures.get("rows", []) if row["model"] == model and row["plain"]]
-    if not rows:
-        return ""
-    plain, ours, half = (fmean(psnr for row in rows for psnr in row[name]) for name in COMPARED)
-    videos = sum(len(row["plain"]) for row in rows)
-    return (
-        f"On {videos} videos of {len(rows)} conditions, PSNR to the nearly exact videos that {STEPS} steps make: "
-        f"{plain:.1f} dB without AdaCache, {ours:.1f} dB with it, {half:.1f} dB with half of the steps. "
-    )
+def _means(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The means over all videos of each model, a line for each."""
+    of_model: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        of_model[row["model"]].append(row)
+    lines = []
+    for model, several in of_model.items():
+        plain, ours, half = (fmean(psnr for row in several for psnr in row[name]) for name in COMPARED)
+        videos = sum(len(row["plain"]) for row in several)
+        lines.append(
+            f"- `{model}`, {videos} videos: {plain:.1f} dB plain, {ours:.1f} dB with `{OURS}` at 2x, {half:.1f} dB "
+            "with half of the steps"
+        )
+    return "\n".join(lines)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tools.markdown import table
 
 from . import paired
-from .paired import ENOUGH_VIDEOS, LEAST, MOST, NEAR_BEST, OURS, TOLERANCE, AtSpeed, Choice, Duel, Place, Point
+from .paired import ENOUGH_VIDEOS, FEW, LEAST, MOST, NEAR_BEST, OURS, TOLERANCE, AtSpeed, Choice, Duel, Place, Point
 from .plots import picture
 from .records import PLAIN, Record
 
@@ -63,8 +63,8 @@ DUELS = f"""\
 **One setting against one setting**, by a rule that we fixed in advance. Each setting of another method is compared,
 video by video, with one setting of `{OURS}` ({{dial}}): the one that does the most work without exceeding the other's
 work by more than {100 * TOLERANCE:g} %. One of the two is closer if the 95 % bootstrap interval of the mean difference
-in PSNR excludes 0. Otherwise, or with fewer than {ENOUGH_VIDEOS} videos, the two are level. If two settings are
-equally good, chance alone puts ours ahead in about one of forty pairs, and the other ahead in as many.
+in PSNR excludes 0; otherwise the two are level. With fewer than {ENOUGH_VIDEOS} videos we cannot tell. If two settings
+are equally good, chance alone puts ours ahead in about one of forty pairs, and the other ahead in as many.
 """
 
 DRAWN = """\
@@ -131,7 +131,7 @@ def pages(
         _share_measured(records, plan),
     ]
     data = [DATA_INTRO, made + "\n", *_at_speeds(of_place), *_everything(of_place, fought)]
-    data += ["## Not measured yet\n", _missing(records, plan)]
+    data += ["## Broken plain videos\n", _which_broken(records), "## Not measured yet\n", _missing(records, plan)]
     return "\n".join(people), "\n".join(data)
 
 
@@ -142,8 +142,9 @@ def _scope(of_place: Mapping[Place, Sequence[Point]]) -> str:
     """A line for each model, with its conditions and number of videos."""
     lines = []
     for model, group in _by_model(of_place):
-        videos = sorted({max(one.videos for one in of_place[place]) for place in group})
-        number = f"{videos[0]}" if len(videos) == 1 else f"{videos[0]} to {videos[-1]}"
+        number = _span([max(one.videos for one in of_place[place]) for place in group])
+        ours = [one.videos for place in group for one in of_place[place] if one.choice.method == OURS]
+        number += f" (`{OURS}`: {_span(ours)})" if ours and _span(ours) != number else ""
         role = "used for tuning" if model == TUNED_ON else "judges"
         conditions = "; ".join(place.condition for place in group)
         lines.append(f"- `{model}` ({role}), {number} videos for each condition: {conditions}.")
@@ -166,11 +167,18 @@ def _nearest(of_place: Mapping[Place, Sequence[Point]], exact: bool) -> str:
         return ""
     _, place, one = min(found, key=lambda each: each[0])
     doubt = " Its plain videos are themselves [far from exact](#how-exact-is-the-plain-video)." if exact else ""
+    ours = ""
+    for one_of_ours in of_place[place]:
+        if one_of_ours.choice == SHOWN:
+            ours = (
+                f" `{OURS}` at {SHOWN.setting} reaches {one_of_ours.psnr:.1f} dB there (worst video "
+                f"{one_of_ours.worst_video:.1f} dB), at {1 / one_of_ours.work:.2f}x."
+            )
     return (
         f"The condition nearest to real models is *{place.condition}* on `{TUNED_ON}`: there the paper's table `fast` "
         f"reaches {one.psnr:.1f} dB at {1 / one.work:.2f}x; the paper reports {PUBLISHED_PSNR:g} dB at "
-        f"{PUBLISHED_SPEED:g}x for Open-Sora. For a real Wan or HunyuanVideo we found no report of more than 35 dB at "
-        f"2x.{doubt}\n"
+        f"{PUBLISHED_SPEED:g}x for Open-Sora.{ours} For a real Wan or HunyuanVideo we found no report of more than "
+        f"35 dB at 2x.{doubt}\n"
     )
 
 
@@ -180,11 +188,19 @@ def _by_model(of_place: Iterable[Place]) -> list[tuple[str, list[Place]]]:
 
 def _broken(records: Sequence[Record]) -> str:
     plain = sum(record.method == PLAIN for record in records)
-    left_out = Counter(place for place, _ in paired.broken(records))
+    left_out = len(paired.broken(records))
     if not left_out:
         return f"None of the {plain} plain videos came out broken.\n"
-    where = "; ".join(f"{model}, {condition}: {number}" for (model, condition), number in sorted(left_out.items()))
-    return f"{left_out.total()} of the {plain} plain videos came out broken and are left out everywhere ({where}).\n"
+    return (
+        f"{left_out} of the {plain} plain videos came out broken: noise, or faded. They are left out everywhere "
+        "([which](benchmarks_data.md#broken-plain-videos)).\n"
+    )
+
+
+def _which_broken(records: Sequence[Record]) -> str:
+    left_out = Counter(place for place, _ in paired.broken(records))
+    lines = [f"- {model}, {condition}: {number}" for (model, condition), number in sorted(left_out.items())]
+    return "\n".join(lines or ["None."]) + "\n"
 
 
 def _table(of_place: Mapping[Place, Sequence[Point]], held_on: str) -> str:
@@ -230,8 +246,9 @@ def _duels(of_place: Mapping[Place, Sequence[Point]], fought: Sequence[Duel]) ->
         count = Counter(duel.outcome for duel in group)
         lines.append(
             f"- `{model}`: {count.total()} settings of other methods, counted once per condition. Ours is closer than "
-            f"{count['ours']} and level with {count['level']}; {count['theirs']} are closer than ours; "
-            f"{count['no match']} do less work than any setting of ours."
+            f"{count['ours']} and level with {count['level']}; {count['theirs']} {_are(count['theirs'])} closer than "
+            f"ours. {count[FEW]} were measured on too few videos to tell; {count['no match']} do less work than any "
+            "setting of ours."
         )
     return "\n".join(lines) + "\n"
 
@@ -255,10 +272,12 @@ def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> 
     """
     first = lost[0]
     theirs, ours, psnr = first.theirs, first.ours, first.differences["psnr"]
-    level = sum(duel.outcome == "level" for duel in all_here)
+    count = Counter(duel.outcome for duel in all_here)
+    level, compared = count["level"], count["ours"] + count["theirs"] + count["level"]
     text = (
-        f"**{place.model}, {place.condition}.** Of {len(all_here)} settings of other methods, {_are(len(lost))} closer "
-        f"than ours and {_are(level)} level. {theirs.choice.method} at {theirs.choice.setting} is furthest ahead: by "
+        f"**{place.model}, {place.condition}.** Of {compared} settings of other methods that were compared on enough "
+        f"videos, {len(lost)} {_are(len(lost))} closer than ours and {level} {_are(level)} level. "
+        f"{theirs.choice.method} at {theirs.choice.setting} is furthest ahead: by "
         f"{-psnr.mean:.1f} dB (95 % interval {-psnr.high:.1f} to {-psnr.low:.1f}); it is closer in "
         f"{_percent(1 - first.won)} of {theirs.videos} videos. It does {_percent(theirs.work)} of the plain run's "
         f"work, ours (at {ours.choice.setting}) {_percent(ours.work)}. Its worst video has {theirs.worst_video:.1f} "
@@ -274,7 +293,7 @@ def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> 
 
 
 def _are(count: int) -> str:
-    return f"{count} {'is' if count == 1 else 'are'}"
+    return "is" if count == 1 else "are"
 
 
 def _percent(share: float) -> str:
@@ -394,9 +413,7 @@ def _duel_row(duel: Duel) -> list[str]:
 # --- The README ------------------------------------------------------------------------------------------------------
 
 
-def with_headline(
-    readme: str, records: Sequence[Record], conditions: Iterable[Condition], machine: str, exact: str = ""
-) -> str:
+def with_headline(readme: str, records: Sequence[Record], conditions: Iterable[Condition], machine: str) -> str:
     """The README with a new paragraph under its HEADLINE mark.
 
     The figures are those of SHOWN on the model TUNED_ON, over all videos under conditions with at least HEADLINE_STEPS
@@ -404,7 +421,6 @@ def with_headline(
 
     Args:
         conditions: all conditions of that model.
-        exact: a sentence that compares the videos with exact ones.
 
     Raises:
         ValueError: there are no such records, or the README has no such mark.
@@ -418,12 +434,15 @@ def with_headline(
     ours = paired.point(Place(TUNED_ON, ""), SHOWN, every)
     less = f"the model ran {1 / ours.work:.2f}x less"
     faster = less if isnan(ours.time) else f"{1 / ours.time:.2f}x faster ({less})"
+    of_each = [paired.point(Place(TUNED_ON, each.name), SHOWN, of.values()) for each, of in found.items() if of]
+    worst = min(of_each, key=lambda point: point.psnr)
     paragraph = (
-        f"**With preset auto at {SHOWN.setting}: {faster}. PSNR to the video without AdaCache: {ours.psnr:.1f} dB on "
-        f"average, {ours.worst_video:.1f} dB for the worst video.** Mean SSIM {ours.ssim:.3f}. Measured on "
-        f"{ours.videos} videos of the small demo model, on which auto was tuned, under "
-        f"{_conditions([each for each, of in found.items() if of])}, on {machine}. {exact}"
-        "[All conditions, other models, all other methods](docs/benchmarks.md).\n"
+        f"**With preset auto at {SHOWN.setting}: {faster}, and {ours.psnr:.1f} dB PSNR to the video without AdaCache, "
+        "on average.** Above 40 dB hardly anybody sees a difference; below 25 dB it is another video. The worst video "
+        f"has {ours.worst_video:.1f} dB. The worst condition is {worst.place.condition}: {worst.psnr:.1f} dB on "
+        f"average, and the model ran {1 / worst.work:.2f}x less. Measured on {ours.videos} videos of the small demo "
+        f"model, on which auto was tuned, under {_conditions([each for each, of in found.items() if of])}, on "
+        f"{machine}. [All conditions, other models, all other methods](docs/benchmarks.md).\n"
     )
     before, mark, after = readme.partition(HEADLINE + "\n")
     if not mark:

@@ -28,6 +28,7 @@ SEED = 18
 CONFIDENCE = 0.95
 # Of two equal methods, one wins 5 of 5 videos once in 16 times, which is not significant at 95 %; 6 of 6 once in 32.
 ENOUGH_VIDEOS = 6
+FEW = "too few videos"
 
 # A setting counts for a speed if its work is between these shares of what the speed allows.
 MOST, LEAST = 1.05, 0.8
@@ -177,9 +178,11 @@ class Duel:
     @property
     def outcome(self) -> str:
         """Which is closer in PSNR: "ours" or "theirs" if the interval excludes 0, else "level"; "no match" without
-        ours."""
+        ours, FEW with fewer than ENOUGH_VIDEOS videos."""
         if self.ours is None:
             return "no match"
+        if self.ours.videos < ENOUGH_VIDEOS:
+            return FEW
         psnr = self.differences["psnr"]
         return "ours" if psnr.low > 0 else "theirs" if psnr.high < 0 else "level"
 

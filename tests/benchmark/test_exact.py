@@ -59,13 +59,14 @@ def test_the_section_has_the_mean_and_the_worst_video_of_each():
     assert exact.section({}) == ""
 
 
-def test_in_short_it_is_the_mean_over_all_videos_of_the_model():
+def test_the_section_has_the_means_over_all_videos_of_each_model():
+    made = {"command": "c", "date": "d", "commit": "e", "torch": "f", "machine": "g"}
     rows = [
         {"model": "demo", "condition": "one", "plain": [30.0, 20.0], "ours": [29.0, 21.0], "half": [25.0, 11.0]},
         {"model": "demo", "condition": "two", "plain": [40.0], "ours": [40.0], "half": [30.0]},
-        {"model": "clips", "condition": "one", "plain": [1.0], "ours": [1.0], "half": [1.0]},
+        {"model": "clips", "condition": "one", "plain": [1.0], "ours": [2.0], "half": [3.0]},
     ]
-    said = exact.in_short({"rows": rows}, "demo")
-    assert said.startswith("On 3 videos of 2 conditions, ")
-    assert said.endswith(": 30.0 dB without AdaCache, 30.0 dB with it, 22.0 dB with half of the steps. ")
-    assert exact.in_short({}, "demo") == exact.in_short({"rows": rows}, "two_streams") == ""
+    lines = exact.section({"made": made, "rows": rows}).splitlines()
+    demo = "- `demo`, 3 videos: 30.0 dB plain, 30.0 dB with `AdaCache auto` at 2x, 22.0 dB with half of the steps"
+    clips = "- `clips`, 1 videos: 1.0 dB plain, 2.0 dB with `AdaCache auto` at 2x, 3.0 dB with half of the steps"
+    assert [line for line in lines if line.startswith("- ")] == [demo, clips]

@@ -132,11 +132,11 @@ def test_somebody_is_closer_where_the_interval_excludes_0(lead, outcome):
     assert duel_of(*scattered(lead)[1]).outcome == outcome
 
 
-def test_fewer_videos_than_enough_are_level_however_far_apart():
+def test_with_fewer_videos_than_enough_nobody_is_closer_however_far_apart():
     lost = [*videos("peer", *[40.0] * 6), *videos(OURS, *[30.0] * 6, setting="2x")]
     assert duel_of(*lost).outcome == "theirs"
     few = duel_of(*(one for one in lost if one.seed < 6))
-    assert (few.outcome, few.differences["psnr"].low, few.differences["psnr"].high) == ("level", -inf, inf)
+    assert (few.outcome, few.differences["psnr"].low, few.differences["psnr"].high) == (paired.FEW, -inf, inf)
 
 
 def test_ahead_are_those_that_won_the_furthest_first_by_place():

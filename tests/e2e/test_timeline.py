@@ -279,7 +279,7 @@ def test_a_long_note_wraps_and_stays_in_the_strip(page, sampled):
 
 
 def test_a_note_leaves_room_for_how_close_the_video_is_expected_to_be(page, sampled, pictures):
-    note = "2x would change this video visibly: about 1.5x is computed instead"
+    note = "2x would change this video visibly, so AdaCache aims at about 1.5x"
     close = {"db": 15.6, "low": 8, "high": 23, "words": "visible differences"}
     show(page, note=note, closeness=close)
     assert text(page).splitlines()[1:] == [note, "expected: visible differences (16 dB)"]

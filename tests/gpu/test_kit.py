@@ -217,7 +217,7 @@ def test_the_readme_says_what_the_results_in_docs_say():
     assert page.with_sentence(readme, found) == readme
     run = {"card": "A card", "date": "2026-12-01"}
     laws = {"run": run, "rows": {"laws": [{"model": "Wan", "passed": 3, "of": 4}]}}
-    assert "on a card (A card, 2026-12-01) 3 of 4 tests pass" in page.with_sentence(readme, laws)
+    assert "On a card (A card, 2026-12-01): 3 of 4 tests with tiny models pass." in page.with_sentence(readme, laws)
     assert page.with_sentence(page.with_sentence(readme, laws), found) == readme
 
 
@@ -228,7 +228,7 @@ def test_the_page_in_docs_is_the_one_made_from_the_results_in_docs():
 def test_without_a_run_every_part_says_not_run_and_so_does_the_sentence():
     text = page.page({})
     assert text.count("**Not run**: there was no card.") == len(PARTS)
-    assert page.sentence({}) == "nothing here has run on a CUDA card yet"
+    assert page.sentence({}) == "Nothing here has run on a CUDA card yet."
 
 
 RUN = {"card": "a card", "allocator": "native", "cores": 4, "date": "2026-01-02", "commit": "abc"}
@@ -261,9 +261,10 @@ def test_the_sentence_has_the_laws_and_the_largest_model():
         for name, way, seconds in (("small", "auto", 1.0), ("big", "auto", 9.0), ("huge", "table", 20.0))
     ]
     laws = [{"model": "Wan", "passed": 3, "of": 4}, {"model": "Flux", "passed": 5, "of": 5}]
+    laws.append({"model": "LTX-2", "not_run": "after its last test, the process crashed while it ended (-11)"})
     said = page.sentence(results(laws=laws, cost=cost))
-    assert "8 of 9 tests pass ([about the others](docs/gpu.md)), and" in said
-    assert "a step of big takes 9.00 s, with auto 9.50 s if it is computed and 2.1 ms if it is skipped" in said
+    assert "8 of 9 tests with tiny models pass, and 1 test process crashed when it ended." in said
+    assert "big, with random weights, takes 9.00 s; with auto 9.50 s if it is computed, and 2.1 ms if it is" in said
 
 
 def test_results_are_kept_as_they_came(tmp_path):

@@ -127,7 +127,7 @@ def test_what_the_errors_say_is_done_and_nothing_is_said_that_is_not_so(settings
 def test_a_model_that_is_left_out_is_computed_and_it_is_said(variant, elsewhere, planned, plain):
     model, attachment = planned(elsewhere(variant).model)
     assert torch.equal(run(elsewhere(variant), model), plain(variant))
-    assert finished(attachment).notes == [f"stood down: {LEFT_OUT[variant]}, so every step is computed"]
+    assert finished(attachment).notes == [f"cannot skip steps: {LEFT_OUT[variant]}, so every step is computed"]
 
 
 # The paper's tables
@@ -176,4 +176,4 @@ def test_the_tables_stand_down_where_blocks_are_given_something_else(variant, el
         tried
         == f"this model is new to AdaCache, which treats it like {TRIED_IN_VAIN[variant]} and checks that at step 1"
     )
-    assert stood_down.startswith("stood down: this model uses its blocks in an unexpected way")
+    assert stood_down.startswith("cannot skip steps: this model uses its blocks in an unexpected way")

@@ -195,7 +195,7 @@ def test_a_model_that_is_left_out_on_purpose_is_computed_and_it_is_said(anything
     assert torch.equal(sample(anything, model), sample(anything))
     report = attachment.finished[-1].report
     assert report.computed == report.total == STEPS
-    assert report.notes == ["stood down: it makes frame after frame, so every step is computed"]
+    assert report.notes == ["cannot skip steps: it makes frame after frame, so every step is computed"]
 
 
 # Where only a part of the latent is made

@@ -68,6 +68,14 @@ def test_only_the_last_runs_count(watched, calibrate):
     assert all_runs.entries != last.entries
 
 
+def test_runs_of_an_earlier_number_of_steps_do_not_count(pack, tiny, calibrate):
+    model = pack.nodes.apply.AdaCacheApply.execute(tiny(WAN).model, "watch", 2.0, 0.0, 1.0, 0.5, "main").args[0]
+    for steps in (STEPS - 4, STEPS):
+        latent = {"samples": sample(tiny(WAN), model, steps=steps)}
+    both, last = (calibrate((model, latent), runs=runs)[0] for runs in (16, 1))
+    assert both == last
+
+
 def test_without_watched_runs_it_says_what_to_do(nodes, calibrate, tiny, pack):
     model = nodes.apply.AdaCacheApply.execute(tiny(WAN).model, "fast", 2.0, 0.0, 1.0, 0.5, "main").args[0]
     for unwatched in (model, tiny(WAN).model):

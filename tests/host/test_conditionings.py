@@ -218,6 +218,11 @@ def perp_neg_guider(tiny, model):
     return guide
 
 
+def test_the_strength_of_the_guidance_is_the_largest_of_a_guiders_scales(wan, pack):
+    guiders = (cfg_guider, basic_guider, dual_cfg_guider, perp_neg_guider)
+    assert [pack.nodes.host.run._guidance(guider(wan, wan.model)) for guider in guiders] == [5.0, 1.0, 5.0, 5.0]
+
+
 @pytest.mark.parametrize("guider", [cfg_guider, basic_guider, dual_cfg_guider, perp_neg_guider])
 def test_guiders(guider, wan, adacache):
     witness, report = assert_right(wan, wan.model, adacache, guided_by(guider))

@@ -48,7 +48,8 @@ def test_beside_another_cache_adacache_stands_down(node, ours_first, way, tiny, 
     assert not torch.equal(alone, sample(wan))  # it does skip something
     assert torch.equal(sample(wan, both), alone)
     report = attachment.finished[-1].report
-    assert report.notes == ["stood down: EasyCache or LazyCache is on this model"]
+    said = "cannot skip steps: EasyCache or LazyCache is on this model; to use AdaCache, take its node out"
+    assert report.notes == [said]
     assert report.total == 0  # it did not look, so it does not claim that anything was computed
 
 
@@ -280,7 +281,7 @@ def test_where_every_block_is_replaced_adacache_stands_down(way, tiny, by_output
     assert torch.equal(sample(wan, model), sample(wan, patched))
     report = attachment.finished[-1].report
     assert {record.state for record in report.evaluations} == {"answered"}  # no block ran
-    assert report.notes == [f"stood down: {__name__} replaces every block of this model"]
+    assert report.notes == [f"cannot skip steps: {__name__} replaces every block of this model"]
 
 
 def of_the_host(args, extra):
@@ -330,7 +331,7 @@ def test_a_function_behind_the_hosts_own_is_found(way, tiny, by_output_or_blocks
         patched.set_model_patch_replace(ControlOfTheHost(skips), "dit", "double_block", index)
     model, attachment = by_output_or_blocks(way, patched)
     sample(wan, model)
-    assert attachment.finished[-1].report.notes == [f"stood down: {__name__} replaces every block of this model"]
+    assert attachment.finished[-1].report.notes == [f"cannot skip steps: {__name__} replaces every block of this model"]
 
 
 @pytest.mark.parametrize("layers", ["1", "0, 1"])
@@ -393,7 +394,7 @@ def test_where_a_wrapper_answers_in_place_of_the_model_adacache_stands_down_and_
     assert witness.row() == [(1, 1), (1, 0), (1, 0), (1, 1), (1, 1), (1, 0), (1, 1), (1, 1), (1, 1)]
     assert [record.state == "answered" for record in report.evaluations] == [ran == 0 for _, ran in witness.row()]
     assert report.notes == [
-        f"stood down: another pack answered in place of the model ({__name__}) at step 2; "
+        f"cannot skip steps: another pack answered in place of the model ({__name__}) at step 2; "
         "from there on every step is computed"
     ]
 

@@ -114,7 +114,7 @@ def test_a_new_model_that_cannot_be_proved_is_computed_and_it_is_said(tiny, adac
     report = attachment.finished[-1].report
     assert report.computed == report.total
     assert report.notes[-1].startswith(
-        "stood down: this model is new to AdaCache, which cannot check it beside functions of others"
+        "cannot skip steps: this model is new to AdaCache, which cannot check it beside functions of others"
     )
 
 
@@ -133,7 +133,7 @@ def test_a_new_model_that_takes_something_past_its_blocks_is_computed_and_it_is_
     assert torch.equal(sample(made, model), sample(made))
     report = attachment.finished[-1].report
     assert report.computed == report.total
-    assert re.fullmatch(f"stood down: {said}", report.notes[-1])
+    assert re.fullmatch(f"cannot skip steps: {said}", report.notes[-1])
 
 
 def renewed(module, where, past=None):
@@ -178,7 +178,7 @@ def test_a_class_that_is_put_there_after_adacache_makes_it_stand_down(apply, tin
     model.add_object_patch("diffusion_model.__class__", theirs)
     assert torch.equal(sample(tiny(WAN), model), sample(tiny(WAN)))
     (note,) = attachment_of(model).finished[-1].report.notes
-    assert note == "stood down: RES4LYF.wan.model replaces this model with its own ReWanModel"
+    assert note == "cannot skip steps: RES4LYF.wan.model replaces this model with its own ReWanModel"
 
 
 @pytest.mark.parametrize("preset", ["auto", "quality"])
@@ -200,7 +200,7 @@ def test_a_class_of_a_custom_node_whose_forward_is_its_own_is_no_reason_to_stand
     sample(made, model)
     report = attachment_of(model).finished[-1].report
     assert report.family == ""  # it has no row
-    assert not [note for note in report.notes if "stood down" in note]
+    assert not [note for note in report.notes if "cannot skip steps" in note]
 
 
 def test_the_inputs_of_the_adacache_node_are_in_the_settings_of_its_runs(apply, attachment_of, tiny, pack):
@@ -426,10 +426,16 @@ def test_the_inspector_says_that_there_is_no_adacache(nodes, tiny):
     assert found["json"]["notes"] == ["there is no AdaCache on this MODEL; connect the output of the AdaCache node"]
 
 
+NOTHING_YET = (
+    "this AdaCache node has not sampled anything yet; if another AdaCache node comes after it, connect the MODEL of "
+    "that one"
+)
+
+
 def test_the_inspector_says_that_nothing_was_sampled(nodes, apply, tiny):
     found = inspect(nodes, apply(tiny(WAN).model), tiny(WAN).latent)
     assert found["total"] == 0
-    assert found["json"]["notes"] == ["this AdaCache node has not sampled anything yet"]
+    assert found["json"]["notes"] == [NOTHING_YET]
 
 
 def test_the_inspector_shows_a_cancelled_run_for_what_it_is(nodes, apply, tiny):
@@ -458,9 +464,14 @@ def test_the_inspector_of_an_adacache_that_another_one_replaced_says_so(nodes, a
     second = apply(first)
     samples = sample(tiny(WAN), second)
     assert inspect(nodes, second, samples)["json"]["notes"] == []
-    assert inspect(nodes, first, samples)["json"]["notes"] == [
-        "a later AdaCache node replaces this one; connect the MODEL of that node"
-    ]
+    assert inspect(nodes, first, samples)["json"]["notes"] == [NOTHING_YET]
+
+
+@pytest.mark.parametrize("size", [1, 63, 2**24 + 5, 2**24 + 2**22 + 2])
+def test_latents_of_any_size_are_recognised(size, nodes):
+    """Above 2**24 numbers, float32 does not have every index."""
+    fingerprint = nodes.host.attach.fingerprint(torch.zeros(1, size).index_fill_(1, torch.tensor([size - 1]), 7.0))
+    assert (fingerprint[0], fingerprint[-1]) == (size, 7.0)
 
 
 def test_the_inspector_finds_the_run_that_made_a_latent_after_casts_and_later_patches(nodes, apply, tiny):

@@ -166,12 +166,12 @@ def test_beside_another_packs_forward_the_picture_is_that_of_the_other_pack(
     assert row_of(report) == ran
     assert [record.state == "answered" for record in report.evaluations] == [not computed for _, computed in ran]
     assert report.computed == sum(computed > 0 for _, computed in ran)
-    said = [note for note in report.notes if "stood down" in note]
+    said = [note for note in report.notes if "cannot skip steps" in note]
     if settings == "off":
         assert report.notes == []
     else:
         assert len(said) == 1
-        assert said[0].startswith(f"stood down: {__name__} replaces this model's forward_orig.")
+        assert said[0].startswith(f"cannot skip steps: {__name__} replaces this model's forward_orig.")
 
 
 @pytest.mark.parametrize("settings", PASSIVE)

@@ -133,7 +133,7 @@ def by_levels(wan, model, sigmas, sampler="euler", latent=None, **options):
 
     latent = wan.latent if latent is None else latent
     noise = comfy.sample.prepare_noise(latent, 1)
-    kind = comfy.samplers.ksampler(sampler, options)
+    kind = comfy.samplers.ksampler(sampler, options) if isinstance(sampler, str) else sampler
     with torch.inference_mode():
         return comfy.sample.sample_custom(
             model, noise, 4.0, kind, sigmas, wan.positive, wan.negative, latent, disable_pbar=True, seed=1
@@ -277,7 +277,7 @@ def test_where_a_sampler_comes_back_to_a_step_before_the_rest_is_computed_and_it
     first = next(index for index in range(1, len(steps)) if steps[index] < steps[index - 1])
     assert {record.state for record in report.evaluations[first:]} == {"computed"}
     assert report.notes == [
-        f"stood down: the noise level rises at step {steps[first] + 1}; from there on every step is computed"
+        f"cannot skip steps: the noise level rises at step {steps[first] + 1}; from there on every step is computed"
     ]
 
 
@@ -295,20 +295,40 @@ def test_samplers_that_want_more_than_a_video_of_the_model_are_left_alone_and_it
         report = attachment.finished[-1].report
         assert row_of(report) == witness.row()
         assert report.computed == report.total
-        assert f"{name} uses more of the model than its denoised output: every step is computed" in report.notes
+        assert report.notes == [f"cannot skip steps: {name} uses more of the model than its denoised output"]
 
 
-def test_of_all_samplers_only_those_are_said_to_want_more(tiny, pack):
+def test_of_the_hosts_cfgpp_node_too(tiny, planned):
+    """Its samplers are not among those that are probed."""
+    from comfy_extras.nodes_advanced_samplers import SamplerEulerCFGpp
+
+    wan, sigmas = tiny(WAN), torch.linspace(1, 0, 11)
+    for version in ("regular", "alternative"):
+        (sampler,) = SamplerEulerCFGpp.execute(version).args
+        model, attachment = planned(wan.model)
+        video = by_levels(wan, model, sigmas, sampler=sampler)
+        assert torch.equal(video, by_levels(wan, wan.model, sigmas, sampler=sampler)), version
+        report = attachment.finished[-1].report
+        assert (report.computed, report.total) == (10, 10)
+        assert "uses more of the model than its denoised output" in report.notes[0]
+
+
+def test_a_function_of_somebody_else_after_guidance_is_no_reason_to_stop(tiny, planned):
+    model = tiny(WAN).model.clone()
+    model.set_model_sampler_post_cfg_function(lambda args: args["denoised"])
+    model, attachment = planned(model)
+    sample(tiny(WAN), model)
+    assert attachment.finished[-1].report.computed < attachment.finished[-1].report.total
+
+
+def test_to_probe_a_sampler_seeds_no_card(tiny, pack, monkeypatch):
     import comfy.samplers
 
-    guider, sigmas = comfy.samplers.CFGGuider(tiny(WAN).model), torch.linspace(1, 0, 11)
-    known = pack.nodes.host.run._known_of
-    wanting = {
-        name
-        for name in comfy.samplers.SAMPLER_NAMES
-        if known(guider, comfy.samplers.sampler_object(name), sigmas).looks_inside
-    }
-    assert wanting == {name for name in comfy.samplers.SAMPLER_NAMES if "cfg_pp" in name}
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("this also seeds cards"))
+    guider, before = comfy.samplers.CFGGuider(tiny(WAN).model), torch.random.get_rng_state()
+    for name in ("euler", "euler_ancestral"):
+        pack.nodes.host.run._known_of(guider, comfy.samplers.sampler_object(name), torch.linspace(1, 0, 11))
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("how", [{"rate": 3}, {"target": 2.0}], ids=["blocks", "output"])
@@ -322,7 +342,7 @@ def test_rising_levels_skip_nothing_and_say_why(how, tiny, adacache):
     assert (report.computed, report.total) == (12, 12)
     assert [record.step for record in report.evaluations] == list(range(12))
     assert report.notes == [
-        "stood down: the noise levels rise, from video to noise (unsampling), so every step is computed"
+        "cannot skip steps: the noise levels rise, from video to noise (unsampling), so every step is computed"
     ]
 
 

@@ -333,18 +333,17 @@ def test_a_latent_of_another_shape_is_computed():
 # How a run ends up computing every step, and the sentence that says so.
 IDLE = {
     "no noise levels": (None, "the noise levels of this run are not known, so nothing can be forecast"),
-    "looks inside": ({"looks_inside": True}, "euler_cfg_pp uses more of the model than its denoised output"),
     "draws noise": (
         {"draws_noise": True},
-        "euler_cfg_pp draws fresh noise, so any skipped step would give another video",
+        "euler_a draws fresh noise, so any skipped step would give another video",
     ),
-    "starts over": ({"starts_over": True}, "euler_cfg_pp starts over from fresh noise at every step"),
+    "starts over": ({"starts_over": True}, "euler_a starts over from fresh noise at every step"),
 }
 
 
 @pytest.mark.parametrize(("known", "sentence"), IDLE.values(), ids=IDLE)
 def test_where_nothing_can_be_forecast_every_step_is_computed_and_says_why(known, sentence):
-    sampler = None if known is None else replace(probe_sampler(euler(SIGMAS), SIGMAS), name="euler_cfg_pp", **known)
+    sampler = None if known is None else replace(probe_sampler(euler(SIGMAS), SIGMAS), name="euler_a", **known)
     engine = Engine(auto(25.0), STEPS, None, sampler=sampler)  # that this is too much is of no interest then
     assert sentence in engine.idle_reason
     assert engine.report.notes == [engine.idle_reason]
@@ -405,7 +404,7 @@ def test_where_the_model_is_not_called_nothing_is_skipped_any_more(step, sentenc
         assert run.engine.answer(noise(), lambda: answer) is answer
     assert (record.state, record.calls, record.error) == ("answered", 0, None)
     rest_is_computed(run, step + 1)
-    assert run.report.notes == [f"stood down: {sentence}; from there on every step is computed"]
+    assert run.report.notes == [f"cannot skip steps: {sentence}; from there on every step is computed"]
 
 
 def test_where_another_pack_answers_in_place_of_the_blocks_nothing_is_skipped_any_more():
@@ -437,7 +436,7 @@ def test_where_the_noise_level_rises_nothing_is_skipped_any_more():
     assert [record.step for record in records] == list(range(10, STEPS))
     assert {record.state for record in records} == {"computed"}
     sentence = "the noise level rises at step 11; from there on every step is computed"
-    assert run.report.notes == [f"stood down: {sentence}"]
+    assert run.report.notes == [f"cannot skip steps: {sentence}"]
 
 
 def test_a_run_stands_down_in_the_middle_when_it_is_told_to():
@@ -447,7 +446,7 @@ def test_a_run_stands_down_in_the_middle_when_it_is_told_to():
     run.engine.stand_down("somebody replaces this model")
     rest_is_computed(run, 9)
     assert run.report.evaluations[9].reason == "somebody replaces this model"
-    assert run.report.notes == ["stood down: somebody replaces this model"]
+    assert run.report.notes == ["cannot skip steps: somebody replaces this model"]
 
 
 def test_it_may_be_told_so_while_the_model_is_asked():
@@ -580,6 +579,18 @@ def test_what_the_model_says_is_handed_on_as_it_is():
     with AdaCache(model, steps=STEPS, config=auto(2.0), sigmas=SIGMAS) as run, run.evaluation(0, SIGMAS[0]):
         velocity = noise(seed=3)
         assert run.velocity(noise(), lambda: velocity) is velocity
+
+
+def test_noise_levels_in_a_tensor_are_as_good_as_numbers():
+    def videos(sigmas):
+        model, x = Bell(SHAPE), noise()
+        with AdaCache(model, steps=STEPS, config=auto(2.0), sigmas=sigmas) as run:
+            for step, sigma in enumerate(sigmas[:-1]):
+                with run.evaluation(step, sigma):
+                    yield run.velocity(x, lambda sigma=sigma: model(x, float(sigma)))
+
+    pairs = zip(videos(SIGMAS), videos(torch.tensor(SIGMAS, dtype=torch.float64)), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize("model", [Bell, Drifting])

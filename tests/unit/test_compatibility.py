@@ -62,7 +62,7 @@ def test_what_is_run_again_takes_the_place_of_its_own_old_results_only(tmp_path,
     text = (tmp_path / "page.md").read_text()
     assert "**failed**" not in text
     assert "| two branches do not see each other (a, new) | 1 of 2; too old |" in text
-    assert "Made first. Again, test_laws, test_graphs: Made then." in text
+    assert "Made first. Run again later, only test_laws, test_graphs: Made then." in text
 
 
 OFFICIAL = """<testsuites><testsuite>

@@ -87,7 +87,7 @@ def test_a_model_whose_blocks_take_something_else_is_computed_and_it_is_said():
         assert torch.equal(made, model(x, 1 - step / STEPS, prompts["cond"]))
     report = run.finish()
     assert report.computed == report.total == STEPS
-    assert report.notes == ["stood down: this model uses its blocks in an unexpected way (KeyError: 'x')"]
+    assert report.notes == ["cannot skip steps: this model uses its blocks in an unexpected way (KeyError: 'x')"]
 
 
 NEVER_SKIPS = {
@@ -309,7 +309,7 @@ def test_where_somebody_else_answers_nothing_is_skipped_any_more_and_nothing_is_
     assert [record.state for record in records] == ["answered"] * (6 - begin) + ["computed"] * 3
     assert [record.calls_computed for record in records] == [0] * (6 - begin) + [1] * 3
     assert run.engine.report.notes == [
-        f"stood down: another pack answered in place of the model at step {begin + 1}; "
+        f"cannot skip steps: another pack answered in place of the model at step {begin + 1}; "
         "from there on every step is computed"
     ]
 
@@ -419,7 +419,7 @@ def test_a_table_that_skips_nothing_at_this_number_of_steps_says_so():
     with attach(model, CacheConfig(Codebook(((0.1, 2), (1.0, 1)), 100)), steps=12) as run:
         sample(model, run, 12)
     assert states(run.report) == ["computed"] * 12
-    assert any("skips nothing" in note for note in run.report.notes)
+    assert any("allows no skipped step" in note for note in run.report.notes)
 
 
 def test_motion_is_measured_where_the_frames_are_known():

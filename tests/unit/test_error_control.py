@@ -124,8 +124,8 @@ def test_where_something_changes_it_is_computed():
     ("target", "guard", "sentence"),
     [
         (2.0, math.inf, ""),
-        (2.0, 1e-9, "2x would change this video visibly: about 1.0x is computed instead"),
-        (2.0, 0.0, "2x would change this video visibly: about 1.0x is computed instead"),
+        (2.0, 1e-9, "2x would change this video visibly, so hardly any step is skipped"),
+        (2.0, 0.0, "2x would change this video visibly, so hardly any step is skipped"),
         (25.0, math.inf, "25x cannot be reached in 30 steps: too many are always computed"),
         (25.0, 1e-9, "25x cannot be reached in 30 steps: too many are always computed"),
         (1.0, math.inf, ""),

@@ -20,7 +20,7 @@ STORED = ROOT / "docs" / "gpu.json"
 README = ROOT / "README.md"
 MARK = "<!-- card, written by tools.gpu -->\n"  # in the README, above the line that is written here
 
-NOTHING = "nothing here has run on a CUDA card yet"
+NOTHING = "Nothing here has run on a CUDA card yet."
 
 INTRO = """\
 # On a CUDA card
@@ -63,7 +63,9 @@ def with_sentence(readme: str, found: Mapping[str, Any]) -> str:
     """The README with a new line under its MARK, which says what ran on a card."""
     before, rest = readme.split(MARK)
     after = rest.split("\n", 1)[1]
-    return f"{before}{MARK}**Limit:** this was measured with a small model on a CPU; {sentence(found)}.\n{after}"
+    limit = "nobody has measured AdaCache on a large model with its real weights yet"
+    above = "the figures above are from a small model on a CPU"
+    return f"{before}{MARK}**Limit:** {limit}; {above}. {sentence(found)}\n{after}"
 
 
 def _joined(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def page(found: Mapping[str, Any]) -> str:
     """The whole page. For a part without results it says "not run", and why."""
     run = found.get("run")
     if run is None:
-        head = f"{NOTHING[0].upper()}{NOTHING[1:]}."
+        head = NOTHING
     else:
         head = (
             f"{run['card']}, {run['cores']} cores, {run['date']}, commit {run['commit']}, torch {run['torch']}, "
@@ -143,21 +145,23 @@ def _plain(text: str) -> str:
 
 
 def sentence(found: Mapping[str, Any]) -> str:
-    """The README's sentence about the results, without a full stop."""
+    """The README's sentences about the results."""
     run = found.get("run")
     laws = [row for row in found.get("rows", {}).get("laws", []) if row.get("of")]
     costs = [row for row in found.get("rows", {}).get("cost", []) if row.get("way") == AUTO and "computed_s" in row]
     if run is None or not (laws or costs):
         return NOTHING
-    parts = []
+    said = [f"On a card ({run['card']}, {run['date']}):"]
     if laws:
         passed, of = (sum(row[key] for row in laws) for key in ("passed", "of"))
-        others = " ([about the others](docs/gpu.md))" if passed < of else ""
-        parts.append(f"{passed} of {of} tests pass{others}")
+        crashed = sum("crashed" in row.get("not_run", "") for row in found["rows"]["laws"])
+        processes = "1 test process crashed when it ended" if crashed == 1 else f"{crashed} test processes crashed"
+        crashes = f", and {processes}" if crashed else ""
+        said.append(f"{passed} of {of} tests with tiny models pass{crashes}.")
     if costs:
         row = max(costs, key=lambda row: row["plain_s"])
-        parts.append(
-            f"a step of {row['model']} takes {row['plain_s']:.2f} s, with auto {row['computed_s']:.2f} s if it is "
-            f"computed and {1000 * row['reused_s']:.1f} ms if it is skipped"
+        said.append(
+            f"A step of {row['model']}, with random weights, takes {row['plain_s']:.2f} s; with auto "
+            f"{row['computed_s']:.2f} s if it is computed, and {1000 * row['reused_s']:.1f} ms if it is skipped."
         )
-    return f"on a card ({run['card']}, {run['date']}) {', and '.join(parts)}: [all figures](docs/gpu.md)"
+    return f"{' '.join(said)} [All figures, and what failed](docs/gpu.md)."

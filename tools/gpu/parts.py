@@ -73,7 +73,8 @@ PARTS = (
         "Cost at size",
         f"Random weights, one conditioning, {STEPS} Euler steps. {_WAYS} Times are medians by the card's clock, "
         "without the first step of the plain run. *Counted* is the speed-up in steps, *realised* the speed-up in "
-        f"time; realised over counted should be {WANTED} or more. Peaks are GiB of tensors, weights included.",
+        f"time; realised over counted should be {WANTED} or more. With random weights, how many steps auto skips says "
+        "nothing about your model. Peaks are GiB of tensors, weights included.",
         seconds=240,
         rehearsed=120,
         columns={
