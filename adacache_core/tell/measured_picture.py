@@ -11,8 +11,7 @@ from PIL import Image
 from ..closeness import MARKS
 from .canvas import GAP, PALE, PANEL, SMALL, Page, Scale, wrapped
 from .measured import PLAIN, RUNS, Measured, MeasuredRun
-from .picture import ALARM, HEIGHT_OF, INK, LINE, REST, SERIES, SPACING
-from .report import REUSED
+from .picture import ALARM, INK, LINE, SERIES, SPACING, bar
 
 # Lengths are thousandths of the picture's width.
 NAME, HEAD, FIGURE = 36, 34, 28
@@ -110,9 +109,8 @@ def _strip(page: Page, left: float, top: float, run: MeasuredRun, colour: tuple[
     slot = COLUMN / run.report.total
     gap = min(3.0, slot / 4)
     for record in run.report.evaluations:
-        at, high = left + slot * record.index, STRIP * HEIGHT_OF[record.state]
-        shown = REST if record.state == REUSED else colour
-        page.box(at, top + STRIP - high, at + slot - gap, top + STRIP, shown)
+        at = left + slot * record.index
+        bar(page, at, at + slot - gap, top + STRIP, STRIP, record.state, colour)
 
 
 def _below(page: Page, left: float, top: float, run: MeasuredRun) -> None:

@@ -141,7 +141,7 @@ def _strip(page: Page, top: float, reports: Sequence[RunReport], number: int) ->
     gap = min(5.0, max(0.0, page.slot - 3) / 4)
     for record in report.evaluations:
         left, right = page.x(record.index), page.x(record.index + 1) - gap
-        _bar(page, left, right, top + STRIP, STRIP, record.state, colour)
+        bar(page, left, right, top + STRIP, STRIP, record.state, colour)
 
 
 def _facts(report: RunReport) -> str:
@@ -157,7 +157,8 @@ def _facts(report: RunReport) -> str:
     return ", ".join(facts)
 
 
-def _bar(page: Page, left: float, right: float, bottom: float, height: float, state: str, colour: Colour) -> None:
+def bar(page: Page, left: float, right: float, bottom: float, height: float, state: str, colour: Colour) -> None:
+    """A bar for an evaluation in this state, of which a computed one fills the height."""
     top = bottom - height * HEIGHT_OF[state]
     page.box(left, top, right, bottom, REST if state == REUSED else colour)
     if state == ANSWERED:  # hollow: another pack gave the answer
@@ -174,7 +175,7 @@ def _legend(page: Page, top: float, states: set[str], colour: Colour) -> float:
         if state in states:
             name = "answered by another pack" if state == ANSWERED else state
             edge = page.text(edge, top, name, SMALL, PALE, anchor="ra") - 24
-            _bar(page, edge, edge + 16, top + SMALL - 1, 0.8 * SMALL, state, colour)
+            bar(page, edge, edge + 16, top + SMALL - 1, 0.8 * SMALL, state, colour)
             edge -= 22
     return edge
 

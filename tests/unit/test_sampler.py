@@ -103,4 +103,4 @@ def test_a_level_that_a_sampler_moved_a_little_is_still_its_own():
 
 
 def test_of_a_sampler_that_was_not_asked_nothing_is_claimed():
-    assert Sampler(SIGMAS) == Sampler(SIGMAS, None, None, False, None, False, "the sampler")
+    assert Sampler(SIGMAS) == Sampler(SIGMAS, None, None, False, None, "the sampler")
