@@ -63,7 +63,7 @@ METHODS = tuple(
         f"DBCache + {name} (cache-dit)" if name else "DBCache (cache-dit)",
         {f"threshold {t:g}, warm-up {w}": (t, w, name) for t, w in SWEEP},
         (0.0, 8, name),
-        everywhere=name in ("FoCa", "DMD"),
+        everywhere=False,
         attach=dbcache,
         baseline=plain_in_two_calls,
     )

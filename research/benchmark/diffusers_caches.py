@@ -232,7 +232,7 @@ METHODS: tuple[Method, ...] = (
             name,
             {f"every {n}": (n, order, lite) for n in (2, 3, 4)},
             (1, order, lite),
-            everywhere=(order, lite) == (1, False),
+            everywhere=order == 1,
             attach=taylorseer,
             baseline=plain_in_two_calls,
         )
@@ -247,6 +247,7 @@ METHODS: tuple[Method, ...] = (
         "MagCache (diffusers)",
         {f"error {e:g}, row {k}": (e, k) for e, k in ((0.02, 3), (0.12, 4), (0.24, 6))},
         (0.0, 3),
+        everywhere=False,
         attach=magcache,
         baseline=plain_in_two_calls,
     ),
