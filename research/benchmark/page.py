@@ -275,8 +275,8 @@ def _paragraph(place: Place, lost: Sequence[Duel], all_here: Sequence[Duel]) -> 
     count = Counter(duel.outcome for duel in all_here)
     level, compared = count["level"], count["ours"] + count["theirs"] + count["level"]
     text = (
-        f"**{place.model}, {place.condition}.** Of {compared} settings of other methods that were compared on enough "
-        f"videos, {len(lost)} {_are(len(lost))} closer than ours and {level} {_are(level)} level. "
+        f"**{place.model}, {place.condition}.** Settings of other methods that were compared on enough videos: "
+        f"{compared}; closer than ours: {len(lost)}; level: {level}. "
         f"{theirs.choice.method} at {theirs.choice.setting} is furthest ahead: by "
         f"{-psnr.mean:.1f} dB (95 % interval {-psnr.high:.1f} to {-psnr.low:.1f}); it is closer in "
         f"{_percent(1 - first.won)} of {theirs.videos} videos. It does {_percent(theirs.work)} of the plain run's "

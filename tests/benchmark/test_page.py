@@ -106,8 +106,8 @@ def test_a_paragraph_tells_who_is_ahead_where_and_by_how_much(records):
     records += videos("far", *[20.0] * 6) + videos("level", *[28.0] * 6)
     text = people(records)
     assert paragraph_of(text, "**demo, ") == (
-        f"**demo, {EULER.name}.** Of 5 settings of other methods that were compared on enough videos, 3 are closer "
-        "than ours and 1 is level. peer at 0.1 is furthest ahead: by 4.0 dB (95 % interval 4.0 to 4.0); it is closer "
+        f"**demo, {EULER.name}.** Settings of other methods that were compared on enough videos: 5; closer than ours: "
+        "3; level: 1. peer at 0.1 is furthest ahead: by 4.0 dB (95 % interval 4.0 to 4.0); it is closer "
         "in 100 % of 6 videos. It does 50 % of the plain run's work, ours (at 2x) 48 %. Its worst video has 32.0 dB, "
         "ours 28.0 dB. Also ahead: other (by up to 2.0 dB)."
     )
