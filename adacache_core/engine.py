@@ -436,7 +436,7 @@ class Engine:
         ended = report.evaluations and report.evaluations[-1].step == report.sampler_steps - 1 and not report.stopped
         if not (output.controller.course.ends and ended and output.corrects and report.skipped):
             return
-        found = closeness_of(output.state.deviation)
+        found = closeness_of(output.state.deviation, output.controller.course.guidance)
         report.expected_db, report.expected_db_low, report.expected_db_high = found.db, found.low, found.high
         report.would_take = {
             name: output.controller.would_take(output.state, deviation_of(db)) for name, db in MARKS.items()

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
+from ..closeness import STRONG
 from .base import Controller, Decision
 from .levels import growth, log_snr, usual_error
 
@@ -31,11 +32,11 @@ DOUBT, MEMORY = 0.5, 0.7
 TELLING, ALARMING = 0.95, math.log(2.0)
 
 # Strong guidance multiplies the errors of the first forecasts, before any error has shown how hard the video is. So
-# from guidance GUIDED on, a run that begins at noise computes its first EARLY steps. Chosen on the demo model with
+# from guidance STRONG on, a run that begins at noise computes its first EARLY steps. Chosen on the demo model with
 # eight of the benchmark's own videos (Euler, 20 steps, shift 5, four videos each, at no more work). PSNR, mean / worst
 # video: cfg 7, 29.1 / 23.9 -> 40.7 / 33.3 dB; cfg 5, 36.7 / 31.0 -> 40.7 / 38.1; but at cfg 4 the mean falls:
 # 40.5 / 34.4 -> 39.8 / 38.0.
-GUIDED, EARLY = 5.0, 3
+EARLY = 3
 
 # Hard videos are hard in two ways: their forecasts are worse, and the same error changes them more.
 STRESS = 1.5
@@ -191,7 +192,7 @@ class ErrorController(Controller[ErrorState, Found]):
     def _forced(self, step: int, last: int) -> str:
         """Why this step is computed whatever its reuse would cost, "" if it need not be."""
         forced = self.course.forced(step)
-        if not forced and step < EARLY and self.course.guidance >= GUIDED and self.course.levels[0] > TELLING:
+        if not forced and step < EARLY and self.course.guidance >= STRONG and self.course.levels[0] > TELLING:
             forced = "first steps, strong guidance"
         too_far = step - last > FARTHEST * self.course.steps
         return forced or ("far from the last computed step" if too_far else "")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-from adacache_core.closeness import BELOW, LARGEST, MARKS
+from adacache_core.closeness import ABOVE, BELOW, FAR_BELOW, LARGEST, MARKS, STRONG
 from research import demo_model
 from research.quality import PSNR_SEEN, closeness, compare
 from tools.host import ROOT
@@ -230,10 +230,12 @@ PAGE_TEXT = """\
 `python -m research.benchmark.estimates` writes this page from `estimates.csv`. Do not edit it by hand.
 
 *Closeness* says how close a video is to the one without AdaCache. It is the signal-to-noise ratio of the finished
-latent, in dB; higher is closer. After a run, AdaCache reports which closeness it expects, with a range of {width:g} dB
-that should hold nine of ten videos. It never expects more than {largest:g} dB. To check these estimates, we also made
-each video of this page without AdaCache. The constants behind the estimates were found on other videos of the model
-`demo`; nothing of `two_streams`, `clips` and `distilled` was used for them ([the models](demo_model.md)).
+latent, in dB; higher is closer. After a run, AdaCache reports which closeness it expects, with a range that should
+hold nine of ten videos: from {below:g} dB below to {above:g} dB above. From cfg {strong:g} on the range begins
+{far_below:g} dB below, because a small error can then turn a video into another one. AdaCache never expects more than
+{largest:g} dB. To check these estimates, we also made each video of this page without AdaCache. The constants behind
+the estimates were found on other videos of the model `demo`; nothing of `two_streams`, `clips` and `distilled` was used
+for them ([the models](demo_model.md)).
 
 {made}
 
@@ -281,7 +283,10 @@ def page(runs: list[Run], made: str) -> str:
     by_model = [(model, several) for model, several in by_model if several]
     return PAGE_TEXT.format(
         made=made,
-        width=2 * BELOW,
+        below=BELOW,
+        above=ABOVE,
+        strong=STRONG,
+        far_below=FAR_BELOW,
         largest=LARGEST,
         good=MARKS["good"],
         expected=table(EXPECTED, (_expected_row(*each) for each in by_model)),
@@ -360,7 +365,10 @@ def draw(runs: Sequence[Run]) -> None:
     """Expected against measured closeness, a mark for each run; the band is the expected range."""
     figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
     ends = np.array([0.0, LARGEST + 2])
-    axes.fill_between(ends, ends - BELOW, ends + BELOW, color="0.9", label="expected range")
+    axes.fill_between(
+        ends, ends - FAR_BELOW, ends - BELOW, color="0.95", label=f"expected range from cfg {STRONG:g} on"
+    )
+    axes.fill_between(ends, ends - BELOW, ends + ABOVE, color="0.88", label="expected range")
     axes.plot(ends, ends, color="0.5", linewidth=1)
     for model, several in groupby(sorted(runs, key=lambda run: MODELS.index(run.model)), key=lambda run: run.model):
         colour, marker = STYLES[model]

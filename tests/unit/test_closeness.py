@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adacache_core import AdaCache
-from adacache_core.closeness import ABOVE, BELOW, LARGEST, MARKS, closeness, closeness_of, deviation_of
+from adacache_core.closeness import ABOVE, BELOW, LARGEST, MARKS, STRONG, closeness, closeness_of, deviation_of
 from adacache_core.presets import auto, quality
 
 STEPS = 30
@@ -30,6 +30,14 @@ def test_what_may_be_wrong_is_the_closeness_the_other_way_round(closeness):
 
 def test_nothing_is_claimed_beyond_the_largest():
     assert closeness_of(0.0).db == closeness_of(1e-9).db == closeness_of(1e-9).high == LARGEST
+
+
+def test_with_strong_guidance_the_range_goes_further_down_and_nothing_is_promised():
+    usual, strong = (closeness_of(deviation_of(MARKS["good"]), guidance) for guidance in (STRONG - 0.1, STRONG))
+    assert (usual.db, usual.high) == (strong.db, strong.high)
+    assert strong.low < usual.low
+    assert usual.words == "hard to tell apart"
+    assert strong.words == "hard to predict at this cfg"
 
 
 def test_words_change_at_the_marks():

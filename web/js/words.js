@@ -35,6 +35,7 @@ const ENGLISH = {
   expectedShort: "expected: {words} ({db} dB)",
   "close very hard to tell apart": "very hard to tell apart",
   "close hard to tell apart": "hard to tell apart",
+  "close hard to predict at this cfg": "hard to predict at this cfg",
   "close small differences": "small differences",
   "close visible differences": "visible differences",
   "take draft": "draft: about {count} of {total} computed",
