@@ -96,7 +96,7 @@ class Run:
         why = f"{why}, so every step is computed" if why else ""
         self.other_cache = _other_cache(guider.model_options)
         why = self.other_cache or why
-        if why and not config.never_skips:
+        if why and (self.other_cache or not config.never_skips):
             report.notes.clear()  # they are about a run that skips steps
             self.engine.stand_down(why)
         if family is not None and family.guessed:

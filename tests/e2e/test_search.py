@@ -27,4 +27,4 @@ def test_every_node_says_what_people_look_for_who_do_not_know_its_name(object_in
     assert nodes
     if "search_aliases" in nodes["AdaCacheApply"]:
         assert [name for name, info in nodes.items() if not info["search_aliases"]] == []
-    assert nodes["AdaCacheApply"]["description"].startswith("Makes video models about twice as fast")
+    assert nodes["AdaCacheApply"]["description"].startswith("Makes video models faster")

@@ -171,7 +171,7 @@ def test_the_tables_stand_down_where_blocks_are_given_something_else(variant, el
     assert torch.equal(run(elsewhere(variant), model), plain(variant))
     report = finished(attachment)
     assert report.computed == report.total == STEPS
-    tried, stood_down = report.notes
+    stood_down, tried = report.notes
     assert (
         tried
         == f"this model is new to AdaCache, which treats it like {TRIED_IN_VAIN[variant]} and checks that at step 1"

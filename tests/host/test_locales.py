@@ -113,7 +113,8 @@ def _english_of_the_browser() -> dict[str, str]:
 
 def test_the_browser_has_what_closeness_means_word_for_word_and_every_mark(pack):
     estimate, english = pack.adacache_core.closeness, _english_of_the_browser()
-    said = {estimate.Estimate(db, db, db).words for db in range(100)}
+    estimates = [estimate.Estimate(db, db - below, db) for db in range(100) for below in (0, estimate.FAR_BELOW)]
+    said = {each.words for each in estimates}
     assert {f"close {words}": words for words in said}.items() <= english.items()
     assert {key for key in english if key.startswith("close ")} == {f"close {words}" for words in said}
     assert {key for key in english if key.startswith("take ")} == {f"take {mark}" for mark in estimate.MARKS}
