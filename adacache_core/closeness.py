@@ -74,9 +74,9 @@ def closeness_of(deviation: float, guidance: float = 1.0) -> Estimate:
     """The estimate for a run.
 
     Args:
-        guidance: strength of classifier-free guidance; 1 is none.
         deviation: mean squared difference that the controller expects in the finished latent, relative to the latent's
             mean square (`ErrorState.deviation`).
+        guidance: strength of classifier-free guidance; 1 is none.
     """
     db = LARGEST if deviation <= 0 else min(-10 * math.log10(deviation), LARGEST)
     below = FAR_BELOW if guidance >= STRONG else BELOW

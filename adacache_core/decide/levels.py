@@ -5,7 +5,7 @@ Levels are those of a flow model, from 1 (noise) to 0 (video), where a latent is
 All constants here and in `error_control.py`, `target.py` and `quality.py` were chosen on the shipped demo model with
 Euler: eight videos at shifts 1, 3, 5 and 8 with 12, 20, 30 and 50 steps. Their prompts and noise are not the
 benchmark's. GROWTH and GROWTH_SOFT come from eight other videos; five of their prompts are the benchmark's, with other
-noise. STRONG and EARLY (`error_control.py`) were chosen on videos of the benchmark itself.
+noise. EARLY (`error_control.py`) and STRONG (`closeness.py`) were chosen on videos of the benchmark itself.
 """
 
 from __future__ import annotations

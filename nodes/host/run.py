@@ -119,8 +119,9 @@ class Run:
     def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One model evaluation of the sampler."""
         sigma = float(timestep.max())
-        self.engine.others = _between(args[0] if args else kwargs.get("model_options", {}), KEY)
-        self._look_at_sampler(args[0] if args else kwargs.get("model_options", {}))
+        options = args[0] if args else kwargs.get("model_options", {})
+        self.engine.others = _between(options, KEY)
+        self._look_at_sampler(options)
         step, scale = self._step_of(sigma), getattr(executor.class_obj, "cfg", None)
         if scale != self._scale and self.engine.report.evaluations:
             self.engine.changes(step, "guidance changes")
@@ -249,7 +250,7 @@ def _known_of(guider: Any, sampler: Any, sigmas: Tensor) -> Sampler:
     def sample(model: Model, x: Tensor) -> Tensor:
         def known(x: Tensor, sigma: Tensor, model_options: Mapping[str, Any] | None = None, **_: Any) -> Tensor:
             denoised = model(x, float(sigma.max()))
-            for after in _after_guidance(model_options or {}):  # the sampler's own, see `_looks_inside`
+            for after in _after_guidance(model_options or {}):  # the sampler's own, see `_look_at_sampler`
                 names = ("denoised", "uncond_denoised", "cond_denoised")
                 denoised = after({"sigma": sigma, "input": x, **dict.fromkeys(names, denoised)})
             return denoised
